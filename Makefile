@@ -1,0 +1,42 @@
+# make demo and make test need nothing but Python 3.11 or newer; each sets up what it uses.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+export NO_ALBUMENTATIONS_UPDATE ?= 1
+
+.PHONY: help demo test lint bench clean
+help:
+	@echo "make demo   draw the built-in data set, train the RPN on it, score it, write pictures"
+	@echo "make test   run the tests"
+	@echo "make lint   check format, style and types"
+	@echo "make bench  run the benchmarks"
+	@echo "make clean  remove what these made"
+
+$(VENV)/runtime: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"detfeed needs Python 3.11 or newer, {sys.executable} is {sys.version.split()[0]}: give another with make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/dev: $(VENV)/runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/runtime
+	$(BIN)/python scripts/demo.py --out runs/demo
+
+# Two processes: one runs the Keras tests of one worker while the other does the rest.
+test: $(VENV)/dev
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+lint: $(VENV)/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/dev
+	@echo "no benchmarks yet"
+
+clean:
+	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache .hypothesis
