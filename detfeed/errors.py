@@ -1,0 +1,20 @@
+"""Exceptions of detfeed.
+
+Each takes one message and nothing else, so that it survives pickling on its way out of a worker process.
+"""
+
+
+class DetfeedError(Exception):
+    """Base of all errors that detfeed raises on purpose."""
+
+
+class AnnotationError(DetfeedError, ValueError):
+    """An annotation file or table is not what it should be; the message gives file, place, expected and got."""
+
+
+class ImageError(DetfeedError, ValueError):
+    """An image file is missing, unreadable, or not of the annotated size."""
+
+
+class SampleError(DetfeedError, RuntimeError):
+    """Something failed while a sample of a batch was made; the message names image, position, epoch and batch."""
