@@ -1,0 +1,147 @@
+import cv2
+import numpy as np
+import pytest
+
+from detfeed import AnnotationError, read_voc
+
+SIZE = "<size><width>30</width><height>20</height><depth>3</depth></size>"
+CAT = (
+    "<object><name>cat</name><difficult>0</difficult>"
+    "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>20</ymax></bndbox></object>"
+)
+
+
+def item(name="dog", box=(3, 4, 9, 8), extra=""):
+    corners = "".join(f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
+    return f"<object><name>{name}</name>{extra}<bndbox>{corners}</bndbox></object>"
+
+
+@pytest.fixture
+def voc(tmp_path):
+    """Write a VOC folder of given XML bodies and read it."""
+    root = tmp_path / "VOC"
+    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+
+    def write_and_read(bodies, split=None, **arguments):
+        for name, body in bodies.items():
+            (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{body}</annotation>")
+            cv2.imwrite(str(root / "JPEGImages" / f"{name}.jpg"), np.zeros((20, 30, 3), np.uint8))
+        return read_voc(root, split, **arguments)
+
+    write_and_read.root = root
+    return write_and_read
+
+
+def test_image_without_objects_is_kept(voc):
+    table = voc({"a": SIZE})
+    assert len(table) == 1
+    assert table.boxes.shape == (0, 4)
+    assert table.class_names == ()
+
+
+def test_corners_counted_from_one_become_edges(voc):
+    table = voc({"a": SIZE + CAT})
+    np.testing.assert_array_equal(table.boxes, np.float32([[0, 1, 30, 20]]))
+    np.testing.assert_array_equal(table.image_hw, [[20, 30]])
+    assert table.image_id(0) == "a"
+    assert table.areas.tolist() == [30 * 19]
+
+
+def test_corners_are_taken_as_edges_on_request(voc):
+    np.testing.assert_array_equal(voc({"a": SIZE + CAT}, one_based=False).boxes, np.float32([[1, 2, 30, 20]]))
+
+
+def test_difficult_becomes_an_ignore_flag_and_may_be_missing(voc):
+    table = voc({"a": SIZE + item(extra="<difficult>1</difficult>") + item() + CAT})
+    assert table.ignore.tolist() == [True, False, False]
+
+
+def test_missing_size_is_read_from_the_image(voc):
+    for body in ("", "<size><width>0</width><height>0</height></size>"):
+        np.testing.assert_array_equal(voc({"a": body + CAT}).image_hw, [[20, 30]])
+
+
+def test_boxes_of_parts_do_not_count(voc):
+    part = "<part><name>head</name><bndbox><xmin>5</xmin><ymin>5</ymin><xmax>6</xmax><ymax>6</ymax></bndbox></part>"
+    after = item(extra=part)
+    np.testing.assert_array_equal(voc({"a": SIZE + after}).boxes, np.float32([[2, 3, 9, 8]]))
+
+
+def test_classes_are_sorted_names_or_those_given(voc):
+    bodies = {"a": SIZE + CAT, "b": SIZE + item("dog") + item("ant")}
+    table = voc(bodies)
+    assert table.class_names == ("ant", "cat", "dog")
+    assert table.class_ids.tolist() == [1, 2, 0]
+    assert voc(bodies, class_names=("dog", "cat", "ant", "cow")).class_ids.tolist() == [1, 0, 2]
+    with pytest.raises(AnnotationError, match=r"b\.xml: expected one of \['cat'\], got 'dog' - at `object\[1\]/name`"):
+        voc(bodies, class_names=("cat",))
+
+
+def test_split_lists_the_images_and_their_order(voc):
+    main = voc.root / "ImageSets" / "Main"
+    (main / "train.txt").write_text("b\na\n")
+    (main / "cat_val.txt").write_text("a  1\nb -1\n\n")
+    bodies = {"a": SIZE, "b": SIZE, "c": SIZE}
+    assert voc(bodies, "train").image_ids.tolist() == ["b", "a"]
+    assert voc(bodies, "cat_val").image_ids.tolist() == ["a", "b"]
+    assert voc(bodies).image_ids.tolist() == ["a", "b", "c"]
+    with pytest.raises(AnnotationError, match=r"test\.txt: .* there are \['cat_val', 'train'\]"):
+        voc(bodies, "test")
+
+
+def test_image_is_the_one_named_or_else_that_of_the_same_name(voc):
+    table = voc({"a": "<filename>b.jpg</filename>" + SIZE, "b": "<filename>nowhere.png</filename>" + SIZE})
+    assert [path.rsplit("/")[-1] for path in table.paths] == ["b.jpg", "b.jpg"]
+    (voc.root / "Annotations" / "c.xml").write_text("<annotation><filename>d.jpg</filename></annotation>")
+    with pytest.raises(
+        AnnotationError, match=r"c\.xml: expected an image 'd\.jpg' or 'c'\.\* in .*JPEGImages, got none"
+    ):
+        read_voc(voc.root)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("<object>", r"expected XML, got a file that does not parse: .*line 1"),
+        (SIZE + "<object><name>cat</name></object>", r"expected a bndbox, got none - at `object\[1\]`"),
+        (SIZE + item(""), r"expected a name, got '' - at `object\[1\]/name`"),
+        (SIZE + CAT + item(box=("x", 1, 2, 3)), r"expected a number, got 'x' - at `object\[2\]/bndbox/xmin`"),
+        (SIZE + item(box=(9, 1, 2, 3)), r"expected xmin <= xmax .*, got 9 1 2 3 - at `object\[1\]/bndbox`"),
+        (SIZE + item(box=("nan", 1, 2, 3)), r"expected xmin <= xmax .*, got nan 1 2 3 - at `object\[1\]/bndbox`"),
+        (SIZE + item(extra="<difficult>no</difficult>"), r"expected a number, got 'no' - at `object\[1\]/difficult`"),
+        ("<size><width>30</width></size>", r"expected a number, got nothing - at `size/height`"),
+    ],
+)
+def test_bad_file_is_an_error_with_an_address(voc, body, message):
+    with pytest.raises(AnnotationError, match=r"a\.xml: " + message):
+        voc({"a": body})
+
+
+def test_missing_folders_are_errors_that_name_them(tmp_path):
+    with pytest.raises(AnnotationError, match=r"Annotations: expected a folder of XML files"):
+        read_voc(tmp_path)
+    (tmp_path / "Annotations").mkdir()
+    with pytest.raises(AnnotationError, match=r"JPEGImages: expected a folder of images"):
+        read_voc(tmp_path)
+
+
+def test_real_voc_and_blood_cells_are_read_whole(data):
+    voc = read_voc(data / "voc" / "VOC2007")
+    assert len(voc) == 100
+    assert len(voc.class_names) == 20
+    assert len({voc.paths[p] for p in range(100) if voc.ignore[voc.rows(p)].any()}) == 30
+    cells = read_voc(data / "bccd")
+    assert (len(cells), len(cells.boxes)) == (364, 4888)
+    splits = [read_voc(data / "bccd", split) for split in ("train", "val", "test")]
+    assert [len(split) for split in splits] == [205, 87, 72]
+    assert cells.class_names == ("Platelets", "RBC", "WBC")
+
+
+@pytest.mark.parametrize(
+    ("folder", "arguments"),
+    [("helmet", {"annotation_dir": "annotations"}), ("kangaroo", {"annotation_dir": "annots"})],
+)
+def test_other_folder_names_are_arguments(data, folder, arguments):
+    table = read_voc(data / "dirt" / folder, image_dir="images", **arguments)
+    assert len(table.boxes) > 0
