@@ -1,0 +1,59 @@
+"""detfeed: a data feed for training object detectors in Keras.
+
+Importing it needs no Keras: the Sequences are resolved on first use.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from detfeed.anchors import AnchorGrid
+from detfeed.annotations import Annotations
+from detfeed.coco import read_coco
+from detfeed.errors import AnnotationError, DetfeedError, ImageError, SampleError
+from detfeed.images import Fixed, ShortSide
+from detfeed.loader import BatchLoader
+from detfeed.matching import match_anchors, sample_anchors
+from detfeed.recall import proposal_recall
+from detfeed.sample import Sample
+from detfeed.shapes import make_shapes
+from detfeed.targets import AnchorTargets
+from detfeed.voc import read_voc
+
+if TYPE_CHECKING:
+    from detfeed.sequence import AnchorTargetSequence, DetectionSequence
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "AnchorGrid",
+    "AnchorTargetSequence",
+    "AnchorTargets",
+    "AnnotationError",
+    "Annotations",
+    "BatchLoader",
+    "DetectionSequence",
+    "DetfeedError",
+    "Fixed",
+    "ImageError",
+    "Sample",
+    "SampleError",
+    "ShortSide",
+    "make_shapes",
+    "match_anchors",
+    "proposal_recall",
+    "read_coco",
+    "read_voc",
+    "sample_anchors",
+]
+
+_NEED_KERAS = ("AnchorTargetSequence", "DetectionSequence")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NEED_KERAS:
+        return getattr(importlib.import_module("detfeed.sequence"), name)
+    raise AttributeError(f"module 'detfeed' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,219 @@
+"""BatchLoader: annotations to batches. Pure and stateless: `load(epoch, index)` may run anywhere, in any order."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detfeed import boxes as geometry
+from detfeed.annotations import Annotations
+from detfeed.errors import ImageError, SampleError
+from detfeed.images import Image, Resize, read_image, resize_into, resized_hw_on
+from detfeed.ordering import batch_positions, sample_rng
+from detfeed.sample import Sample
+from detfeed.targets import Arrays
+
+TargetFunction = Callable[[Sample], Any]
+Batch = tuple[Arrays, ...]
+
+
+class BatchLoader:
+    """Makes the batches of an epoch, each a function of (seed, epoch, index) alone.
+
+    Args:
+        annotations: the data set; at least one image.
+        targets: a target function, see `targets`.
+        batch_size: images in a batch; the last batch of each canvas may have fewer, and never made-up ones.
+        resize: `ShortSide` or `Fixed`.
+        augment: an albumentations transform, a Compose without box parameters, or a list of transforms.
+        shuffle: whether samples and batches come in an order drawn for each epoch.
+        seed: of all that is random, not negative.
+        drop_last: leave out batches that are not full.
+
+    Raises:
+        ValueError: no images, batch_size below 1, negative seed, or an `augment` that can't be used.
+    """
+
+    def __init__(
+        self,
+        annotations: Annotations,
+        targets: TargetFunction,
+        *,
+        batch_size: int,
+        resize: Resize,
+        augment: Any = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+    ) -> None:
+        if len(annotations) == 0:
+            raise ValueError(f"Expected annotations with at least one image. Received: {annotations}")
+        if batch_size < 1:
+            raise ValueError(f"Expected batch_size to be at least 1. Received: {batch_size}")
+        if seed < 0:
+            raise ValueError(f"Expected seed to be at least 0. Received: {seed}")
+        if not callable(targets):
+            raise ValueError(f"Expected targets to be a function of a Sample. Received: {targets!r}")
+        self.annotations = annotations
+        self.targets = targets
+        self.batch_size = batch_size
+        self.resize = resize
+        self.augment = None
+        if augment is not None:
+            # Imported only where it is used: it takes a second.
+            from detfeed.augment import Augmentation
+
+            self.augment = Augmentation(augment)
+        self.shuffle = shuffle
+        self.seed = seed
+        self.drop_last = drop_last
+        self.canvases, self._canvas_ids = resize.canvases(annotations.image_hw, batch_size=batch_size)
+        self._plan: tuple[int, list[NDArray[np.int64]]] = (-1, [])
+        self.num_batches = len(self.batches(0))
+        if self.num_batches == 0:
+            raise ValueError(
+                f"Expected at least one full batch with drop_last=True. Received: {len(annotations)} images and "
+                f"batch_size {batch_size}"
+            )
+        _warn_of_bad_boxes(annotations)
+
+    def batches(self, epoch: int) -> list[NDArray[np.int64]]:
+        """Positions of each batch of an epoch."""
+        # The last epoch asked for is kept: load() asks for every batch of it.
+        planned, plan = self._plan
+        if planned != epoch:
+            plan = batch_positions(
+                self._canvas_ids,
+                self.canvases,
+                batch_size=self.batch_size,
+                epoch=epoch,
+                seed=self.seed,
+                shuffle=self.shuffle,
+                drop_last=self.drop_last,
+            )
+            self._plan = (epoch, plan)
+        return plan
+
+    def load(self, epoch: int, index: int) -> Batch:
+        """One batch.
+
+        Returns:
+            `(x, y)` or `(x, y, sample_weight)`, dicts of arrays with a batch axis B in front. x holds image, uint8
+            (B, H, W, 3) RGB, padded right and bottom with zeros, and image_hw, int32 (B, 2), each image's true height
+            and width in pixels on the canvas, besides what the target function puts there.
+
+        Raises:
+            SampleError: a sample could not be made; the message names image, position, epoch and batch.
+        """
+        positions = self.batches(epoch)[index]
+        height, width = self.canvases[self._canvas_ids[positions[0]]].tolist()
+        images = np.zeros((len(positions), height, width, 3), np.uint8)
+        image_hw = np.empty((len(positions), 2), np.int32)
+        targets = []
+        for row, position in enumerate(positions.tolist()):
+            try:
+                sample = self.load_sample(epoch, position, images[row])
+                image_hw[row] = sample.image_hw
+                targets.append(_split(self.targets(sample)))
+            except Exception as error:
+                raise SampleError(
+                    f"{self.annotations.paths[position]} (image_id {self.annotations.image_id(position)}, position "
+                    f"{position}, epoch {epoch}, batch {index}): {type(error).__name__}: {error}"
+                ) from error
+        x, *rest = (_stack([parts[i] for parts in targets]) for i in range(len(targets[0])))
+        return ({"image": images, "image_hw": image_hw, **x}, *rest)
+
+    def load_sample(self, epoch: int, position: int, canvas: Image | None = None) -> Sample:
+        """One sample, as target functions get it: read, augmented, resized, boxes clipped.
+
+        Args:
+            epoch, position: which.
+            canvas: uint8 (H, W, 3), zeros, of the position's canvas size; the image is written into its corner.
+                None: a new one.
+
+        Raises:
+            ImageError: the image can't be read or is not of the annotated size.
+        """
+        annotations = self.annotations
+        input_hw = tuple(self.canvases[self._canvas_ids[position]].tolist())
+        if canvas is None:
+            canvas = np.zeros((*input_hw, 3), np.uint8)
+        rng = sample_rng(self.seed, epoch, position)
+        image = read_image(annotations.paths[position])
+        annotated_hw = tuple(annotations.image_hw[position].tolist())
+        if image.shape[:2] != annotated_hw:
+            raise ImageError(
+                f"{annotations.paths[position]}: expected the annotated height and width {annotated_hw}, got "
+                f"{image.shape[:2]}; correct the annotation, or the image's EXIF orientation"
+            )
+        rows = annotations.rows(position)
+        boxes = geometry.clip(annotations.boxes[rows], annotated_hw)
+        kept = np.flatnonzero(geometry.area(boxes) > 0)
+        boxes = boxes[kept]
+        if self.augment is not None:
+            image, boxes, left = self.augment(image, boxes, rng)
+            kept = kept[left]
+        image_hw = image.shape[:2]
+        height, width = resized_hw_on(self.resize, image_hw, input_hw)
+        placed = canvas[:height, :width]
+        resize_into(image, placed)
+        scale = np.array([width / image_hw[1], height / image_hw[0]] * 2)
+        return Sample(
+            image=placed,
+            boxes=geometry.clip((boxes * scale).astype(np.float32), (height, width)),
+            class_ids=annotations.class_ids[rows][kept],
+            ignore=annotations.ignore[rows][kept],
+            image_id=annotations.image_id(position),
+            position=position,
+            input_hw=input_hw,
+            rng=rng,
+        )
+
+
+def _split(targets: Any) -> tuple[Arrays, ...]:
+    """A target function's answer as (x, y) or (x, y, sample_weight)."""
+    parts = ({}, targets) if isinstance(targets, dict) else targets
+    if not isinstance(parts, tuple) or len(parts) not in (2, 3) or not all(isinstance(p, dict) for p in parts):
+        raise TypeError(
+            "expected targets to return a dict of arrays, or a tuple (x, y) or (x, y, sample_weight) of such dicts, "
+            f"got {type(targets).__name__}"
+        )
+    return parts
+
+
+def _stack(samples: list[Arrays]) -> Arrays:
+    batch = {}
+    for name in samples[0]:
+        arrays = [np.asarray(sample[name]) for sample in samples]
+        shapes = {array.shape for array in arrays}
+        if len(shapes) > 1:
+            raise SampleError(
+                f"expected the target `{name}` to have one shape for all images of a batch, got "
+                f"{sorted(shapes)}; pad it to a fixed size"
+            )
+        batch[name] = np.stack(arrays)
+    return batch
+
+
+def _warn_of_bad_boxes(annotations: Annotations) -> None:
+    """Say once, before anything is fed, which boxes will not be fed as they stand."""
+    counts = np.diff(annotations.offsets)
+    limits = np.repeat(annotations.image_hw[:, ::-1], counts, axis=0)
+    clipped = np.clip(annotations.boxes, 0, np.tile(limits, 2))
+    empty = geometry.area(clipped) <= 0
+    changed = (clipped != annotations.boxes).any(axis=1) & ~empty
+    for boxes, what in (
+        (empty, "have no area inside their image and are left out"),
+        (changed, "are clipped to it"),
+    ):
+        if boxes.any():
+            position = int(np.searchsorted(annotations.offsets, np.argmax(boxes), side="right")) - 1
+            warnings.warn(
+                f"{annotations.source}: {int(boxes.sum())} of {len(boxes)} boxes {what}; the first is in "
+                f"{annotations.paths[position]}",
+                stacklevel=4,
+            )

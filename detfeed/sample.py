@@ -1,0 +1,40 @@
+"""Sample: one image with its boxes, on its way from file to batch."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detfeed.boxes import Boxes
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One image and what is known about it, as a target function gets it.
+
+    Attributes:
+        image: uint8 (H, W, 3) RGB, at its true size, without padding.
+        boxes: float32 (N, 4), xyxy pixels of `image`; N may be 0.
+        class_ids: int32 (N,), contiguous from 0.
+        ignore: bool (N,), True for regions in which nothing is to be learned (crowds, difficult objects).
+        image_id: the annotation file's id of the image.
+        position: row of the image in its Annotations.
+        input_hw: height and width in pixels of the canvas that the batch places the image on, top left.
+        rng: generator of this sample in this epoch; the only randomness a target function should use.
+    """
+
+    image: NDArray[np.uint8]
+    boxes: Boxes
+    class_ids: NDArray[np.int32]
+    ignore: NDArray[np.bool_]
+    image_id: int | str
+    position: int
+    input_hw: tuple[int, int]
+    rng: np.random.Generator
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        """Height and width of the image in pixels."""
+        return self.image.shape[0], self.image.shape[1]

@@ -1,0 +1,160 @@
+"""Sequences: what Keras's fit, evaluate and predict take. Thin: `loader` does the work."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Self
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from detfeed.anchors import AnchorGrid
+from detfeed.annotations import Annotations
+from detfeed.coco import read_coco
+from detfeed.images import Resize
+from detfeed.loader import Batch, BatchLoader, TargetFunction
+from detfeed.targets import AnchorTargets, Form
+from detfeed.voc import read_voc
+
+
+class DetectionSequence(keras.utils.PyDataset):
+    """Batches of images with the targets that a function of yours makes of each sample.
+
+    `sequence[index]` is `(x, y)` or `(x, y, sample_weight)`, see `loader.BatchLoader.load`; it depends on
+    `(seed, epoch, index)` alone. `fit` moves `epoch` on by one after each epoch; a loop of your own sets it.
+
+    Args:
+        annotations: the data set.
+        targets: function of a `Sample`; returns a dict of arrays, or a tuple of such dicts (see `targets`).
+        batch_size: images in a batch. Batches hold images of one canvas; the last of each canvas may have fewer
+            images, and never made-up ones.
+        resize: `ShortSide` or `Fixed`.
+        augment: an albumentations transform, a Compose without box parameters, or a list of transforms.
+        shuffle: draw the order of samples and batches anew for each epoch. (Keras's own `fit(shuffle=True)`, its
+            default, shuffles the batches once more.)
+        seed: of all that is random.
+        drop_last: leave out batches that are not full.
+        workers, use_multiprocessing, max_queue_size: Keras's own arguments.
+
+    Raises:
+        ValueError: see `loader.BatchLoader`.
+    """
+
+    def __init__(
+        self,
+        annotations: Annotations,
+        *,
+        targets: TargetFunction,
+        batch_size: int,
+        resize: Resize,
+        augment: Any = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+        workers: int = 1,
+        use_multiprocessing: bool = False,
+        max_queue_size: int = 10,
+    ) -> None:
+        super().__init__(workers=workers, use_multiprocessing=use_multiprocessing, max_queue_size=max_queue_size)
+        self.loader = BatchLoader(
+            annotations,
+            targets,
+            batch_size=batch_size,
+            resize=resize,
+            augment=augment,
+            shuffle=shuffle,
+            seed=seed,
+            drop_last=drop_last,
+        )
+        self.epoch = 0
+
+    @property
+    def annotations(self) -> Annotations:
+        return self.loader.annotations
+
+    @property
+    def num_batches(self) -> int:
+        """Batches in an epoch."""
+        return self.loader.num_batches
+
+    def __len__(self) -> int:
+        return self.loader.num_batches
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.loader.load(self.epoch, self._checked(index))
+
+    def positions(self, index: int) -> NDArray[np.int64]:
+        """Rows in `annotations` of the images of a batch of this epoch, int64 (B,)."""
+        return self.loader.batches(self.epoch)[self._checked(index)]
+
+    def _checked(self, index: int) -> int:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"Expected a batch from 0 to {len(self) - 1}. Received: {index}")
+        return index % len(self)
+
+    def on_epoch_end(self) -> None:
+        # Here and not in on_epoch_begin: Keras starts its workers before it calls that.
+        self.epoch += 1
+
+
+class AnchorTargetSequence(DetectionSequence):
+    """Batches of images with anchor targets, for a region proposal network.
+
+    Args:
+        annotations: the data set.
+        anchors: the grid that the model predicts on.
+        batch_size, resize, augment, shuffle, seed, drop_last, workers, use_multiprocessing, max_queue_size: see
+            `DetectionSequence`.
+        targets: "sampled", `(x, y)` with at most 256 anchors an image, or "dense", `(x, y, sample_weight)` with all of
+            them, for Keras's stock losses; see `targets.AnchorTargets`.
+        matching: further arguments of `targets.AnchorTargets`, such as positive_iou or num_samples.
+    """
+
+    def __init__(
+        self,
+        annotations: Annotations,
+        anchors: AnchorGrid,
+        *,
+        batch_size: int,
+        resize: Resize,
+        augment: Any = None,
+        targets: Form = "sampled",
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+        workers: int = 1,
+        use_multiprocessing: bool = False,
+        max_queue_size: int = 10,
+        **matching: Any,
+    ) -> None:
+        super().__init__(
+            annotations,
+            targets=AnchorTargets(anchors, form=targets, **matching),
+            batch_size=batch_size,
+            resize=resize,
+            augment=augment,
+            shuffle=shuffle,
+            seed=seed,
+            drop_last=drop_last,
+            workers=workers,
+            use_multiprocessing=use_multiprocessing,
+            max_queue_size=max_queue_size,
+        )
+        self.anchors = anchors
+
+    @classmethod
+    def from_coco(
+        cls,
+        json: str | os.PathLike[str],
+        image_dir: str | os.PathLike[str],
+        anchors: AnchorGrid,
+        **arguments: Any,
+    ) -> Self:
+        """A sequence over a COCO file: `AnchorTargetSequence(read_coco(json, image_dir), anchors, ...)`."""
+        return cls(read_coco(json, image_dir), anchors, **arguments)
+
+    @classmethod
+    def from_voc(cls, root: str | os.PathLike[str], split: str | None, anchors: AnchorGrid, **arguments: Any) -> Self:
+        """A sequence over a VOC folder: `AnchorTargetSequence(read_voc(root, split), anchors, ...)`."""
+        return cls(read_voc(root, split), anchors, **arguments)

@@ -1,0 +1,105 @@
+import pickle
+import threading
+
+import albumentations
+import numpy as np
+import pytest
+
+from detfeed.augment import Augmentation
+
+NONE = np.zeros((0, 4), np.float32)
+IMAGE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+BOXES = np.float32([[0, 0, 60, 40], [10, 5, 20, 15], [30, 20, 60, 40]])
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def test_no_boxes_in_no_boxes_out():
+    image, boxes, rows = Augmentation(albumentations.HorizontalFlip(p=1))(IMAGE, NONE, rng())
+    np.testing.assert_array_equal(image, IMAGE[:, ::-1])
+    assert boxes.shape == (0, 4)
+    assert rows.shape == (0,)
+
+
+def test_boxes_follow_the_image_and_know_where_they_come_from():
+    image, boxes, rows = Augmentation(albumentations.HorizontalFlip(p=1))(IMAGE, BOXES, rng())
+    np.testing.assert_array_equal(image, IMAGE[:, ::-1])
+    np.testing.assert_allclose(boxes, [[0, 0, 60, 40], [40, 5, 50, 15], [0, 20, 30, 40]], atol=1e-4)
+    assert boxes.dtype == np.float32
+    assert rows.tolist() == [0, 1, 2]
+
+
+def test_boxes_that_a_crop_loses_are_gone_and_the_others_keep_their_rows():
+    crop = albumentations.Crop(25, 16, 60, 40, p=1)
+    image, boxes, rows = Augmentation(crop)(IMAGE, BOXES, rng())
+    np.testing.assert_array_equal(image, IMAGE[16:40, 25:60])
+    assert rows.tolist() == [0, 2]
+    np.testing.assert_allclose(boxes, [[0, 0, 35, 24], [5, 4, 35, 24]], atol=1e-4)
+
+
+def test_crop_that_loses_every_box_leaves_none():
+    _, boxes, rows = Augmentation(albumentations.Crop(0, 20, 9, 40, p=1))(IMAGE, BOXES[1:2], rng())
+    assert boxes.shape == (0, 4)
+    assert rows.shape == (0,)
+
+
+def test_one_transform_a_list_and_a_compose_are_the_same():
+    flip = albumentations.HorizontalFlip(p=0.5)
+    blur = albumentations.GaussianBlur(p=0.5)
+    answers = [
+        [Augmentation(form)(IMAGE, BOXES, rng(seed))[0].tobytes() for seed in range(8)]
+        for form in ([flip, blur], albumentations.Compose([flip, blur]), (flip, blur))
+    ]
+    assert answers[0] == answers[1] == answers[2]
+    assert len(set(answers[0])) > 2
+
+
+def test_transforms_are_drawn_independently():
+    """Compose.set_random_seed would do all or none of the transforms that have the same p."""
+    augment = Augmentation([albumentations.HorizontalFlip(p=0.5), albumentations.VerticalFlip(p=0.5)])
+    seen = {augment(IMAGE, NONE, rng(seed))[0].tobytes() for seed in range(40)}
+    assert seen == {IMAGE[::v, ::h].tobytes() for v in (1, -1) for h in (1, -1)}
+
+
+def test_same_generator_same_answer_in_any_thread_and_after_pickling():
+    augment = Augmentation([albumentations.RandomBrightnessContrast(p=1), albumentations.Affine(p=1)])
+    expected = [augment(IMAGE, BOXES, rng(seed)) for seed in range(6)]
+    copies = [augment, pickle.loads(pickle.dumps(augment))]
+    failures = []
+
+    def compare(copy):
+        for _ in range(5):
+            for seed, answer in enumerate(expected):
+                got = copy(IMAGE, BOXES, rng(seed))
+                failures.extend(1 for a, b in zip(got, answer, strict=True) if not np.array_equal(a, b))
+
+    threads = [threading.Thread(target=compare, args=(copy,)) for copy in copies * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_the_callers_pipeline_is_left_as_it_was():
+    flip = albumentations.HorizontalFlip(p=0.5)
+    before = flip.py_random
+    Augmentation(flip)(IMAGE, BOXES, rng())
+    assert flip.py_random is before
+
+
+def test_what_is_no_pipeline_is_refused_with_what_to_write():
+    with pytest.raises(TypeError, match="Received: 'flip'"):
+        Augmentation("flip")
+    own = albumentations.Compose(
+        [albumentations.HorizontalFlip()], bbox_params=albumentations.BboxParams("coco", label_fields=[])
+    )
+    with pytest.raises(ValueError, match=r"\['bboxes'\]; detfeed adds the box parameters itself"):
+        Augmentation(own)
+
+
+def test_pipeline_that_normalises_is_refused():
+    with pytest.raises(ValueError, match=r"Received: float32 .* leave out normalisation"):
+        Augmentation(albumentations.Normalize())(IMAGE, BOXES, rng())

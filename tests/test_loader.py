@@ -1,0 +1,238 @@
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import albumentations
+import cv2
+import numpy as np
+import pytest
+
+from detfeed import AnchorGrid, AnchorTargets, BatchLoader, Fixed, SampleError, ShortSide
+from detfeed.images import read_image
+
+GRID = AnchorGrid.fpn()
+
+
+def no_targets(sample):
+    return {}
+
+
+def everything(sample):
+    """A target function that hands on what it got, padded to four boxes."""
+    boxes = np.zeros((4, 4), np.float32)
+    boxes[: len(sample.boxes)] = sample.boxes
+    classes = np.full(4, -1)
+    classes[: len(sample.boxes)] = sample.class_ids + 10 * sample.ignore
+    return {"boxes": boxes, "classes": classes, "position": np.array(sample.position)}
+
+
+def same(batch, other):
+    return len(batch) == len(other) and all(
+        a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) and a[name].dtype == b[name].dtype for name in a)
+        for a, b in zip(batch, other, strict=True)
+    )
+
+
+def test_image_without_boxes_is_fed(annotate):
+    loader = BatchLoader(annotate([(20, 30)], [[]]), everything, batch_size=1, resize=Fixed((20, 30)))
+    x, y = loader.load(0, 0)
+    assert x["image"].shape == (1, 20, 30, 3)
+    assert y["classes"].tolist() == [[-1] * 4]
+
+
+def test_no_images_are_refused(annotate):
+    with pytest.raises(ValueError, match=r"at least one image. Received: Annotations\(0 images"):
+        BatchLoader(annotate([], []), no_targets, batch_size=1, resize=Fixed((20, 30)))
+
+
+def test_image_smaller_than_the_canvas_is_padded_right_and_bottom_with_zeros(annotate):
+    table = annotate([(20, 30)], [[(3, 4, 30, 20)]])
+    x, y = BatchLoader(table, everything, batch_size=1, resize=ShortSide(20)).load(0, 0)
+    assert x["image"].shape == (1, 32, 32, 3)
+    assert x["image"].dtype == np.uint8
+    np.testing.assert_array_equal(x["image"][0, :20, :30], read_image(table.paths[0]))
+    assert not x["image"][0, 20:].any()
+    assert not x["image"][0, :, 30:].any()
+    assert x["image_hw"].tolist() == [[20, 30]]
+    assert x["image_hw"].dtype == np.int32
+    assert y["boxes"][0, 0].tolist() == [3, 4, 30, 20]
+
+
+def test_boxes_are_scaled_with_the_image_as_it_was_really_rounded(annotate):
+    table = annotate([(30, 47)], [[(0, 0, 47, 30), (10, 15, 20, 30)]])
+    x, y = BatchLoader(table, everything, batch_size=1, resize=ShortSide(64)).load(0, 0)
+    assert x["image_hw"].tolist() == [[64, 100]]
+    np.testing.assert_allclose(y["boxes"][0, :2], [[0, 0, 100, 64], [10 * 100 / 47, 32, 20 * 100 / 47, 64]], rtol=1e-6)
+
+
+def test_grey_jpeg_is_fed_in_three_channels(annotate, tmp_path):
+    table = annotate([(32, 32)], [[(0, 0, 9, 9)]], suffix=".jpg")
+    cv2.imwrite(table.paths[0], np.full((32, 32), 90, np.uint8))
+    x, _ = BatchLoader(table, no_targets, batch_size=1, resize=Fixed((32, 32))).load(0, 0)
+    assert np.abs(x["image"].astype(int) - 90).max() <= 1
+
+
+def test_augmentation_moves_boxes_classes_and_flags_together(annotate):
+    boxes = [(0, 0, 10, 10), (20, 0, 30, 10), (12, 12, 18, 18)]
+    table = annotate([(20, 30)], [boxes], ignore_of=[[False, True, False]])
+    loader = BatchLoader(
+        table, everything, batch_size=1, resize=Fixed((20, 15)), augment=albumentations.Crop(15, 0, 30, 20, p=1)
+    )
+    x, y = loader.load(0, 0)
+    np.testing.assert_array_equal(x["image"][0], read_image(table.paths[0])[:, 15:])
+    np.testing.assert_allclose(y["boxes"][0, :2], [[5, 0, 15, 10], [0, 12, 3, 18]], atol=1e-4)
+    assert y["classes"][0].tolist() == [11, 2, -1, -1]
+
+
+def test_boxes_out_of_the_image_are_clipped_or_left_out_and_that_is_said_once(annotate):
+    table = annotate([(20, 30)] * 2, [[(1, 1, 5, 5)], [(-3, 2, 9, 25), (30, 0, 40, 9), (7, 7, 7, 9)]])
+    with (
+        pytest.warns(UserWarning, match=r"made up: 2 of 4 boxes have no area .* the first is in .*001\.png"),
+        pytest.warns(UserWarning, match=r"made up: 1 of 4 boxes are clipped to it; the first is in .*001\.png"),
+    ):
+        loader = BatchLoader(table, everything, batch_size=2, resize=Fixed((20, 30)), shuffle=False)
+    _, y = loader.load(0, 0)
+    assert y["boxes"][1].tolist() == [[0, 2, 9, 20]] + [[0] * 4] * 3
+    assert y["classes"][1].tolist() == [1, -1, -1, -1]
+
+
+def test_last_batch_is_short_and_holds_no_made_up_images(annotate):
+    table = annotate([(20, 30)] * 5, [[]] * 5)
+    loader = BatchLoader(table, everything, batch_size=2, resize=Fixed((20, 30)))
+    positions = [loader.load(3, index)[1]["position"].tolist() for index in range(loader.num_batches)]
+    assert sorted(map(len, positions)) == [1, 2, 2]
+    assert sorted(sum(positions, [])) == [0, 1, 2, 3, 4]
+    dropped = BatchLoader(table, everything, batch_size=2, resize=Fixed((20, 30)), drop_last=True)
+    assert dropped.num_batches == 2
+    with pytest.raises(ValueError, match="at least one full batch with drop_last=True. Received: 5 images"):
+        BatchLoader(table, everything, batch_size=6, resize=Fixed((20, 30)), drop_last=True)
+
+
+def test_images_of_one_batch_share_a_canvas(annotate):
+    table = annotate([(20, 60), (60, 20), (20, 60), (60, 20), (20, 60)], [[]] * 5)
+    loader = BatchLoader(table, everything, batch_size=2, resize=ShortSide(20))
+    shapes = set()
+    for index in range(loader.num_batches):
+        x, _ = loader.load(0, index)
+        shapes.add(x["image"].shape[1:3])
+        assert (x["image_hw"] <= x["image"].shape[1:3]).all()
+    assert shapes == {(32, 64), (64, 32)}
+
+
+def make(shapes, seed=0, targets="sampled"):
+    return BatchLoader(
+        shapes,
+        AnchorTargets(GRID, form=targets),
+        batch_size=4,
+        resize=ShortSide(96),
+        augment=[albumentations.HorizontalFlip(p=0.5), albumentations.RandomBrightnessContrast(p=0.5)],
+        seed=seed,
+    )
+
+
+@pytest.mark.parametrize("targets", ["sampled", "dense"])
+def test_a_batch_depends_on_seed_epoch_and_index_alone(shapes, targets):
+    one, two = make(shapes, targets=targets), pickle.loads(pickle.dumps(make(shapes, targets=targets)))
+    indices = [(epoch, index) for epoch in (0, 1) for index in range(one.num_batches)]
+    forward = {key: one.load(*key) for key in indices}
+    backward = {key: two.load(*key) for key in reversed(indices)}
+    assert all(same(forward[key], backward[key]) for key in indices)
+    with ThreadPoolExecutor(4) as pool:
+        threaded = dict(zip(indices, pool.map(lambda key: one.load(*key), indices), strict=True))
+    assert all(same(forward[key], threaded[key]) for key in indices)
+    assert not same(forward[0, 0], forward[1, 0])
+    assert not same(forward[0, 0], make(shapes, seed=1, targets=targets).load(0, 0))
+
+
+def test_every_image_comes_once_an_epoch(shapes):
+    loader = make(shapes)
+    for epoch in range(3):
+        assert sorted(np.concatenate(loader.batches(epoch)).tolist()) == list(range(len(shapes)))
+
+
+def test_fed_boxes_are_where_the_shapes_were_drawn(shapes):
+    """Pixels inside a box differ from the background around it; a flip or scale gone wrong would show here."""
+    loader = make(shapes)
+    for position in range(len(shapes)):
+        sample = loader.load_sample(1, position)
+        assert (sample.boxes[:, :2] >= 0).all()
+        assert (sample.boxes[:, 2:] <= np.array(sample.image_hw[::-1])).all()
+        assert len(sample.boxes) == len(sample.class_ids) == len(sample.ignore)
+        assert sample.image_id == shapes.image_id(position)
+
+
+def test_target_function_may_add_inputs_and_weights(annotate):
+    table = annotate([(20, 30)] * 2, [[]] * 2)
+
+    def targets(sample):
+        return {"extra": np.ones(3)}, {"y": np.zeros(2)}, {"y": np.array(1.0)}
+
+    x, y, weight = BatchLoader(table, targets, batch_size=2, resize=Fixed((20, 30))).load(0, 0)
+    assert x.keys() == {"image", "image_hw", "extra"}
+    assert x["extra"].shape == (2, 3)
+    assert y["y"].shape == (2, 2)
+    assert weight["y"].shape == (2,)
+
+
+def fail(sample):
+    raise KeyError("nose")
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (fail, r"KeyError: 'nose'"),
+        (lambda sample: np.zeros(3), "TypeError: expected targets to return a dict of arrays, .*, got ndarray"),
+        (lambda sample: ({}, {}, {}, {}), "TypeError: expected targets to return a dict"),
+    ],
+)
+def test_error_in_a_target_function_arrives_with_the_images_address(annotate, targets, message):
+    table = annotate([(20, 30)], [[]])
+    loader = BatchLoader(table, targets, batch_size=1, resize=Fixed((20, 30)))
+    with pytest.raises(SampleError, match=rf"000\.png \(image_id 100, position 0, epoch 4, batch 0\): {message}"):
+        loader.load(4, 0)
+
+
+def test_targets_of_different_shapes_in_one_batch_are_an_error(annotate):
+    table = annotate([(20, 30)] * 2, [[], [(0, 0, 9, 9)]])
+    loader = BatchLoader(table, lambda s: {"boxes": s.boxes}, batch_size=2, resize=Fixed((20, 30)))
+    with pytest.raises(SampleError, match=r"`boxes` to have one shape .*, got \[\(0, 4\), \(1, 4\)\]; pad it"):
+        loader.load(0, 0)
+
+
+def test_image_that_is_not_of_the_annotated_size_is_an_error_that_names_both(annotate):
+    table = annotate([(20, 30)], [[]])
+    cv2.imwrite(table.paths[0], np.zeros((30, 20, 3), np.uint8))
+    loader = BatchLoader(table, no_targets, batch_size=1, resize=Fixed((20, 30)))
+    with pytest.raises(
+        SampleError, match=r"000\.png: expected the annotated height and width \(20, 30\), got \(30, 20\)"
+    ):
+        loader.load(0, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 0}, "batch_size to be at least 1. Received: 0"),
+        ({"seed": -1}, "seed to be at least 0. Received: -1"),
+        ({"targets": None}, "targets to be a function of a Sample. Received: None"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused(annotate, arguments, message):
+    arguments = {"targets": no_targets, "batch_size": 1, "resize": Fixed((20, 30)), **arguments}
+    with pytest.raises(ValueError, match=message):
+        BatchLoader(annotate([(20, 30)], [[]]), **arguments)
+
+
+def test_whole_real_sets_are_fed(data):
+    from detfeed import read_coco, read_voc
+
+    coco = read_coco(data / "coco" / "annotations" / "instances_train2017.json", data / "coco" / "train2017")
+    voc = read_voc(data / "voc" / "VOC2007")
+    for table in (coco, voc):
+        loader = BatchLoader(table, everything_counted, batch_size=8, resize=ShortSide(200, max_side=333))
+        counts = np.concatenate([loader.load(0, index)[1]["count"] for index in range(loader.num_batches)])
+        assert counts.sum() == len(table.boxes)
+
+
+def everything_counted(sample):
+    return {"count": np.array(len(sample.boxes))}
