@@ -4,7 +4,11 @@ Importing it needs no Keras: the Sequences are resolved on first use.
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
+
+# Read when albumentations is imported, which otherwise asks the network for a newer release.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 from detfeed.anchors import AnchorGrid
 from detfeed.annotations import Annotations

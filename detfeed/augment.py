@@ -6,19 +6,14 @@ The only module that imports albumentations.
 from __future__ import annotations
 
 import copy
-import os
 import random
 import threading
 import warnings
 from typing import Any
 
+import albumentations
 import numpy as np
 from numpy.typing import NDArray
-
-# Read on import: without it albumentations asks the network for a newer release.
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-
-import albumentations
 
 from detfeed.boxes import Boxes
 from detfeed.images import Image

@@ -71,19 +71,20 @@ class ShortSide:
         return np.maximum(np.rint(sides * scale[:, None]), 1).astype(np.int64)
 
     def canvases(
-        self, image_hw: NDArray[np.integer], *, batch_size: int = 1
+        self, image_hw: NDArray[np.integer], *, at_least: int = 1
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The canvases of a data set and which image goes where.
 
         Args:
             image_hw: integers (P, 2).
-            batch_size: no canvas gets fewer images than this, as long as there is more than one canvas.
+            at_least: no canvas gets fewer images than this, as long as there is more than one canvas. With batches that
+                are dropped unless they are full, images of a rarer canvas would never be fed.
 
         Returns:
             int64 (K, 2), the canvases' heights and widths with K <= max_canvases, and int64 (P,), each image's canvas.
         """
         padded = -(-self.resized_hw(image_hw) // self.multiple) * self.multiple
-        return _few_canvases(padded, self.max_canvases, batch_size)
+        return _few_canvases(padded, self.max_canvases, at_least)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +108,7 @@ class Fixed:
         return np.clip(np.rint(sides * scale[:, None]), 1, self.input_hw).astype(np.int64)
 
     def canvases(
-        self, image_hw: NDArray[np.integer], *, batch_size: int = 1
+        self, image_hw: NDArray[np.integer], *, at_least: int = 1
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The one canvas, int64 (1, 2), and zeros, int64 (P,)."""
         return np.array([self.input_hw], np.int64), np.zeros(len(image_hw), np.int64)

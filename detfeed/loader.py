@@ -71,7 +71,7 @@ class BatchLoader:
         self.shuffle = shuffle
         self.seed = seed
         self.drop_last = drop_last
-        self.canvases, self._canvas_ids = resize.canvases(annotations.image_hw, batch_size=batch_size)
+        self.canvases, self._canvas_ids = resize.canvases(annotations.image_hw, at_least=batch_size if drop_last else 1)
         self._plan: tuple[int, list[NDArray[np.int64]]] = (-1, [])
         self.num_batches = len(self.batches(0))
         if self.num_batches == 0:
@@ -110,8 +110,7 @@ class BatchLoader:
             SampleError: a sample could not be made; the message names image, position, epoch and batch.
         """
         positions = self.batches(epoch)[index]
-        height, width = self.canvases[self._canvas_ids[positions[0]]].tolist()
-        images = np.zeros((len(positions), height, width, 3), np.uint8)
+        images = np.zeros((len(positions), *self._canvas_hw(positions[0]), 3), np.uint8)
         image_hw = np.empty((len(positions), 2), np.int32)
         targets = []
         for row, position in enumerate(positions.tolist()):
@@ -127,6 +126,15 @@ class BatchLoader:
         x, *rest = (_stack([parts[i] for parts in targets]) for i in range(len(targets[0])))
         return ({"image": images, "image_hw": image_hw, **x}, *rest)
 
+    def placed_hw(self, position: int) -> tuple[int, int]:
+        """Height and width in pixels that an image has on its canvas, if no augmentation changes its shape."""
+        height, width = self.annotations.image_hw[position].tolist()
+        return resized_hw_on(self.resize, (height, width), self._canvas_hw(position))
+
+    def _canvas_hw(self, position: int) -> tuple[int, int]:
+        height, width = self.canvases[self._canvas_ids[position]].tolist()
+        return height, width
+
     def load_sample(self, epoch: int, position: int, canvas: Image | None = None) -> Sample:
         """One sample, as target functions get it: read, augmented, resized, boxes clipped.
 
@@ -139,7 +147,7 @@ class BatchLoader:
             ImageError: the image can't be read or is not of the annotated size.
         """
         annotations = self.annotations
-        input_hw = tuple(self.canvases[self._canvas_ids[position]].tolist())
+        input_hw = self._canvas_hw(position)
         if canvas is None:
             canvas = np.zeros((*input_hw, 3), np.uint8)
         rng = sample_rng(self.seed, epoch, position)

@@ -1,7 +1,16 @@
-"""Matching: which anchors show an object, which show background, and which neither."""
+"""Matching: which anchors show an object, which show background, and which neither.
+
+Done without the IoU of every anchor with every box. Anchors of one shape lie on a grid, so the anchor of that shape
+which overlaps a box most is the one nearest to it, and those that overlap it at least so much fill a window of the
+grid: both have a closed form, and only the anchors in such windows are looked at.
+
+Overlaps are computed in float64 from shapes and grid steps, and IoUs are compared as float32. So two anchors that hold
+a box entirely, or that lie on it alike, are equally good, whatever rounding does to their corners.
+"""
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +21,9 @@ from detfeed.anchors import AnchorGrid
 from detfeed.boxes import Boxes
 
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 class AnchorMatches(NamedTuple):
@@ -24,8 +36,44 @@ class AnchorMatches(NamedTuple):
     """
 
     states: NDArray[np.int8]
-    positive: NDArray[np.int64]
-    match: NDArray[np.int64]
+    positive: Ints
+    match: Ints
+
+
+class _Shapes(NamedTuple):
+    """The S anchor shapes of a grid on an input, level by level; arrays are (2, S), x before y, or (S,)."""
+
+    low: Floats  # corners of the anchor in row 0, column 0
+    high: Floats
+    size: Floats
+    area: Floats
+    step: Floats  # pixels from one anchor to the next, the same in x and y
+    cells: Ints  # columns and rows
+    first: Ints  # index of the anchor in row 0, column 0
+    stride: Ints  # what one column and one row add to that index
+    num_anchors: int
+
+
+@functools.lru_cache(maxsize=64)
+def _shapes(grid: AnchorGrid, height: int, width: int) -> _Shapes:
+    cells = [grid.cell_anchors(level) for level in range(grid.num_levels)]
+    level = np.repeat(np.arange(grid.num_levels), grid.num_cell_anchors)
+    corners = np.concatenate(cells).T
+    low, high = corners[:2], corners[2:]
+    features = np.array(grid.feature_hw((height, width)))
+    per_level = np.array(grid.num_anchors_per_level((height, width)))
+    k = np.array(grid.num_cell_anchors)[level]
+    return _Shapes(
+        low=low,
+        high=high,
+        size=high - low,
+        area=np.prod(high - low, axis=0),
+        step=np.array(grid.strides, np.float64)[level],
+        cells=features[level].T[::-1],
+        first=(np.cumsum(per_level) - per_level)[level] + np.concatenate([np.arange(len(c)) for c in cells]),
+        stride=np.stack([k, k * features[level, 1]]),
+        num_anchors=int(per_level.sum()),
+    )
 
 
 def match_anchors(
@@ -67,55 +115,186 @@ def match_anchors(
     Source: Ren et al. 2015, section 3.1.2. Agrees with torchvision's Matcher wherever every box overlaps some anchor;
         there, a box at IoU 0 with every anchor makes every anchor positive, here it makes none.
     """
-    anchors = grid.anchors(input_hw)
-    outside = _outside(anchors, image_hw, straddle, input_hw)
-    clipped = geometry.clip(boxes, input_hw if image_hw is None else image_hw)
-    regions = np.zeros(len(boxes), bool) if ignore is None else ignore
-    objects = np.flatnonzero(~regions & (geometry.area(clipped) > 0))
+    limit_hw = input_hw if image_hw is None else image_hw
+    shapes = _shapes(grid, int(input_hw[0]), int(input_hw[1]))
+    allowed = _allowed(shapes, image_hw, limit_hw, straddle)
+    clipped = geometry.clip(boxes, limit_hw).astype(np.float64)
+    is_region = np.zeros(len(boxes), bool) if ignore is None else ignore
+    objects = np.flatnonzero(~is_region & (clipped[:, 2:] > clipped[:, :2]).all(axis=1))
 
-    states = np.zeros(len(anchors), np.int8)
-    best = np.zeros(len(anchors), np.float32)
-    match = np.zeros(len(anchors), np.int64)
+    states = np.zeros(shapes.num_anchors, np.int8)
+    positive = match = np.zeros(0, np.int64)
     if len(objects):
-        overlaps = geometry.iou(anchors, clipped[objects])
-        overlaps[outside] = 0
-        best = overlaps.max(axis=1)
-        match = objects[overlaps.argmax(axis=1)]
-        states[best >= negative_iou] = IGNORED
-        states[best >= positive_iou] = POSITIVE
+        found = _find(shapes, allowed, clipped[objects], negative_iou, low_quality)
+        enough = found.iou >= np.float32(negative_iou)
+        states[found.anchor[enough]] = IGNORED
+        good = found.iou >= np.float32(positive_iou)
         if low_quality:
-            highest = overlaps.max(axis=0)
-            states[((overlaps == highest) & (highest > 0)).any(axis=1)] = POSITIVE
-    if regions.any():
-        covered = geometry.ioa(anchors, clipped[regions]).max(axis=1)
-        states[(covered >= ignore_ioa) & (states == NEGATIVE)] = IGNORED
-    states[outside] = IGNORED
-    positive = np.flatnonzero(states == POSITIVE)
-    return AnchorMatches(states, positive, match[positive])
+            good |= found.iou >= found.highest[found.box]
+        positive = np.unique(found.anchor[good])
+        states[positive] = POSITIVE
+        match = objects[_best_boxes(found, enough, positive, grid.anchors(input_hw), clipped[objects])]
+    for region in clipped[is_region]:
+        _ignore_region(shapes, states, region, ignore_ioa)
+    _ignore_rest(shapes, states, allowed)
+    return AnchorMatches(states, positive, match)
 
 
-def _outside(
-    anchors: Boxes, image_hw: tuple[int, int] | None, straddle: float | None, input_hw: tuple[int, int]
-) -> NDArray[np.bool_]:
-    """Anchors that take no part: centred in the padding, or reaching out too far; bool (A,)."""
-    outside = np.zeros(len(anchors), bool)
+class _Found(NamedTuple):
+    """M overlaps of an anchor and a box, by ascending box, and the highest of each of the N boxes."""
+
+    anchor: Ints  # (M,)
+    box: Ints  # (M,)
+    iou: NDArray[np.float32]  # (M,)
+    highest: NDArray[np.float32]  # (N,)
+
+
+def _allowed(
+    shapes: _Shapes, image_hw: tuple[int, int] | None, limit_hw: tuple[int, int], straddle: float | None
+) -> Ints:
+    """First and last column and row of the anchors that take part; int64 (2, 2, S): first or last, x or y."""
+    first, last = np.zeros_like(shapes.cells), shapes.cells - 1
     if image_hw is not None:
-        height, width = image_hw
-        outside |= (anchors[:, 0] + anchors[:, 2] >= 2 * width) | (anchors[:, 1] + anchors[:, 3] >= 2 * height)
+        # Centred inside the image: low + high + 2 * step * cell < 2 * side.
+        side = np.array([[image_hw[1]], [image_hw[0]]])
+        inside = np.ceil((2 * side - shapes.low - shapes.high) / (2 * shapes.step)) - 1
+        last = np.minimum(last, inside.astype(np.int64))
     if straddle is not None:
-        height, width = input_hw if image_hw is None else image_hw
-        limit = np.array([width + straddle, height + straddle], np.float32)
-        outside |= (anchors[:, :2] < -straddle).any(axis=1) | (anchors[:, 2:] > limit).any(axis=1)
-    return outside
+        side = np.array([[limit_hw[1]], [limit_hw[0]]])
+        first = np.maximum(first, np.ceil((-straddle - shapes.low) / shapes.step).astype(np.int64))
+        last = np.minimum(last, np.floor((side + straddle - shapes.high) / shapes.step).astype(np.int64))
+    return np.stack([first, last])
+
+
+def _find(shapes: _Shapes, allowed: Ints, boxes: Floats, threshold: float, low_quality: bool) -> _Found:
+    """All overlaps of at least `threshold`, and with `low_quality` those as high as the highest of their box."""
+    low, high = boxes.T[:2, :, None], boxes.T[2:, :, None]  # (2, N, 1)
+    # The nearest anchor of each shape has the highest overlap of that shape, in x and in y.
+    wanted = (low + high - (shapes.low + shapes.high)[:, None]) / (2 * shapes.step)
+    nearest = np.minimum(np.maximum(np.rint(wanted), allowed[0][:, None]), allowed[1][:, None])  # (2, N, S)
+    shift = shapes.step * nearest
+    most = np.minimum(shapes.size[:, None], high - low)
+    best = _overlap(most, shapes.low[:, None] + shift, shapes.high[:, None] + shift, low, high)
+    best *= (allowed[0] <= allowed[1]).all(axis=0)
+    np.maximum(best, 0, out=best)
+    both = shapes.area + np.prod(high - low, axis=0)  # (N, S), the areas of anchor and box
+    shared = best[0] * best[1]
+    ious = (shared / (both - shared)).astype(np.float32)
+    highest = ious.max(axis=1)
+    least = np.float32(threshold) if not low_quality else np.minimum(np.float32(threshold), highest)
+    least = np.broadcast_to(least, highest.shape)
+
+    box, shape = np.nonzero((ious >= least[:, None]) & (ious > 0))  # the pairs, W of them, by box
+    # IoU >= t needs a shared area of t / (1 + t) times both areas; with the best overlap in y, that much in x.
+    slack = 1 - 1e-6
+    t = least[box].astype(np.float64) * slack
+    needed = t / (1 + t) * both[box, shape]
+    width = needed / best[1, box, shape]
+    height = needed / best[0, box, shape]
+    x, x_pair, x_overlap, x_start, x_count = _window(shapes, allowed, boxes, box, shape, 0, width)
+    y, y_pair, y_overlap, _, _ = _window(shapes, allowed, boxes, box, shape, 1, height)
+    # Every row of a window with every column of it.
+    columns = x_count[y_pair]
+    ends = np.cumsum(columns)
+    place = np.arange(ends[-1] if len(ends) else 0)
+    place += np.repeat(x_start[y_pair] - ends + columns, columns)
+    shared = np.repeat(y_overlap, columns) * x_overlap[place]
+    iou = (shared / (np.repeat(both[box, shape][y_pair], columns) - shared)).astype(np.float32)
+    kept = np.flatnonzero(iou >= np.repeat(least[box][y_pair], columns))
+    row_start = shapes.first[shape[y_pair]] + y * shapes.stride[1, shape[y_pair]]
+    column_step = x * shapes.stride[0, shape[x_pair]]
+    anchor = np.repeat(row_start, columns)[kept] + column_step[place[kept]]
+    return _Found(anchor, np.repeat(box[y_pair], columns)[kept], iou[kept], highest)
+
+
+def _window(
+    shapes: _Shapes, allowed: Ints, boxes: Floats, box: Ints, shape: Ints, axis: int, needed: Floats
+) -> tuple[Ints, Ints, Floats, Ints, Ints]:
+    """The columns (axis 0) or rows (axis 1) in which each of W pairs of box and shape overlaps by at least `needed`.
+
+    Returns:
+        One entry a cell, pair after pair: its number, its pair, its overlap. One entry a pair: where its cells start
+        among these, and how many they are.
+    """
+    low, high = boxes[box, axis], boxes[box, axis + 2]
+    step = shapes.step[shape]
+    anchor_low, anchor_high = shapes.low[axis, shape], shapes.high[axis, shape]
+    # A cell too many costs nothing, one too few would be wrong: widened by more than rounding can do.
+    first = np.ceil((low + needed - anchor_high) / step - 1e-6).astype(np.int64)
+    last = np.floor((high - needed - anchor_low) / step + 1e-6).astype(np.int64)
+    first = np.maximum(first, allowed[0, axis, shape])
+    count = np.maximum(np.minimum(last, allowed[1, axis, shape]) - first + 1, 0)
+    start = np.cumsum(count) - count
+    pair = np.repeat(np.arange(len(box)), count)
+    cell = np.arange(len(pair)) - np.repeat(start - first, count)
+    shift = step[pair] * cell
+    most = np.minimum(shapes.size[axis, shape], high - low)
+    overlap = _overlap(most[pair], anchor_low[pair] + shift, anchor_high[pair] + shift, low[pair], high[pair])
+    return cell, pair, np.maximum(overlap, 0), start, count
+
+
+def _overlap(most: Floats, anchor_low: Floats, anchor_high: Floats, low: Floats, high: Floats) -> Floats:
+    """Pixels that intervals share, at most `most`, the shorter of both; negative for a gap between them.
+
+    The bound is exact where one interval holds the other; a difference of corners would be off by their rounding.
+    """
+    return np.minimum(most, np.minimum(anchor_high - low, high - anchor_low))
+
+
+def _best_boxes(found: _Found, enough: NDArray[np.bool_], positive: Ints, anchors: Boxes, boxes: Floats) -> Ints:
+    """The box of highest IoU of each positive anchor, the first among equals; int64 (P,), rows of `boxes`."""
+    place = np.searchsorted(positive, found.anchor)
+    mine = np.flatnonzero(enough & (np.append(positive, -1)[place] == found.anchor))[::-1]
+    # By rising IoU, and equals by falling box: of those written to one place the last one stays.
+    order = mine[np.argsort(found.iou[mine], kind="stable")]
+    best = np.full(len(positive), -1)
+    best[place[order]] = found.box[order]
+    # Where no overlap is above the negative threshold, not all of them were found.
+    rest = np.flatnonzero(best < 0)
+    if len(rest):
+        best[rest] = geometry.iou(anchors[positive[rest]], boxes.astype(np.float32)).argmax(axis=1)
+    return best
+
+
+def _ignore_region(shapes: _Shapes, states: NDArray[np.int8], region: Floats, ignore_ioa: float) -> None:
+    """Set to IGNORED the negative anchors of which `region`, float64 (4,), covers at least that share."""
+    for shape in range(len(shapes.area)):
+        overlaps = []
+        cells = []
+        for axis in (0, 1):
+            low, high = region[axis], region[axis + 2]
+            first = max(0, int((low - shapes.high[axis, shape]) // shapes.step[shape]))
+            last = min(int(shapes.cells[axis, shape]) - 1, int((high - shapes.low[axis, shape]) // shapes.step[shape]))
+            cells.append(np.arange(first, last + 1))
+            shift = shapes.step[shape] * cells[axis]
+            most = min(shapes.size[axis, shape], high - low)
+            overlap = _overlap(most, shapes.low[axis, shape] + shift, shapes.high[axis, shape] + shift, low, high)
+            overlaps.append(np.maximum(overlap, 0))
+        share = np.outer(overlaps[1], overlaps[0]) / shapes.area[shape]
+        row, column = np.nonzero(share.astype(np.float32) >= np.float32(ignore_ioa))
+        anchor = (
+            shapes.first[shape] + cells[1][row] * shapes.stride[1, shape] + cells[0][column] * shapes.stride[0, shape]
+        )
+        states[anchor[states[anchor] == NEGATIVE]] = IGNORED
+
+
+def _ignore_rest(shapes: _Shapes, states: NDArray[np.int8], allowed: Ints) -> None:
+    """Set to IGNORED the anchors that take no part."""
+    for shape in range(len(shapes.area)):
+        (first_x, first_y), (last_x, last_y) = allowed[:, :, shape]
+        columns, rows = shapes.cells[:, shape]
+        if first_x == first_y == 0 and last_x == columns - 1 and last_y == rows - 1:
+            continue
+        k = int(shapes.stride[0, shape])
+        start = int(shapes.first[shape])
+        view = np.lib.stride_tricks.as_strided(states[start:], (rows, columns), (k * columns, k))
+        view[:first_y] = view[last_y + 1 :] = IGNORED
+        view[:, :first_x] = view[:, last_x + 1 :] = IGNORED
 
 
 def sample_anchors(
-    matches: AnchorMatches,
-    rng: np.random.Generator,
-    *,
-    num_samples: int = 256,
-    positive_fraction: float = 0.5,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    matches: AnchorMatches, rng: np.random.Generator, *, num_samples: int = 256, positive_fraction: float = 0.5
+) -> tuple[Ints, Ints]:
     """Draw the anchors that a loss is computed on, uniformly and without replacement.
 
     Args:
@@ -130,12 +309,25 @@ def sample_anchors(
 
     Source: Ren et al. 2015, section 3.1.3.
     """
-    positives = np.arange(len(matches.positive))
+    places = np.arange(len(matches.positive))
     most = int(num_samples * positive_fraction)
-    if len(positives) > most:
-        positives = np.sort(rng.choice(positives, most, replace=False))
-    negatives = np.flatnonzero(matches.states == NEGATIVE)
-    wanted = num_samples - len(positives)
-    if len(negatives) > wanted:
-        negatives = np.sort(rng.choice(negatives, wanted, replace=False))
-    return positives, negatives
+    if len(places) > most:
+        places = np.sort(rng.choice(len(places), most, replace=False))
+    return places, _draw_negatives(matches.states, rng, num_samples - len(places))
+
+
+def _draw_negatives(states: NDArray[np.int8], rng: np.random.Generator, wanted: int) -> Ints:
+    """So many negative anchors, or all where there are fewer; uniformly, without replacement, ascending."""
+    available = len(states) - np.count_nonzero(states) if len(states) else 0
+    if available <= 4 * wanted:
+        negatives = np.flatnonzero(states == NEGATIVE)
+        if len(negatives) > wanted:
+            negatives = np.sort(rng.choice(negatives, wanted, replace=False))
+        return negatives
+    # Draw among all anchors and keep the negatives, each once: almost all anchors are negative, as a rule.
+    drawn = np.zeros(0, np.int64)
+    while len(drawn) < wanted:
+        more = rng.integers(len(states), size=2 * (wanted - len(drawn)))
+        drawn = np.concatenate([drawn, more[states[more] == NEGATIVE]])
+        drawn = drawn[np.sort(np.unique(drawn, return_index=True)[1])]
+    return np.sort(drawn[:wanted])

@@ -22,7 +22,8 @@ class DetectionSequence(keras.utils.PyDataset):
     """Batches of images with the targets that a function of yours makes of each sample.
 
     `sequence[index]` is `(x, y)` or `(x, y, sample_weight)`, see `loader.BatchLoader.load`; it depends on
-    `(seed, epoch, index)` alone. `fit` moves `epoch` on by one after each epoch; a loop of your own sets it.
+    `(seed, epoch, index)` alone. In `fit`, `epoch` moves on by one whenever all batches were fed; a loop of your own
+    sets it.
 
     Args:
         annotations: the data set.
@@ -68,6 +69,8 @@ class DetectionSequence(keras.utils.PyDataset):
             drop_last=drop_last,
         )
         self.epoch = 0
+        self._within_epoch = False
+        self._asked: set[int] = set()
 
     @property
     def annotations(self) -> Annotations:
@@ -82,7 +85,10 @@ class DetectionSequence(keras.utils.PyDataset):
         return self.loader.num_batches
 
     def __getitem__(self, index: int) -> Batch:
-        return self.loader.load(self.epoch, self._checked(index))
+        index = self._checked(index)
+        if self._within_epoch:
+            self._asked.add(index)
+        return self.loader.load(self.epoch, index)
 
     def positions(self, index: int) -> NDArray[np.int64]:
         """Rows in `annotations` of the images of a batch of this epoch, int64 (B,)."""
@@ -93,9 +99,18 @@ class DetectionSequence(keras.utils.PyDataset):
             raise IndexError(f"Expected a batch from 0 to {len(self) - 1}. Received: {index}")
         return index % len(self)
 
+    def on_epoch_begin(self) -> None:
+        self._within_epoch = True
+
     def on_epoch_end(self) -> None:
-        # Here and not in on_epoch_begin: Keras starts its workers before it calls that.
-        self.epoch += 1
+        # Moved on here and not in on_epoch_begin, since Keras starts its workers before it calls that. Keras also calls
+        # this before the first epoch, after a look at one batch or none, and in the midst of an epoch if there is a
+        # `steps_per_epoch`: what counts is that every batch was asked for. Keras's own processes ask in a copy.
+        in_processes = self.use_multiprocessing and self._within_epoch
+        if in_processes or len(self._asked) == len(self):
+            self.epoch += 1
+            self._asked.clear()
+        self._within_epoch = False
 
 
 class AnchorTargetSequence(DetectionSequence):

@@ -81,16 +81,16 @@ def test_fixed_fits_the_image_into_the_canvas():
     st.integers(1, 8),
     st.integers(1, 12),
 )
-def test_canvases_hold_every_image_and_are_few_and_multiples_of_the_stride(sizes, most, batch_size):
+def test_canvases_hold_every_image_and_are_few_and_multiples_of_the_stride(sizes, most, at_least):
     resize = ShortSide(100, max_side=200, multiple=32, max_canvases=most)
     image_hw = np.array(sizes, np.int32)
-    canvases, canvas_ids = resize.canvases(image_hw, batch_size=batch_size)
+    canvases, canvas_ids = resize.canvases(image_hw, at_least=at_least)
     assert len(canvases) <= most
     assert (canvases % 32 == 0).all()
     assert (resize.resized_hw(image_hw) <= canvases[canvas_ids]).all()
     assert told_apart(canvases).any()
     counts = np.bincount(canvas_ids, minlength=len(canvases))
-    assert counts.min() >= batch_size or len(canvases) == 1
+    assert counts.min() >= at_least or len(canvases) == 1
 
 
 def test_canvases_of_one_size_have_no_padding_but_to_the_stride():

@@ -1,3 +1,4 @@
+import itertools
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
@@ -100,10 +101,10 @@ def test_last_batch_is_short_and_holds_no_made_up_images(annotate):
     loader = BatchLoader(table, everything, batch_size=2, resize=Fixed((20, 30)))
     positions = [loader.load(3, index)[1]["position"].tolist() for index in range(loader.num_batches)]
     assert sorted(map(len, positions)) == [1, 2, 2]
-    assert sorted(sum(positions, [])) == [0, 1, 2, 3, 4]
+    assert sorted(itertools.chain(*positions)) == [0, 1, 2, 3, 4]
     dropped = BatchLoader(table, everything, batch_size=2, resize=Fixed((20, 30)), drop_last=True)
     assert dropped.num_batches == 2
-    with pytest.raises(ValueError, match="at least one full batch with drop_last=True. Received: 5 images"):
+    with pytest.raises(ValueError, match=r"at least one full batch with drop_last=True\. Received: 5 images"):
         BatchLoader(table, everything, batch_size=6, resize=Fixed((20, 30)), drop_last=True)
 
 
@@ -236,3 +237,11 @@ def test_whole_real_sets_are_fed(data):
 
 def everything_counted(sample):
     return {"count": np.array(len(sample.boxes))}
+
+
+def test_placed_size_is_the_size_fed_without_augmentation(annotate):
+    table = annotate([(20, 61), (47, 20), (33, 33)], [[]] * 3)
+    loader = BatchLoader(table, everything, batch_size=2, resize=ShortSide(30, max_side=64, max_canvases=2))
+    for index in range(loader.num_batches):
+        x, y = loader.load(0, index)
+        assert x["image_hw"].tolist() == [list(loader.placed_hw(p)) for p in y["position"]]

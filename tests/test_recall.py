@@ -60,5 +60,5 @@ def test_classes_do_not_matter(annotate):
 
 
 def test_numbers_of_images_that_differ_are_refused(annotate):
-    with pytest.raises(ValueError, match="each of 1 images. Received: 0, 0"):
+    with pytest.raises(ValueError, match=r"each of 1 images\. Received: 0, 0"):
         proposal_recall(annotate([(50, 50)], [[]]), [], [])

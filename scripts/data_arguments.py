@@ -1,0 +1,78 @@
+"""Command line arguments that say which data set to use, shared by the scripts."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from detfeed import Annotations, Fixed, ShortSide, make_shapes, read_coco, read_voc
+from detfeed.images import Resize
+
+SHAPES_HW = (120, 160)
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that `read_training` and `choose_resize` use."""
+    data = parser.add_argument_group("data (none given: the built-in shapes, drawn into --shapes-dir)")
+    data.add_argument("--coco", type=Path, metavar="FILE", help="COCO instances JSON")
+    data.add_argument("--images", type=Path, metavar="DIR", help="folder of the COCO file's images")
+    data.add_argument("--voc", type=Path, metavar="DIR", help="Pascal VOC folder, such as VOCdevkit/VOC2007")
+    data.add_argument("--split", metavar="NAME", help="list in ImageSets/Main of the VOC folder; all images if none")
+    data.add_argument("--shapes-dir", type=Path, default=Path("runs/shapes"), metavar="DIR", help="default runs/shapes")
+    data.add_argument("--shapes", type=int, default=400, metavar="N", help="training images to draw (default 400)")
+    size = parser.add_argument_group("size of the images fed")
+    size.add_argument("--short-side", type=int, metavar="PIXELS", help="default 800; 120 for the built-in shapes")
+    size.add_argument("--max-side", type=int, metavar="PIXELS", help="default 5/3 of the short side (1333 for 800)")
+    size.add_argument("--fixed", type=int, nargs=2, metavar=("H", "W"), help="one canvas instead")
+
+
+def add_validation_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that `read_validation` uses besides."""
+    data = parser.add_argument_group("validation data (none given: none, but for the built-in shapes)")
+    data.add_argument("--val-coco", type=Path, metavar="FILE", help="COCO instances JSON")
+    data.add_argument("--val-images", type=Path, metavar="DIR", help="its images; those of --images if none")
+    data.add_argument("--val-voc", type=Path, metavar="DIR", help="VOC folder; that of --voc if none")
+    data.add_argument("--val-split", metavar="NAME", help="its list in ImageSets/Main")
+
+
+def read_training(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> Annotations:
+    """The data set to train on; exits with a message of the parser on arguments that do not go together."""
+    if arguments.coco and arguments.voc:
+        parser.error("give --coco or --voc, not both")
+    if arguments.coco:
+        if not arguments.images:
+            parser.error("--coco needs --images, the folder that its file names start from")
+        return read_coco(arguments.coco, arguments.images)
+    if arguments.voc:
+        return read_voc(arguments.voc, arguments.split)
+    return _draw_shapes(arguments.shapes_dir / "train", arguments.shapes, seed=0)
+
+
+def read_validation(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> Annotations | None:
+    """The data set to score on, None if none was named; exits like `read_training`."""
+    if arguments.val_coco:
+        images = arguments.val_images or arguments.images
+        if not images:
+            parser.error("--val-coco needs --val-images")
+        return read_coco(arguments.val_coco, images)
+    if arguments.val_voc or arguments.val_split:
+        root = arguments.val_voc or arguments.voc
+        if not root:
+            parser.error("--val-split needs --val-voc")
+        return read_voc(root, arguments.val_split)
+    if arguments.coco or arguments.voc:
+        return None
+    return _draw_shapes(arguments.shapes_dir / "val", max(arguments.shapes // 4, 1), seed=1)
+
+
+def _draw_shapes(folder: Path, num_images: int, *, seed: int) -> Annotations:
+    return read_coco(make_shapes(folder, num_images=num_images, image_hw=SHAPES_HW, seed=seed), folder / "images")
+
+
+def choose_resize(arguments: argparse.Namespace) -> Resize:
+    """What the size arguments ask for."""
+    if arguments.fixed:
+        return Fixed((arguments.fixed[0], arguments.fixed[1]))
+    built_in = not (arguments.coco or arguments.voc)
+    short_side = arguments.short_side or (SHAPES_HW[0] if built_in else 800)
+    return ShortSide(short_side, max_side=arguments.max_side or short_side * 1333 // 800)

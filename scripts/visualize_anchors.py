@@ -1,0 +1,94 @@
+#!/usr/bin/env python
+"""Draw what is fed to a region proposal network, after augmentation, as PNG contact sheets.
+
+Each tile is one image on its canvas, in the order that training gets them: objects, the sampled positive anchors tied
+to the object they match, the sampled negatives, ignored regions, and in red the objects that no anchor matches.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from data_arguments import add_data_arguments, choose_resize, read_training
+from detfeed import AnchorGrid, AnchorTargets, BatchLoader
+from detfeed.drawing import ANCHOR_KEYS, contact_sheet, draw_anchors, unmatched_boxes, write_png
+from detfeed.targets import Arrays
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sheets = parser.add_argument_group("sheets")
+    sheets.add_argument("--out", type=Path, default=Path("runs/anchors"), metavar="DIR", help="default runs/anchors")
+    sheets.add_argument("--epoch", type=int, default=0, help="which epoch's order and augmentation (default 0)")
+    sheets.add_argument("--images-per-sheet", type=int, default=12, metavar="N", help="default 12")
+    sheets.add_argument("--sheets", type=int, default=1, metavar="N", help="default 1")
+    add_data_arguments(parser)
+    feed = parser.add_argument_group("feed (as given to train_rpn.py)")
+    feed.add_argument("--model", choices=("fpn", "c4"), default="fpn", help="whose anchors; default fpn")
+    feed.add_argument("--anchor-sizes", type=float, nargs="+", metavar="PIXELS", help="default 32 64 128 256 512")
+    feed.add_argument(
+        "--batch-size", type=int, default=8, help="default 8; decides with the data which canvases are used"
+    )
+    feed.add_argument("--flip", action=argparse.BooleanOptionalAction, default=True, help="mirror half of the images")
+    feed.add_argument("--seed", type=int, default=0, help="default 0")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    for name in ("images_per_sheet", "sheets"):
+        if getattr(arguments, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    if arguments.epoch < 0:
+        parser.error("--epoch must not be negative")
+    data = read_training(arguments, parser)
+    augment = None
+    if arguments.flip:
+        import albumentations
+
+        augment = albumentations.HorizontalFlip(p=0.5)
+    sizes: dict[str, Any] = {"sizes": tuple(arguments.anchor_sizes)} if arguments.anchor_sizes else {}
+    grid = AnchorGrid.fpn(**sizes) if arguments.model == "fpn" else AnchorGrid.c4(**sizes)
+    targets = AnchorTargets(grid)
+    loader = BatchLoader(
+        data,
+        targets,
+        batch_size=arguments.batch_size,
+        resize=choose_resize(arguments),
+        augment=augment,
+        seed=arguments.seed,
+    )
+
+    positions = np.concatenate(loader.batches(arguments.epoch)).tolist()
+    per_sheet = arguments.images_per_sheet
+    positions = positions[: arguments.sheets * per_sheet]
+    title = f"what is fed in epoch {arguments.epoch}: {arguments.model} anchors, seed {arguments.seed}, {data}"
+    objects = unmatched = 0
+    for start in range(0, len(positions), per_sheet):
+        tiles = []
+        for position in positions[start : start + per_sheet]:
+            sample = loader.load_sample(arguments.epoch, position)
+            matches = targets.match(sample)
+            # Only once, and on a fresh sample: it draws from the sample's generator as training does.
+            y = cast(Arrays, targets(sample))
+            tiles.append(draw_anchors(sample, grid.anchors(sample.input_hw), matches, y))
+            objects += int((~sample.ignore).sum())
+            unmatched += int(unmatched_boxes(sample, matches).sum())
+        path = arguments.out / f"anchors_epoch{arguments.epoch}_{start // per_sheet}.png"
+        write_png(path, contact_sheet(tiles, legend=ANCHOR_KEYS, title=title))
+        print(path)
+    print(f"{len(positions)} images, {objects} objects, {unmatched} matched by no anchor")
+    if unmatched:
+        print(
+            f"warning: nothing is learned from the {unmatched} objects drawn in red; "
+            "try smaller --anchor-sizes or a larger --short-side"
+        )
+
+
+if __name__ == "__main__":
+    main()

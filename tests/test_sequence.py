@@ -1,0 +1,260 @@
+"""Sequences in Keras. TensorFlow starts once, for this file; JAX and torch run in processes of their own."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import albumentations
+import keras
+import numpy as np
+import pytest
+
+from detfeed import AnchorGrid, AnchorTargetSequence, DetectionSequence, Fixed, SampleError, ShortSide
+
+GRID = AnchorGrid(strides=(32,), cell_sizes_wh=(((32.0, 32.0), (64.0, 64.0)),), offset=0.5)
+
+
+def one_channel_model(num_anchors_per_cell=2):
+    """A model on anchors in the fewest layers: one convolution with stride 32."""
+    image = keras.Input((None, None, 3), name="image", dtype="uint8")
+    image_hw = keras.Input((2,), name="image_hw", dtype="int32")
+    scaled = keras.layers.Rescaling(1 / 255)(image)
+    features = keras.layers.Conv2D(5 * num_anchors_per_cell, 32, strides=32)(scaled)
+    rows = keras.layers.Reshape((-1, 5))(features)
+    outputs = {"objectness": rows[..., :1], "deltas": rows[..., 1:]}
+    return keras.Model({"image": image, "image_hw": image_hw}, outputs)
+
+
+def same(batch, other):
+    return all(np.array_equal(a[name], b[name]) for a, b in zip(batch, other, strict=True) for name in {**a, **b})
+
+
+def make(shapes, **arguments):
+    arguments = {"batch_size": 4, "resize": ShortSide(96), "augment": albumentations.HorizontalFlip(p=0.5), **arguments}
+    return AnchorTargetSequence(shapes, GRID, **arguments)
+
+
+def test_length_is_the_number_of_batches_and_a_loop_ends_there(shapes):
+    sequence = make(shapes)
+    batches = list(sequence)
+    assert len(batches) == len(sequence) == sequence.num_batches
+    assert sum(len(x["image"]) for x, _ in batches) == len(shapes)
+    assert same(sequence[-1], batches[-1])
+    with pytest.raises(IndexError, match=f"from 0 to {len(sequence) - 1}. Received: {len(sequence)}"):
+        sequence[len(sequence)]
+
+
+def test_positions_say_which_images_a_batch_holds(shapes):
+    sequence = DetectionSequence(
+        shapes, targets=lambda s: {"position": np.array(s.position)}, batch_size=4, resize=ShortSide(96)
+    )
+    for index in range(len(sequence)):
+        assert sequence[index][1]["position"].tolist() == sequence.positions(index).tolist()
+
+
+def test_two_runs_with_one_seed_feed_identical_bits(shapes):
+    one, two, other = make(shapes, seed=3), make(shapes, seed=3), make(shapes, seed=4)
+    for epoch in range(2):
+        one.epoch = two.epoch = other.epoch = epoch
+        assert all(same(one[index], two[index]) for index in range(len(one)))
+        assert not same(one[0], other[0])
+
+
+class Recorder(keras.Model):
+    """A model whose loss after a batch tells which images it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = keras.layers.Dense(1)
+
+    def call(self, inputs):
+        return self.scale(inputs["position"])
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return keras.ops.mean(x["position"]) + 0 * keras.ops.mean(y_pred)
+
+
+def fed_by_fit(sequence, **how):
+    """Mean position of every batch that fit took, epoch by epoch."""
+    epochs = []
+
+    class Listen(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            epochs.append([])
+
+        def on_train_batch_end(self, batch, logs=None):
+            # The loss is the mean over the images of the epoch so far.
+            epochs[-1].append(float(logs["loss"]))
+
+    model = Recorder()
+    model.compile(optimizer="sgd")
+    model.fit(sequence, shuffle=False, verbose=0, callbacks=[Listen()], **how)
+    return epochs
+
+
+def planned(sequence, epoch):
+    """What `fed_by_fit` should have seen."""
+    batches = sequence.loader.batches(epoch)
+    sums = np.cumsum([batch.sum() for batch in batches])
+    return (sums / np.cumsum([len(batch) for batch in batches])).tolist()
+
+
+def recorded(shapes, **arguments):
+    def position(sample):
+        return {"position": np.float32([sample.position])}, {"nothing": np.zeros(1)}
+
+    return DetectionSequence(shapes, targets=position, batch_size=5, resize=Fixed((32, 32)), **arguments)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_fit_is_fed_epoch_after_epoch_as_planned(shapes, workers):
+    sequence = recorded(shapes, workers=workers)
+    list(sequence)  # looking at it first changes nothing
+    fed = fed_by_fit(sequence, epochs=3)
+    for epoch in range(3):
+        assert fed[epoch] == pytest.approx(planned(sequence, epoch), rel=1e-5)
+    assert sequence.epoch == 3
+    fed = fed_by_fit(sequence, epochs=1)
+    assert fed[0] == pytest.approx(planned(sequence, 3), rel=1e-5)
+
+
+def test_epoch_cut_in_pieces_by_steps_per_epoch_is_fed_whole_before_the_next(shapes):
+    sequence = recorded(shapes)
+    assert len(sequence) == 5
+    fed_by_fit(sequence, epochs=2, steps_per_epoch=2)
+    assert sequence.epoch == 0
+
+
+def test_dense_targets_train_with_stock_losses_and_ignored_anchors_count_nothing(shapes):
+    sequence = make(shapes, targets="dense", shuffle=False, augment=None)
+    model = one_channel_model()
+    model.compile(
+        loss={"objectness": keras.losses.BinaryCrossentropy(from_logits=True), "deltas": keras.losses.Huber()}
+    )
+    x, y, weight = sequence[0]
+    logs = model.test_on_batch(x, y, weight, return_dict=True)
+    predicted = model.predict_on_batch(x)
+    logits = predicted["objectness"][..., 0]
+    entropy = np.logaddexp(0, logits) - logits * y["objectness"][..., 0]
+    error = predicted["deltas"] - y["deltas"]
+    huber = np.where(np.abs(error) < 1, 0.5 * error**2, np.abs(error) - 0.5).mean(axis=-1)
+    expected = (entropy * weight["objectness"]).mean() + (huber * weight["deltas"]).mean()
+    assert (weight["objectness"] == 0).any()
+    assert logs["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"workers": 2}, {"workers": 2, "use_multiprocessing": True}],
+    ids=["in the main thread", "threads", "processes"],
+)
+@pytest.mark.parametrize("targets", ["sampled", "dense"])
+def test_fit_takes_every_canvas_with_any_of_keras_own_workers(annotate, how, targets):
+    # (32, 96), (96, 32) and (64, 64) with 2, 2 and 6 images: most batches look alike.
+    sizes = [(32, 96)] * 2 + [(96, 32)] * 2 + [(64, 64)] * 6
+    table = annotate(sizes, [[(2, 2, 30, 30)]] * 10)
+    sequence = AnchorTargetSequence(
+        table, GRID, targets=targets, batch_size=2, resize=ShortSide(64, max_side=96), **how
+    )
+    assert len(sequence.loader.canvases) > 1
+
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.scale = keras.layers.Dense(1)
+
+        def call(self, inputs):
+            return self.scale(keras.ops.mean(keras.ops.cast(inputs["image"], "float32"), axis=(1, 2)))
+
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return 0 * keras.ops.mean(y_pred) + keras.ops.cast(keras.ops.shape(x["image"])[1], "float32")
+
+    model = Model()
+    model.compile(optimizer="sgd")
+    history = model.fit(sequence, epochs=2, verbose=0).history
+    heights = [sequence.loader.canvases[sequence.loader._canvas_ids[p], 0] for p in range(len(table))]
+    assert history["loss"] == pytest.approx([np.mean(heights)] * 2)
+
+
+def test_error_in_a_sample_stops_fit_with_its_address(shapes):
+    def fail(sample):
+        raise KeyError("nose")
+
+    model = one_channel_model()
+    model.compile(loss="mse")
+    with pytest.raises(Exception, match=r"image_id \d+, position \d+, epoch 0, batch 0\): KeyError: 'nose'"):
+        model.fit(DetectionSequence(shapes, targets=fail, batch_size=4, resize=Fixed((96, 128))), verbose=0)
+
+
+def test_custom_targets_train_a_model_that_is_no_detector(shapes):
+    """The README's example: how many boxes of each class an image has."""
+
+    def count_classes(sample):
+        counted = sample.class_ids[~sample.ignore]
+        return {"count": np.bincount(counted, minlength=4).astype("float32")}
+
+    sequence = DetectionSequence(shapes, targets=count_classes, batch_size=4, resize=Fixed((96, 128)))
+    image = keras.Input((96, 128, 3), name="image", dtype="uint8")
+    image_hw = keras.Input((2,), name="image_hw", dtype="int32")
+    counts = keras.layers.Dense(4, name="count")(
+        keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(image))
+    )
+    model = keras.Model({"image": image, "image_hw": image_hw}, {"count": counts})
+    model.compile(optimizer="adam", loss="mse")
+    assert np.isfinite(model.fit(sequence, verbose=0).history["loss"]).all()
+    assert model.predict(sequence, verbose=0)["count"].shape == (len(shapes), 4)
+
+
+def test_one_line_forms_read_coco_and_voc(shapes, data):
+    from_coco = AnchorTargetSequence.from_coco(
+        shapes.source, Path(shapes.source).parent / "images", GRID, batch_size=4, resize=ShortSide(96)
+    )
+    assert same(from_coco[0], make(shapes, augment=None)[0])
+    from_voc = AnchorTargetSequence.from_voc(
+        data / "voc" / "VOC2007", None, AnchorGrid.fpn(), batch_size=2, resize=ShortSide(128), targets="dense"
+    )
+    assert len(from_voc[0]) == 3
+
+
+def test_further_arguments_go_to_the_targets(shapes):
+    _, y = make(shapes, num_samples=32)[0]
+    assert y["anchor_index"].shape[1:] == (32,)
+    with pytest.raises(TypeError, match="nonsense"):
+        make(shapes, nonsense=1)
+
+
+def test_error_of_a_sample_is_a_sample_error_outside_of_fit(shapes):
+    with pytest.raises(SampleError, match="ZeroDivisionError"):
+        DetectionSequence(shapes, targets=lambda s: 1 / 0, batch_size=4, resize=ShortSide(96))[0]
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_fit_works_on_other_backends(shapes, backend):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    code = f"""
+import numpy as np, keras
+from detfeed import AnchorGrid, AnchorTargetSequence, ShortSide, read_coco
+import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_sequence import GRID, one_channel_model
+table = read_coco({shapes.source!r}, {str(Path(shapes.source).parent / "images")!r})
+model = one_channel_model()
+model.compile(loss={{"objectness": keras.losses.BinaryCrossentropy(from_logits=True), "deltas": "huber"}})
+for workers in (1, 2):
+    sequence = AnchorTargetSequence(
+        table, GRID, batch_size=4, resize=ShortSide(96), targets="dense", workers=workers
+    )
+    history = model.fit(sequence, epochs=2, validation_data=sequence, verbose=0).history
+    assert np.isfinite(history["val_loss"]).all()
+print(keras.backend.backend())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": backend},
+        check=False,
+    )
+    assert done.stdout.split() == [backend], done.stderr
