@@ -6,9 +6,9 @@ import json
 import cv2
 import numpy as np
 import pytest
-import train_rpn
 
 import detfeed
+import train_rpn
 
 SMALL = ["--model", "c4", "--shapes", "8", "--short-side", "64", "--batch-size", "4", "--learning-rate", "1e-4"]
 

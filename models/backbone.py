@@ -1,0 +1,117 @@
+"""ResNet50 as a feature extractor, and the normalisation its ImageNet weights expect."""
+
+from __future__ import annotations
+
+import os
+
+import keras
+from keras import ops
+
+STAGE_OUTPUTS = {2: "conv2_block3_out", 3: "conv3_block4_out", 4: "conv4_block6_out", 5: "conv5_block3_out"}
+CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
+
+
+@keras.saving.register_keras_serializable("detfeed")
+class CaffeNormalize(keras.layers.Layer):
+    """Turn padded uint8 RGB images into what keras.applications' ResNet50 was trained on.
+
+    RGB becomes BGR, the ImageNet mean is taken off, and then the padding is set to 0, so that a padded pixel is the
+    mean pixel, as in torchvision and detectron2, and not a black one.
+
+    Call args:
+        image: uint8 (B, H, W, 3), RGB, padded at the bottom and the right.
+        image_hw: int32 (B, 2), rows and columns of each image that are not padding.
+
+    Returns:
+        (B, H, W, 3) in the layer's compute dtype, worked out in float32.
+
+    Source: keras.applications.imagenet_utils.preprocess_input(mode="caffe").
+    """
+
+    def call(self, image, image_hw):
+        image = ops.flip(ops.cast(image, "float32"), axis=-1)
+        image = image - ops.convert_to_tensor(CAFFE_MEAN_BGR, dtype="float32")
+        height, width = ops.shape(image)[1:3]
+        image_hw = ops.cast(image_hw, "int32")
+        inside_rows = ops.arange(height, dtype="int32") < image_hw[:, 0:1]
+        inside_columns = ops.arange(width, dtype="int32") < image_hw[:, 1:2]
+        inside = ops.logical_and(inside_rows[:, :, None], inside_columns[:, None, :])
+        return ops.cast(ops.where(inside[..., None], image, 0.0), self.compute_dtype)
+
+    def compute_output_shape(self, image_shape, image_hw_shape):
+        return image_shape
+
+
+def resnet50(
+    *,
+    weights: str | os.PathLike | None = None,
+    frozen_stages: int = 0,
+    frozen_batch_norm: bool = False,
+    batch_norm_momentum: float = 0.9,
+    last_stage: int = 5,
+) -> keras.Model:
+    """keras.applications' ResNet50, cut into the feature maps that a detector uses.
+
+    Args:
+        weights: None for a random start, "imagenet" to download (or take from Keras's cache), or the path of a weights
+            file of ResNet50(include_top=False).
+        frozen_stages: how many stages, from the image on, are not trained: 0 none, 1 the stem, 2 to 5 also conv2 to
+            conv5. Their batch norms are frozen too.
+        frozen_batch_norm: run every batch norm on its stored statistics and leave it untrained; right for pretrained
+            weights with the small batches of detection.
+        batch_norm_momentum: share of the old moving average kept by a step. keras.applications' own 0.99 takes
+            hundreds of steps to forget the initial statistics.
+        last_stage: the coarsest stage to return, 2 to 5.
+
+    Returns:
+        A functional model from float (B, H, W, 3), normalised (see CaffeNormalize), to a list of the stages' outputs C2
+        to C<last_stage>: (B, ceil(H / s), ceil(W / s), C) with s = 4, 8, 16, 32 and C = 256, 512, 1024, 2048.
+
+    Raises:
+        ValueError: an argument out of its range, or Keras set to channels_first.
+        FileNotFoundError: `weights` is a path and nothing is there.
+        RuntimeError: the ImageNet weights could not be downloaded.
+
+    Source: He et al. 2016.
+    """
+    if last_stage not in STAGE_OUTPUTS:
+        raise ValueError(f"resnet50 expects last_stage from 2 to 5. Received: {last_stage}")
+    if not 0 <= frozen_stages <= 5:
+        raise ValueError(f"resnet50 expects frozen_stages from 0 to 5. Received: {frozen_stages}")
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            "resnet50 expects images as (B, H, W, 3), but Keras is set to channels_first. "
+            'Call keras.config.set_image_data_format("channels_last") first.'
+        )
+    full = _load(weights)
+    frozen_prefixes = tuple(f"conv{stage}_" for stage in range(1, frozen_stages + 1))
+    for layer in full.layers:
+        is_batch_norm = isinstance(layer, keras.layers.BatchNormalization)
+        if is_batch_norm:
+            layer.momentum = batch_norm_momentum
+        if layer.name.startswith(frozen_prefixes) or (frozen_batch_norm and is_batch_norm):
+            layer.trainable = False
+    outputs = [full.get_layer(STAGE_OUTPUTS[stage]).output for stage in range(2, last_stage + 1)]
+    return keras.Model(full.input, outputs, name="resnet50")
+
+
+def _load(weights: str | os.PathLike | None) -> keras.Model:
+    if weights is not None and weights != "imagenet":
+        weights = os.path.expanduser(os.fspath(weights))
+        if not os.path.isfile(weights):
+            raise FileNotFoundError(
+                f'{weights}: expected None, "imagenet" or a file with the weights of ResNet50(include_top=False), '
+                "found no file there"
+            )
+    build = keras.applications.ResNet50
+    try:
+        return build(include_top=False, weights=weights, input_shape=(None, None, 3))
+    except Exception as error:
+        if weights != "imagenet":
+            raise
+        cache = os.path.join(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras"), "models")
+        raise RuntimeError(
+            f"The ImageNet weights of ResNet50 could not be downloaded ({error}). Use weights=None to train from "
+            "scratch, or download resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5 on another machine and either "
+            f"give its path as weights=... or put it in {cache}, where Keras looks first."
+        ) from error

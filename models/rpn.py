@@ -1,0 +1,181 @@
+"""The region proposal network: which anchors show an object, and how to move them onto it."""
+
+from __future__ import annotations
+
+import os
+
+import keras
+from keras import ops
+
+from detfeed.anchors import AnchorGrid
+from models.backbone import CaffeNormalize, resnet50
+from models.fpn import fpn
+from models.losses import dense_rpn_loss, sampled_rpn_loss
+
+FPN_STRIDES = (4, 8, 16, 32, 64)
+C4_STRIDES = (16,)
+FPN_CHANNELS = 256
+C4_CHANNELS = 512
+
+
+class RPN(keras.Model):
+    """Region proposal network on ResNet50, with a feature pyramid or on stage C4 alone.
+
+    Give it to `compile` with an optimizer only, and `fit` it on an AnchorTargetSequence. It then has torchvision's
+    losses (see models.losses), for sampled and for dense targets, and reports them as `objectness_loss` and `box_loss`.
+    `compile(loss={"objectness": ..., "deltas": ...})` puts losses of your own in their place (dense targets only).
+    Weights are kept with `save_weights` and `load_weights`: an AnchorGrid does not go into a saved model.
+
+    Args:
+        anchors: the grid that the targets were made with. Strides (4, 8, 16, 32, 64) give a feature pyramid P2 to P6,
+            (16,) gives C4. Every level has the same number of anchors per cell, K, since all share one head.
+        weights, frozen_stages, frozen_batch_norm, batch_norm_momentum: see models.backbone.resnet50.
+
+    Call args:
+        inputs: {"image": uint8 (B, H, W, 3), RGB, padded at the bottom and the right,
+            "image_hw": int32 (B, 2), rows and columns that are not padding}.
+
+    Returns:
+        {"objectness": float32 (B, A, 1), logits, "deltas": float32 (B, A, 4), dx, dy, dw, dh}, in the grid's order.
+        The trailing 1 lets Keras's own losses take a weight per anchor, (B, A).
+
+    Raises:
+        ValueError: strides that no backbone here has, or levels with different numbers of anchors per cell.
+
+    Source: Ren et al. 2015; Lin et al. 2017; layers as in torchvision's RPNHead.
+    """
+
+    def __init__(
+        self,
+        anchors: AnchorGrid,
+        *,
+        weights: str | os.PathLike | None = None,
+        frozen_stages: int = 0,
+        frozen_batch_norm: bool = False,
+        batch_norm_momentum: float = 0.9,
+        name: str = "rpn",
+    ):
+        super().__init__(name=name)
+        if anchors.strides not in (FPN_STRIDES, C4_STRIDES):
+            raise ValueError(
+                f"RPN expects anchors with strides {FPN_STRIDES} (feature pyramid) or {C4_STRIDES} (C4). "
+                f"Received: {anchors.strides}"
+            )
+        if len(set(anchors.num_cell_anchors)) > 1:
+            raise ValueError(
+                "RPN shares one head between levels, so it expects as many anchors per cell on each. "
+                f"Received: {anchors.num_cell_anchors}"
+            )
+        has_pyramid = anchors.strides == FPN_STRIDES
+        self.anchors = anchors
+        self.normalize = CaffeNormalize(name="normalize")
+        self.backbone = resnet50(
+            weights=weights,
+            frozen_stages=frozen_stages,
+            frozen_batch_norm=frozen_batch_norm,
+            batch_norm_momentum=batch_norm_momentum,
+            last_stage=5 if has_pyramid else 4,
+        )
+        stage_channels = [stage.shape[-1] for stage in self.backbone.outputs]
+        if has_pyramid:
+            self.pyramid = fpn(stage_channels, channels=FPN_CHANNELS)
+            self.head = rpn_head(FPN_CHANNELS, FPN_CHANNELS, anchors.num_cell_anchors[0])
+        else:
+            self.pyramid = None
+            self.head = rpn_head(stage_channels[-1], C4_CHANNELS, anchors.num_cell_anchors[0])
+        self.objectness_loss = keras.metrics.Mean(name="objectness_loss")
+        self.box_loss = keras.metrics.Mean(name="box_loss")
+        # Every part above has its weights by now: let load_weights and count_params work before the first call.
+        self.built = True
+
+    def call(self, inputs, training=None):
+        image = self.normalize(inputs["image"], inputs["image_hw"])
+        stages = self.backbone(image, training=training)
+        levels = stages[-1:] if self.pyramid is None else self.pyramid(stages)
+        objectness, deltas = [], []
+        for features in levels:
+            level_objectness, level_deltas = self.head(features)  # (B, h, w, K), (B, h, w, 4 K)
+            batch = ops.shape(features)[0]
+            objectness.append(ops.reshape(level_objectness, (batch, -1, 1)))
+            deltas.append(ops.reshape(level_deltas, (batch, -1, 4)))
+        return {
+            "objectness": ops.cast(ops.concatenate(objectness, axis=1), "float32"),
+            "deltas": ops.cast(ops.concatenate(deltas, axis=1), "float32"),
+        }
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The loss that fit and evaluate use.
+
+        Args:
+            y: sampled targets {"anchor_index": int32 (B, S), "anchor_state": int8 (B, S), "anchor_deltas": float32
+                (B, S, 4)}, or dense ones {"objectness": float32 (B, A, 1), "deltas": float32 (B, A, 4)}.
+            y_pred: what the model returned.
+            sample_weight: for dense targets {"objectness": float32 (B, A), "deltas": float32 (B, A)}; else None.
+
+        Returns:
+            A float32 scalar: objectness loss, plus box loss, plus the losses of any regularisers.
+
+        Raises:
+            ValueError: dense targets without weights, which would train on ignored anchors and on padding.
+        """
+        if self.loss is not None:
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        objectness, deltas = y_pred["objectness"], y_pred["deltas"]
+        if "anchor_index" in y:
+            objectness_loss, box_loss = sampled_rpn_loss(
+                objectness, deltas, y["anchor_index"], y["anchor_state"], y["anchor_deltas"]
+            )
+        elif sample_weight is None:
+            raise ValueError(
+                'RPN expects dense targets with sample_weight {"objectness": (B, A), "deltas": (B, A)}. Received: None'
+            )
+        else:
+            objectness_loss, box_loss = dense_rpn_loss(
+                objectness,
+                deltas,
+                y["objectness"],
+                y["deltas"],
+                sample_weight["objectness"],
+                sample_weight["deltas"],
+            )
+        # Weighted by the batch as Keras weighs `loss`, of which they are then the parts.
+        batch = ops.shape(objectness)[0]
+        self.objectness_loss.update_state(objectness_loss, sample_weight=batch)
+        self.box_loss.update_state(box_loss, sample_weight=batch)
+        # Keras's own way to add up losses: it also divides by the replicas of a tf.distribute strategy.
+        return sum(self._aggregate_additional_loss(loss) for loss in [objectness_loss, box_loss, *self.losses])
+
+    @property
+    def metrics(self):
+        """As Keras's, without the two losses of this model where other losses were compiled."""
+        own = (self.objectness_loss, self.box_loss)
+        return [metric for metric in super().metrics if self.loss is None or metric not in own]
+
+
+def rpn_head(in_channels: int, channels: int, num_cell_anchors: int) -> keras.Model:
+    """The head of an RPN, run on each level.
+
+    Returns:
+        A functional model from features (B, h, w, in_channels) to objectness logits (B, h, w, K) and deltas
+        (B, h, w, 4 K), those of one anchor side by side; K = num_cell_anchors.
+
+    Source: torchvision's RPNHead, initial weights included.
+    """
+
+    def conv(filters: int, kernel_size: int, name: str, activation: str | None = None) -> keras.layers.Layer:
+        return keras.layers.Conv2D(
+            filters,
+            kernel_size,
+            padding="same",
+            activation=activation,
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
+            name=name,
+        )
+
+    features = keras.Input((None, None, in_channels))
+    hidden = conv(channels, 3, "conv", activation="relu")(features)
+    outputs = [
+        conv(num_cell_anchors, 1, "objectness")(hidden),
+        conv(4 * num_cell_anchors, 1, "deltas")(hidden),
+    ]
+    return keras.Model(features, outputs, name="head")
