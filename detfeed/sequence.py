@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any, Self
 
 import keras
@@ -36,7 +37,8 @@ class DetectionSequence(keras.utils.PyDataset):
             default, shuffles the batches once more.)
         seed: of all that is random.
         drop_last: leave out batches that are not full.
-        workers, use_multiprocessing, max_queue_size: Keras's own arguments.
+        workers, use_multiprocessing, max_queue_size: Keras's own arguments; used on TensorFlow, where they lose
+            nothing.
 
     Raises:
         ValueError: see `loader.BatchLoader`.
@@ -57,6 +59,15 @@ class DetectionSequence(keras.utils.PyDataset):
         use_multiprocessing: bool = False,
         max_queue_size: int = 10,
     ) -> None:
+        if keras.backend.backend() != "tensorflow" and (workers > 1 or use_multiprocessing):
+            # Seen with Keras 3.15.1 on JAX and torch: what its workers had ready after fit's first look at the data is
+            # fed as the start of the first epoch, which then begins anew and ends that much too early.
+            warnings.warn(
+                f"Keras's workers feed some batches twice and others never on {keras.backend.backend()}: batches are "
+                f"made in the main thread instead of by {workers} workers",
+                stacklevel=2,
+            )
+            workers, use_multiprocessing = 1, False
         super().__init__(workers=workers, use_multiprocessing=use_multiprocessing, max_queue_size=max_queue_size)
         self.loader = BatchLoader(
             annotations,
@@ -86,9 +97,10 @@ class DetectionSequence(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> Batch:
         index = self._checked(index)
+        epoch = self.epoch  # before the last batch is noted as asked for, which lets another thread move it on
         if self._within_epoch:
             self._asked.add(index)
-        return self.loader.load(self.epoch, index)
+        return self.loader.load(epoch, index)
 
     def positions(self, index: int) -> NDArray[np.int64]:
         """Rows in `annotations` of the images of a batch of this epoch, int64 (B,)."""
