@@ -155,15 +155,16 @@ def _allowed(
     """First and last column and row of the anchors that take part; int64 (2, 2, S): first or last, x or y."""
     first, last = np.zeros_like(shapes.cells), shapes.cells - 1
     if image_hw is not None:
-        # Centred inside the image: low + high + 2 * step * cell < 2 * side.
+        # Centred inside the image: low + high + 2 * step * cell < 2 * side; on the edge, give or take rounding, is out.
         side = np.array([[image_hw[1]], [image_hw[0]]])
-        inside = np.ceil((2 * side - shapes.low - shapes.high) / (2 * shapes.step)) - 1
+        inside = np.ceil((2 * side - shapes.low - shapes.high) / (2 * shapes.step) - 1e-9) - 1
         last = np.minimum(last, inside.astype(np.int64))
     if straddle is not None:
         side = np.array([[limit_hw[1]], [limit_hw[0]]])
-        first = np.maximum(first, np.ceil((-straddle - shapes.low) / shapes.step).astype(np.int64))
-        last = np.minimum(last, np.floor((side + straddle - shapes.high) / shapes.step).astype(np.int64))
-    return np.stack([first, last])
+        first = np.maximum(first, np.ceil((-straddle - shapes.low) / shapes.step - 1e-9).astype(np.int64))
+        last = np.minimum(last, np.floor((side + straddle - shapes.high) / shapes.step + 1e-9).astype(np.int64))
+    # None at all is from 0 to -1 or thereabouts, and never a number that a slice would count from the end.
+    return np.stack([np.minimum(first, shapes.cells), np.maximum(last, -1)])
 
 
 def _find(shapes: _Shapes, allowed: Ints, boxes: Floats, threshold: float, low_quality: bool) -> _Found:
@@ -280,6 +281,8 @@ def _ignore_region(shapes: _Shapes, states: NDArray[np.int8], region: Floats, ig
 
 def _ignore_rest(shapes: _Shapes, states: NDArray[np.int8], allowed: Ints) -> None:
     """Set to IGNORED the anchors that take no part."""
+    if (allowed[0] == 0).all() and (allowed[1] == shapes.cells - 1).all():
+        return
     for shape in range(len(shapes.area)):
         (first_x, first_y), (last_x, last_y) = allowed[:, :, shape]
         columns, rows = shapes.cells[:, shape]
