@@ -17,14 +17,15 @@ from detfeed.errors import AnnotationError, DetfeedError, ImageError, SampleErro
 from detfeed.images import Fixed, ShortSide
 from detfeed.loader import BatchLoader
 from detfeed.matching import match_anchors, sample_anchors
+from detfeed.proposals import Proposals, read_proposals
 from detfeed.recall import proposal_recall
 from detfeed.sample import Sample
 from detfeed.shapes import make_shapes
-from detfeed.targets import AnchorTargets
+from detfeed.targets import AnchorTargets, RoiTargets
 from detfeed.voc import read_voc
 
 if TYPE_CHECKING:
-    from detfeed.sequence import AnchorTargetSequence, DetectionSequence
+    from detfeed.sequence import AnchorTargetSequence, DetectionSequence, RoiTargetSequence
 
 __version__ = "0.1.0.dev0"
 
@@ -39,6 +40,9 @@ __all__ = [
     "DetfeedError",
     "Fixed",
     "ImageError",
+    "Proposals",
+    "RoiTargetSequence",
+    "RoiTargets",
     "Sample",
     "SampleError",
     "ShortSide",
@@ -46,11 +50,12 @@ __all__ = [
     "match_anchors",
     "proposal_recall",
     "read_coco",
+    "read_proposals",
     "read_voc",
     "sample_anchors",
 ]
 
-_NEED_KERAS = ("AnchorTargetSequence", "DetectionSequence")
+_NEED_KERAS = ("AnchorTargetSequence", "DetectionSequence", "RoiTargetSequence")
 
 
 def __getattr__(name: str) -> Any:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detfeed.boxes import Boxes
 from detfeed.errors import AnnotationError
+from detfeed.rle import Runs
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -30,6 +32,8 @@ class Annotations:
         offsets: int64 (P + 1,), from 0 to N.
         class_names: C names.
         category_ids: int64 (C,), the file's own numbers of the classes.
+        masks: by row of the box columns, the RLE masks of those boxes that have one (COCO's crowds): int32 (K,) run
+            lengths, see `rle`, that add up to the image's pixels.
         source: the file or folder this was read from, for messages.
 
     Raises:
@@ -47,6 +51,7 @@ class Annotations:
     offsets: NDArray[np.int64]
     class_names: tuple[str, ...]
     category_ids: NDArray[np.int64]
+    masks: Mapping[int, Runs] = dataclasses.field(default_factory=dict)
     source: str = "annotations"
 
     def __post_init__(self) -> None:

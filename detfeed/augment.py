@@ -15,7 +15,7 @@ import albumentations
 import numpy as np
 from numpy.typing import NDArray
 
-from detfeed.boxes import Boxes
+from detfeed.boxes import EMPTY, Boxes
 from detfeed.images import Image
 
 
@@ -45,27 +45,34 @@ class Augmentation:
                 f"{sorted(transform.processors)}; detfeed adds the box parameters itself: write "
                 "Compose([...]) without them."
             )
+        # Rows travel as a fifth column, since a label field would have to fit boxes and proposals alike.
         parameters = albumentations.BboxParams(
-            format="pascal_voc", label_fields=["rows"], clip=True, filter_invalid_bboxes=True
+            format="pascal_voc", label_fields=None, clip=True, filter_invalid_bboxes=True
         )
         with warnings.catch_warnings():
             # Of boxes that no transform moves: pipelines that only change colours are fine.
             warnings.filterwarnings("ignore", message="Got processor for bboxes", category=UserWarning)
             # A copy, since Compose takes its transforms over: their random state and their settings.
-            self._compose = albumentations.Compose([copy.deepcopy(transform)], bbox_params=parameters)
+            self._compose = albumentations.Compose(
+                [copy.deepcopy(transform)], bbox_params=parameters, additional_targets={"proposals": "bboxes"}
+            )
         self._local = threading.local()
 
-    def __call__(self, image: Image, boxes: Boxes, rng: np.random.Generator) -> tuple[Image, Boxes, NDArray[np.int64]]:
+    def __call__(
+        self, image: Image, boxes: Boxes, rng: np.random.Generator, proposals: Boxes = EMPTY
+    ) -> tuple[Image, Boxes, NDArray[np.int64], Boxes]:
         """Augment one image.
 
         Args:
             image: uint8 (H, W, 3).
             boxes: float32 (N, 4) with area, xyxy pixels inside the image; N may be 0.
             rng: the sample's generator.
+            proposals: float32 (R, 4), further boxes that follow the image. Transforms that look at boxes, such as a
+                crop that keeps them, do not look at these.
 
         Returns:
-            The new image, uint8 (H', W', 3); the boxes that are left, float32 (M, 4), clipped to it; and int64 (M,),
-            the row in `boxes` that each comes from.
+            The new image, uint8 (H', W', 3); the boxes that are left, float32 (M, 4), clipped to it; int64 (M,), the
+            row in `boxes` that each comes from; and the proposals that are left, float32 (Q, 4), clipped likewise.
 
         Raises:
             ValueError: the pipeline returned something that is not an uint8 image with three channels.
@@ -74,15 +81,15 @@ class Augmentation:
         # Not set_random_seed: it gives every transform a generator of its own with the same seed, so that a flip
         # and a blur with p=0.5 each are always both done or both left out.
         compose.set_random_state(rng, random.Random(int(rng.integers(2**63))))
-        result = compose(image=image, bboxes=boxes, rows=np.arange(len(boxes)))
+        result = compose(image=image, bboxes=_numbered(boxes), proposals=_numbered(proposals))
         image = result["image"]
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(
                 f"Expected augment to return uint8 (H, W, 3). Received: {image.dtype} {image.shape}; "
                 "leave out normalisation, it belongs into the model."
             )
-        left = np.asarray(result["bboxes"], np.float32).reshape(-1, 4)
-        return np.ascontiguousarray(image), left, np.asarray(result["rows"], np.int64).reshape(-1)
+        boxes, rows = _apart(result["bboxes"])
+        return np.ascontiguousarray(image), boxes, rows, _apart(result["proposals"])[0]
 
     def _of_this_thread(self) -> albumentations.Compose:
         # A Compose holds its random state, so threads can't share one.
@@ -97,3 +104,15 @@ class Augmentation:
     def __setstate__(self, compose: albumentations.Compose) -> None:
         self._compose = compose
         self._local = threading.local()
+
+
+def _numbered(boxes: Boxes) -> NDArray[np.float64]:
+    """Boxes with their row as a fifth column."""
+    return np.column_stack([boxes.astype(np.float64), np.arange(len(boxes))])
+
+
+def _apart(numbered: NDArray[np.floating]) -> tuple[Boxes, NDArray[np.int64]]:
+    """Boxes and the rows they come from; albumentations drops the fifth column of no boxes at all."""
+    if len(numbered) == 0:
+        return EMPTY, np.zeros(0, np.int64)
+    return numbered[:, :4].astype(np.float32), numbered[:, 4].astype(np.int64)

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 Boxes = NDArray[np.float32]
 Weights = tuple[float, float, float, float]
 
+EMPTY: Boxes = np.zeros((0, 4), np.float32)
+
 # Largest log-scale a delta may ask for: an anchor of 16 pixels grown to 1000 (Detectron's clamp).
 MAX_LOG_SCALE = math.log(1000.0 / 16.0)
 

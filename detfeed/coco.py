@@ -12,6 +12,7 @@ import numpy as np
 from detfeed import boxes as geometry
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError
+from detfeed.rle import Runs, parse_runs
 
 
 # Only the fields named here are decoded; the parser skips all others, polygons above all.
@@ -28,8 +29,14 @@ class _Box(msgspec.Struct, gc=False):
     bbox: tuple[float, float, float, float]
     id: int | str | None = None
     area: float | None = None
+    segmentation: msgspec.Raw = msgspec.Raw()  # looked into for crowds only
     iscrowd: int = 0
     ignore: int = 0
+
+
+class _Rle(msgspec.Struct, gc=False):
+    counts: str | list[int]
+    size: tuple[int, int]
 
 
 class _Category(msgspec.Struct, gc=False):
@@ -47,7 +54,8 @@ def read_coco(json: str | os.PathLike[str], image_dir: str | os.PathLike[str]) -
     """Read a COCO instances file.
 
     Classes are numbered from 0 in the order of their category ids, which may have gaps. `iscrowd` and `ignore` make a
-    box an ignore region. Images without boxes are kept, in the order of the file. Boxes are taken as they stand.
+    box an ignore region, and the RLE masks of crowds are kept. Images without boxes are kept, in the order of the file.
+    Boxes are taken as they stand.
 
     Args:
         json: the instances file.
@@ -65,7 +73,7 @@ def read_coco(json: str | os.PathLike[str], image_dir: str | os.PathLike[str]) -
     try:
         content = msgspec.json.decode(data, type=_File)
     except msgspec.ValidationError as error:
-        raise AnnotationError(f"{source}: {_explain(error, data)}") from None
+        raise AnnotationError(f"{source}: {explain_json(error, data)}") from None
     except msgspec.DecodeError as error:
         raise AnnotationError(f"{source}: expected JSON, got a file that does not parse: {error}") from None
     return _to_annotations(content, source, os.fspath(image_dir))
@@ -85,6 +93,7 @@ def _to_annotations(content: _File, source: str, image_dir: str) -> Annotations:
                     f"`images[{position_of[image.id]}].id`, first at `images[{place}].id`"
                 )
     _check_annotations(content, source, position_of, class_of)
+    masks = _read_masks(content, source, position_of)
 
     count = len(content.annotations)
     positions = np.fromiter((position_of[box.image_id] for box in content.annotations), np.int64, count)
@@ -93,6 +102,7 @@ def _to_annotations(content: _File, source: str, image_dir: str) -> Annotations:
     boxes = geometry.from_xywh(xywh)
     areas = np.fromiter((np.nan if b.area is None else b.area for b in content.annotations), np.float64, count)[order]
     ids = [image.id for image in content.images]
+    row_of = {int(place): row for row, place in enumerate(order)} if masks else {}
     return Annotations(
         paths=tuple(os.path.join(image_dir, image.file_name) for image in content.images),
         image_ids=np.array(ids, np.int64) if all(isinstance(i, int) for i in ids) else np.array(ids, str),
@@ -104,6 +114,7 @@ def _to_annotations(content: _File, source: str, image_dir: str) -> Annotations:
         offsets=np.searchsorted(positions[order], np.arange(len(ids) + 1)).astype(np.int64),
         class_names=tuple(category.name for category in categories),
         category_ids=np.array([category.id for category in categories], np.int64),
+        masks={row_of[place]: runs for place, runs in masks.items()},
         source=source,
     )
 
@@ -130,7 +141,31 @@ def _check_annotations(
             seen.add(box.id)
 
 
-def _explain(error: msgspec.ValidationError, data: bytes) -> str:
+def _read_masks(content: _File, source: str, position_of: dict[int | str, int]) -> dict[int, Runs]:
+    """Run lengths of the crowds' masks, by place in `annotations`; polygons and what is missing are left out."""
+    masks = {}
+    for place, box in enumerate(content.annotations):
+        if not box.iscrowd or not bytes(box.segmentation).startswith(b"{"):
+            continue
+        where = f"at `annotations[{place}].segmentation` (image_id {box.image_id!r})"
+        image = content.images[position_of[box.image_id]]
+        try:
+            rle = msgspec.json.decode(box.segmentation, type=_Rle)
+            runs = parse_runs(rle.counts)
+        except (msgspec.ValidationError, ValueError) as error:
+            raise AnnotationError(
+                f"{source}: expected an RLE mask, got one that does not parse: {error} - {where}"
+            ) from None
+        if rle.size != (image.height, image.width) or runs.sum(dtype=np.int64) != image.height * image.width:
+            raise AnnotationError(
+                f"{source}: expected an RLE mask of the image's height and width {image.height, image.width}, got "
+                f"size {rle.size} and {runs.sum(dtype=np.int64)} pixels - {where}"
+            )
+        masks[place] = runs
+    return masks
+
+
+def explain_json(error: msgspec.ValidationError, data: bytes) -> str:
     """msgspec's message with the value it stumbled on and, for an annotation, the image it belongs to."""
     message, _, path = str(error).partition(" - at `$")
     path = path.rstrip("`")

@@ -9,7 +9,7 @@ class DetfeedError(Exception):
 
 
 class AnnotationError(DetfeedError, ValueError):
-    """An annotation file or table is not what it should be; the message gives file, place, expected and got."""
+    """A file or table of annotations or proposals is not what it should be; gives file, place, expected and got."""
 
 
 class ImageError(DetfeedError, ValueError):

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from detfeed import boxes as geometry
 from detfeed.annotations import Annotations
+from detfeed.boxes import Boxes
 from detfeed.errors import ImageError, SampleError
 from detfeed.images import Image, Resize, read_image, resize_into, resized_hw_on
 from detfeed.ordering import batch_positions, sample_rng
+from detfeed.proposals import Proposals
 from detfeed.sample import Sample
 from detfeed.targets import Arrays
 
@@ -33,9 +35,11 @@ class BatchLoader:
         shuffle: whether samples and batches come in an order drawn for each epoch.
         seed: of all that is random, not negative.
         drop_last: leave out batches that are not full.
+        proposals: of the images of `annotations`, as `read_proposals` reads them; they become `Sample.proposals`.
 
     Raises:
-        ValueError: no images, batch_size below 1, negative seed, or an `augment` that can't be used.
+        ValueError: no images, batch_size below 1, negative seed, an `augment` that can't be used, or proposals of other
+            images.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class BatchLoader:
         shuffle: bool = True,
         seed: int = 0,
         drop_last: bool = False,
+        proposals: Proposals | None = None,
     ) -> None:
         if len(annotations) == 0:
             raise ValueError(f"Expected annotations with at least one image. Received: {annotations}")
@@ -58,6 +63,11 @@ class BatchLoader:
             raise ValueError(f"Expected seed to be at least 0. Received: {seed}")
         if not callable(targets):
             raise ValueError(f"Expected targets to be a function of a Sample. Received: {targets!r}")
+        if proposals is not None and not np.array_equal(proposals.image_ids, annotations.image_ids):
+            raise ValueError(
+                "Expected proposals of the images of annotations, in their order, as read_proposals(path, annotations) "
+                f"reads them. Received: {proposals} and {annotations}"
+            )
         self.annotations = annotations
         self.targets = targets
         self.batch_size = batch_size
@@ -71,6 +81,7 @@ class BatchLoader:
         self.shuffle = shuffle
         self.seed = seed
         self.drop_last = drop_last
+        self.proposals = proposals
         self.canvases, self._canvas_ids = resize.canvases(annotations.image_hw, at_least=batch_size if drop_last else 1)
         self._plan: tuple[int, list[NDArray[np.int64]]] = (-1, [])
         self.num_batches = len(self.batches(0))
@@ -79,7 +90,12 @@ class BatchLoader:
                 f"Expected at least one full batch with drop_last=True. Received: {len(annotations)} images and "
                 f"batch_size {batch_size}"
             )
-        _warn_of_bad_boxes(annotations)
+        _warn_of_bad_boxes(annotations, annotations.boxes, annotations.offsets, annotations.source, "boxes")
+        if proposals is not None:
+            # A file rounds its numbers, so that reaching out a little is nothing to speak of.
+            _warn_of_bad_boxes(
+                annotations, proposals.boxes, proposals.offsets, proposals.source, "proposals", tolerance=1
+            )
 
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
         """Positions of each batch of an epoch."""
@@ -136,7 +152,7 @@ class BatchLoader:
         return height, width
 
     def load_sample(self, epoch: int, position: int, canvas: Image | None = None) -> Sample:
-        """One sample, as target functions get it: read, augmented, resized, boxes clipped.
+        """One sample, as target functions get it: read, augmented, resized, boxes and proposals clipped.
 
         Args:
             epoch, position: which.
@@ -162,23 +178,31 @@ class BatchLoader:
         boxes = geometry.clip(annotations.boxes[rows], annotated_hw)
         kept = np.flatnonzero(geometry.area(boxes) > 0)
         boxes = boxes[kept]
+        proposals = geometry.EMPTY
+        if self.proposals is not None:
+            proposals = geometry.clip(self.proposals.boxes[self.proposals.rows(position)], annotated_hw)
+            proposals = proposals[geometry.area(proposals) > 0]
         if self.augment is not None:
-            image, boxes, left = self.augment(image, boxes, rng)
+            image, boxes, left, proposals = self.augment(image, boxes, rng, proposals)
             kept = kept[left]
         image_hw = image.shape[:2]
         height, width = resized_hw_on(self.resize, image_hw, input_hw)
         placed = canvas[:height, :width]
         resize_into(image, placed)
         scale = np.array([width / image_hw[1], height / image_hw[0]] * 2)
+        boxes, proposals = (
+            geometry.clip((moved * scale).astype(np.float32), (height, width)) for moved in (boxes, proposals)
+        )
         return Sample(
             image=placed,
-            boxes=geometry.clip((boxes * scale).astype(np.float32), (height, width)),
+            boxes=boxes,
             class_ids=annotations.class_ids[rows][kept],
             ignore=annotations.ignore[rows][kept],
             image_id=annotations.image_id(position),
             position=position,
             input_hw=input_hw,
             rng=rng,
+            proposals=proposals[geometry.area(proposals) > 0],
         )
 
 
@@ -207,21 +231,35 @@ def _stack(samples: list[Arrays]) -> Arrays:
     return batch
 
 
-def _warn_of_bad_boxes(annotations: Annotations) -> None:
-    """Say once, before anything is fed, which boxes will not be fed as they stand."""
-    counts = np.diff(annotations.offsets)
-    limits = np.repeat(annotations.image_hw[:, ::-1], counts, axis=0)
-    clipped = np.clip(annotations.boxes, 0, np.tile(limits, 2))
+def _warn_of_bad_boxes(
+    annotations: Annotations,
+    boxes: Boxes,
+    offsets: NDArray[np.int64],
+    source: str,
+    noun: str,
+    *,
+    tolerance: float = 0,
+) -> None:
+    """Say once, before anything is fed, which boxes will not be fed as they stand.
+
+    Args:
+        annotations: whose images the boxes lie on.
+        boxes, offsets: of boxes or proposals.
+        source, noun: what to call the file and them.
+        tolerance: pixels that a box may reach out of its image unmentioned.
+    """
+    limits = np.repeat(annotations.image_hw[:, ::-1], np.diff(offsets), axis=0)
+    clipped = np.clip(boxes, 0, np.tile(limits, 2).astype(np.float32))
     empty = geometry.area(clipped) <= 0
-    changed = (clipped != annotations.boxes).any(axis=1) & ~empty
-    for boxes, what in (
+    changed = (np.abs(clipped - boxes) > tolerance).any(axis=1) & ~empty
+    for bad, what in (
         (empty, "have no area inside their image and are left out"),
         (changed, "are clipped to it"),
     ):
-        if boxes.any():
-            position = int(np.searchsorted(annotations.offsets, np.argmax(boxes), side="right")) - 1
+        if bad.any():
+            position = int(np.searchsorted(offsets, np.argmax(bad), side="right")) - 1
             warnings.warn(
-                f"{annotations.source}: {int(boxes.sum())} of {len(boxes)} boxes {what}; the first is in "
+                f"{source}: {int(bad.sum())} of {len(bad)} {noun} {what}; the first is in "
                 f"{annotations.paths[position]}",
                 stacklevel=4,
             )

@@ -11,6 +11,7 @@ a box entirely, or that lie on it alike, are equally good, whatever rounding doe
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -33,11 +34,13 @@ class AnchorMatches(NamedTuple):
         states: int8 (A,), POSITIVE 1, NEGATIVE 0 or IGNORED -1.
         positive: int64 (P,), indices of the positive anchors, ascending.
         match: int64 (P,), for each of them the row of its box in `boxes`.
+        iou: float32 (P,), their IoU; below `positive_iou` for low-quality positives.
     """
 
     states: NDArray[np.int8]
     positive: Ints
     match: Ints
+    iou: NDArray[np.float32]
 
 
 class _Shapes(NamedTuple):
@@ -83,6 +86,7 @@ def match_anchors(
     input_hw: tuple[int, int],
     image_hw: tuple[int, int] | None = None,
     ignore: NDArray[np.bool_] | None = None,
+    masks: Mapping[int, NDArray[np.uint8]] | None = None,
     positive_iou: float = 0.7,
     negative_iou: float = 0.3,
     low_quality: bool = True,
@@ -104,6 +108,8 @@ def match_anchors(
         image_hw: height and width of the true image in the input's top left corner; anchors centred outside it are
             ignored and take no part in matching. None: the image fills the input, and every anchor takes part.
         ignore: bool (N,), True for boxes that are ignore regions rather than objects. None: no box is.
+        masks: by row of `boxes`, masks of ignore regions that have one: uint8 (H, W) at the size of the true image,
+            from 0 to 255 for the share of a pixel that belongs to the region. The mask counts instead of the box.
         positive_iou, negative_iou: the thresholds, negative_iou <= positive_iou.
         low_quality: whether the best anchors of a box are positive whatever their IoU.
         ignore_ioa: an anchor of which an ignore region covers at least this share is ignored.
@@ -124,6 +130,7 @@ def match_anchors(
 
     states = np.zeros(shapes.num_anchors, np.int8)
     positive = match = np.zeros(0, np.int64)
+    iou = np.zeros(0, np.float32)
     if len(objects):
         found = _find(shapes, allowed, clipped[objects], negative_iou, low_quality)
         enough = found.iou >= np.float32(negative_iou)
@@ -133,11 +140,12 @@ def match_anchors(
             good |= found.iou >= found.highest[found.box]
         positive = np.unique(found.anchor[good])
         states[positive] = POSITIVE
-        match = objects[_best_boxes(found, enough, positive, grid.anchors(input_hw), clipped[objects])]
-    for region in clipped[is_region]:
-        _ignore_region(shapes, states, region, ignore_ioa)
+        best, iou = _best_boxes(found, enough, positive, grid.anchors(input_hw), clipped[objects])
+        match = objects[best]
+    for row in np.flatnonzero(is_region):
+        _ignore_region(shapes, states, clipped[row], ignore_ioa, None if masks is None else masks.get(int(row)))
     _ignore_rest(shapes, states, allowed)
-    return AnchorMatches(states, positive, match)
+    return AnchorMatches(states, positive, match, iou)
 
 
 class _Found(NamedTuple):
@@ -155,7 +163,7 @@ def _allowed(
     """First and last column and row of the anchors that take part; int64 (2, 2, S): first or last, x or y."""
     first, last = np.zeros_like(shapes.cells), shapes.cells - 1
     if image_hw is not None:
-        # Centred inside the image: low + high + 2 * step * cell < 2 * side; on the edge, give or take rounding, is out.
+        # Centred inside: low + high + 2 * step * cell < 2 * side. On the edge, give or take rounding, is outside.
         side = np.array([[image_hw[1]], [image_hw[0]]])
         inside = np.ceil((2 * side - shapes.low - shapes.high) / (2 * shapes.step) - 1e-9) - 1
         last = np.minimum(last, inside.astype(np.int64))
@@ -242,41 +250,87 @@ def _overlap(most: Floats, anchor_low: Floats, anchor_high: Floats, low: Floats,
     return np.minimum(most, np.minimum(anchor_high - low, high - anchor_low))
 
 
-def _best_boxes(found: _Found, enough: NDArray[np.bool_], positive: Ints, anchors: Boxes, boxes: Floats) -> Ints:
-    """The box of highest IoU of each positive anchor, the first among equals; int64 (P,), rows of `boxes`."""
+def _best_boxes(
+    found: _Found, enough: NDArray[np.bool_], positive: Ints, anchors: Boxes, boxes: Floats
+) -> tuple[Ints, NDArray[np.float32]]:
+    """The box of highest IoU of each positive anchor, the first among equals.
+
+    Returns:
+        int64 (P,), rows of `boxes`, and float32 (P,), the IoUs.
+    """
     place = np.searchsorted(positive, found.anchor)
     mine = np.flatnonzero(enough & (np.append(positive, -1)[place] == found.anchor))[::-1]
     # By rising IoU, and equals by falling box: of those written to one place the last one stays.
     order = mine[np.argsort(found.iou[mine], kind="stable")]
     best = np.full(len(positive), -1)
+    iou = np.zeros(len(positive), np.float32)
     best[place[order]] = found.box[order]
+    iou[place[order]] = found.iou[order]
     # Where no overlap is above the negative threshold, not all of them were found.
     rest = np.flatnonzero(best < 0)
     if len(rest):
-        best[rest] = geometry.iou(anchors[positive[rest]], boxes.astype(np.float32)).argmax(axis=1)
-    return best
+        overlaps = geometry.iou(anchors[positive[rest]], boxes.astype(np.float32))
+        best[rest] = overlaps.argmax(axis=1)
+        iou[rest] = overlaps[np.arange(len(rest)), best[rest]]
+    return best, iou
 
 
-def _ignore_region(shapes: _Shapes, states: NDArray[np.int8], region: Floats, ignore_ioa: float) -> None:
-    """Set to IGNORED the negative anchors of which `region`, float64 (4,), covers at least that share."""
+def _ignore_region(
+    shapes: _Shapes, states: NDArray[np.int8], region: Floats, ignore_ioa: float, mask: NDArray[np.uint8] | None
+) -> None:
+    """Set to IGNORED the negative anchors of which `region`, float64 (4,), or its mask covers at least that share."""
+    sums = None if mask is None else _sums(mask)
     for shape in range(len(shapes.area)):
-        overlaps = []
-        cells = []
+        step = shapes.step[shape]
+        cells, corners = [], []
         for axis in (0, 1):
-            low, high = region[axis], region[axis + 2]
-            first = max(0, int((low - shapes.high[axis, shape]) // shapes.step[shape]))
-            last = min(int(shapes.cells[axis, shape]) - 1, int((high - shapes.low[axis, shape]) // shapes.step[shape]))
+            low, high = shapes.low[axis, shape], shapes.high[axis, shape]
+            first = max(0, int((region[axis] - high) // step))
+            last = min(int(shapes.cells[axis, shape]) - 1, int((region[axis + 2] - low) // step))
             cells.append(np.arange(first, last + 1))
-            shift = shapes.step[shape] * cells[axis]
-            most = min(shapes.size[axis, shape], high - low)
-            overlap = _overlap(most, shapes.low[axis, shape] + shift, shapes.high[axis, shape] + shift, low, high)
-            overlaps.append(np.maximum(overlap, 0))
-        share = np.outer(overlaps[1], overlaps[0]) / shapes.area[shape]
-        row, column = np.nonzero(share.astype(np.float32) >= np.float32(ignore_ioa))
+            corners.append((low + step * cells[axis], high + step * cells[axis]))
+        if sums is None:
+            x, y = (
+                np.maximum(
+                    _overlap(
+                        np.minimum(shapes.size[axis, shape], region[axis + 2] - region[axis]),
+                        *corners[axis],
+                        region[axis],
+                        region[axis + 2],
+                    ),
+                    0,
+                )
+                for axis in (0, 1)
+            )
+            covered = np.outer(y, x)
+        else:
+            covered = _between(_between(sums, *corners[0], axis=1), *corners[1], axis=0)
+        share = (covered / shapes.area[shape]).astype(np.float32)
+        row, column = np.nonzero(share >= np.float32(ignore_ioa))
         anchor = (
             shapes.first[shape] + cells[1][row] * shapes.stride[1, shape] + cells[0][column] * shapes.stride[0, shape]
         )
         states[anchor[states[anchor] == NEGATIVE]] = IGNORED
+
+
+def _sums(mask: NDArray[np.uint8]) -> Floats:
+    """Summed-area table: what the mask covers of the pixels above and left of each corner; float64 (H + 1, W + 1)."""
+    sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1))
+    np.cumsum(np.cumsum(mask, axis=0, dtype=np.float64), axis=1, out=sums[1:, 1:])
+    return sums / 255
+
+
+def _between(sums: Floats, low: Floats, high: Floats, *, axis: int) -> Floats:
+    """Differences of sums along an axis at places between pixels: exact, since they are linear within one."""
+
+    def at(place: Floats) -> Floats:
+        place = np.clip(place, 0, sums.shape[axis] - 1)
+        before = np.minimum(place.astype(np.int64), sums.shape[axis] - 2)
+        share = place - before
+        share = share[:, None] if axis == 0 else share
+        return sums.take(before, axis) * (1 - share) + sums.take(before + 1, axis) * share
+
+    return at(high) - at(low)
 
 
 def _ignore_rest(shapes: _Shapes, states: NDArray[np.int8], allowed: Ints) -> None:

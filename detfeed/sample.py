@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from detfeed.boxes import Boxes
+from detfeed.boxes import EMPTY, Boxes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Sample:
         position: row of the image in its Annotations.
         input_hw: height and width in pixels of the canvas that the batch places the image on, top left.
         rng: generator of this sample in this epoch; the only randomness a target function should use.
+        proposals: float32 (R, 4), xyxy pixels of `image`, with area; R is 0 where there are none.
     """
 
     image: NDArray[np.uint8]
@@ -33,6 +34,7 @@ class Sample:
     position: int
     input_hw: tuple[int, int]
     rng: np.random.Generator
+    proposals: Boxes = dataclasses.field(default_factory=lambda: EMPTY)
 
     @property
     def image_hw(self) -> tuple[int, int]:

@@ -15,7 +15,8 @@ from detfeed.annotations import Annotations
 from detfeed.coco import read_coco
 from detfeed.images import Resize
 from detfeed.loader import Batch, BatchLoader, TargetFunction
-from detfeed.targets import AnchorTargets, Form
+from detfeed.proposals import Proposals
+from detfeed.targets import AnchorTargets, Form, RoiTargets
 from detfeed.voc import read_voc
 
 
@@ -37,6 +38,7 @@ class DetectionSequence(keras.utils.PyDataset):
             default, shuffles the batches once more.)
         seed: of all that is random.
         drop_last: leave out batches that are not full.
+        proposals: of the images of `annotations`, for `Sample.proposals`; see `proposals.read_proposals`.
         workers, use_multiprocessing, max_queue_size: Keras's own arguments; used on TensorFlow, where they lose
             nothing.
 
@@ -55,6 +57,7 @@ class DetectionSequence(keras.utils.PyDataset):
         shuffle: bool = True,
         seed: int = 0,
         drop_last: bool = False,
+        proposals: Proposals | None = None,
         workers: int = 1,
         use_multiprocessing: bool = False,
         max_queue_size: int = 10,
@@ -78,6 +81,7 @@ class DetectionSequence(keras.utils.PyDataset):
             shuffle=shuffle,
             seed=seed,
             drop_last=drop_last,
+            proposals=proposals,
         )
         self.epoch = 0
         self._within_epoch = False
@@ -185,3 +189,53 @@ class AnchorTargetSequence(DetectionSequence):
     def from_voc(cls, root: str | os.PathLike[str], split: str | None, anchors: AnchorGrid, **arguments: Any) -> Self:
         """A sequence over a VOC folder: `AnchorTargetSequence(read_voc(root, split), anchors, ...)`."""
         return cls(read_voc(root, split), anchors, **arguments)
+
+
+class RoiTargetSequence(DetectionSequence):
+    """Batches of images with RoIs drawn from given proposals, for the second stage of Faster R-CNN.
+
+    x has rois beside image and image_hw, and y roi_class_ids and roi_deltas; see `targets.RoiTargets`. Proposals follow
+    the augmentation as boxes do.
+
+    Args:
+        annotations: the data set.
+        proposals: of its images, from `read_proposals(path, annotations)`.
+        batch_size, resize, augment, shuffle, seed, drop_last, workers, use_multiprocessing, max_queue_size: see
+            `DetectionSequence`.
+        sampling: arguments of `targets.RoiTargets`, such as num_samples or num_classes.
+    """
+
+    def __init__(
+        self,
+        annotations: Annotations,
+        proposals: Proposals,
+        *,
+        batch_size: int,
+        resize: Resize,
+        augment: Any = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+        workers: int = 1,
+        use_multiprocessing: bool = False,
+        max_queue_size: int = 10,
+        **sampling: Any,
+    ) -> None:
+        super().__init__(
+            annotations,
+            targets=RoiTargets(**sampling),
+            batch_size=batch_size,
+            resize=resize,
+            augment=augment,
+            shuffle=shuffle,
+            seed=seed,
+            drop_last=drop_last,
+            proposals=proposals,
+            workers=workers,
+            use_multiprocessing=use_multiprocessing,
+            max_queue_size=max_queue_size,
+        )
+
+    @property
+    def proposals(self) -> Proposals | None:
+        return self.loader.proposals

@@ -7,14 +7,14 @@ for all samples of a canvas.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detfeed import boxes as geometry
 from detfeed.anchors import AnchorGrid
-from detfeed.boxes import Weights
+from detfeed.boxes import Boxes, Weights
 from detfeed.matching import IGNORED, NEGATIVE, POSITIVE, AnchorMatches, match_anchors, sample_anchors
 from detfeed.sample import Sample
 
@@ -102,19 +102,11 @@ class AnchorTargets:
         )
 
     def _sampled(self, sample: Sample, matches: AnchorMatches) -> Arrays:
-        places, negatives = sample_anchors(
-            matches, sample.rng, num_samples=self.num_samples, positive_fraction=self.positive_fraction
-        )
-        p, q = len(places), len(negatives)
-        index = np.zeros(self.num_samples, np.int32)
-        index[:p] = matches.positive[places]
-        index[p : p + q] = negatives
-        state = np.full(self.num_samples, IGNORED, np.int8)
-        state[:p] = POSITIVE
-        state[p : p + q] = NEGATIVE
+        drawn = _draw(matches, sample.rng, self.num_samples, self.positive_fraction)
+        p = len(drawn.match)
         deltas = np.zeros((self.num_samples, 4), np.float32)
-        deltas[:p] = self._deltas(sample, index[:p], matches.match[places])
-        return {"anchor_index": index, "anchor_state": state, "anchor_deltas": deltas}
+        deltas[:p] = self._deltas(sample, drawn.rows[:p], drawn.match)
+        return {"anchor_index": drawn.rows, "anchor_state": drawn.state, "anchor_deltas": deltas}
 
     def _dense(self, sample: Sample, matches: AnchorMatches) -> tuple[Arrays, Arrays, Arrays]:
         positive = matches.states == POSITIVE
@@ -130,3 +122,131 @@ class AnchorTargets:
     def _deltas(self, sample: Sample, index: NDArray[np.integer], match: NDArray[np.integer]) -> NDArray[np.float32]:
         anchors = self.anchors.anchors(sample.input_hw)[index]
         return geometry.encode_deltas(sample.boxes[match], anchors, self.delta_weights)
+
+
+class RoiTargets:
+    """Targets of the second stage of Faster R-CNN: of the head that classifies and refines given proposals.
+
+    Needs samples with proposals, so a loader with `proposals=`; without any, the objects' own boxes are all it draws.
+
+    Args:
+        foreground_iou: a RoI whose best IoU with an object is at least this is foreground.
+        background_low: one whose best IoU is below `foreground_iou` and at least this is background; one below is
+            ignored. 0.1 looks at hard background alone, as Fast R-CNN did.
+        ignore_ioa: a RoI that is not foreground and of which an ignore region covers at least this share is ignored.
+        num_samples: RoIs drawn from an image; fewer where fewer are there.
+        positive_fraction: at most this share of `num_samples` is foreground; background fills up.
+        num_classes: C, for deltas that are class-aware; None for one set of deltas, whatever the class.
+        delta_weights: factors of dx, dy, dw, dh.
+
+    Raises:
+        ValueError: thresholds that are not 0 <= background_low < foreground_iou <= 1, num_classes below 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        foreground_iou: float = 0.5,
+        background_low: float = 0.0,
+        ignore_ioa: float = 0.5,
+        num_samples: int = 512,
+        positive_fraction: float = 0.25,
+        num_classes: int | None = None,
+        delta_weights: Weights = (10.0, 10.0, 5.0, 5.0),
+    ) -> None:
+        if not 0 <= background_low < foreground_iou <= 1:
+            raise ValueError(
+                "Expected 0 <= background_low < foreground_iou <= 1. "
+                f"Received: background_low={background_low}, foreground_iou={foreground_iou}"
+            )
+        if num_classes is not None and num_classes < 1:
+            raise ValueError(f"Expected num_classes to be at least 1, or None. Received: {num_classes}")
+        self.foreground_iou = foreground_iou
+        self.background_low = background_low
+        self.ignore_ioa = ignore_ioa
+        self.num_samples = num_samples
+        self.positive_fraction = positive_fraction
+        self.num_classes = num_classes
+        self.delta_weights = delta_weights
+
+    def __call__(self, sample: Sample) -> tuple[Arrays, Arrays]:
+        """The RoIs drawn from one sample, and what is to be learned from them.
+
+        Returns:
+            `(x, y)`, S = num_samples. x has rois float32 (S, 4), xyxy pixels of the canvas. y has roi_class_ids int32
+            (S,), class id + 1 where foreground, 0 where background, -1 where unused; and roi_deltas float32 (S, 4), or
+            with `num_classes` (S, C, 4), where row `class_id` holds the deltas. Foreground comes first, then
+            background, then unused places; RoIs are zero where unused, deltas wherever there is nothing to regress.
+
+        Raises:
+            ValueError: a class id is not below `num_classes`.
+
+        Source: Girshick 2015, section 2.3, with the objects' boxes among the proposals and any background below the
+            foreground, as torchvision's and detectron2's RoI heads have it.
+        """
+        rois, matches = self.match(sample)
+        drawn = _draw(matches, sample.rng, self.num_samples, self.positive_fraction)
+        p = len(drawn.match)
+        used = drawn.state != IGNORED
+        chosen = np.zeros((self.num_samples, 4), np.float32)
+        chosen[used] = rois[drawn.rows[used]]
+        class_ids = sample.class_ids[drawn.match]
+        roi_class_ids = drawn.state.astype(np.int32)  # background and unused are 0 and -1 both here and there
+        roi_class_ids[:p] = class_ids + 1
+        boxes = geometry.clip(sample.boxes[drawn.match], sample.image_hw)
+        deltas = geometry.encode_deltas(boxes, chosen[:p], self.delta_weights)
+        if self.num_classes is None:
+            roi_deltas = np.zeros((self.num_samples, 4), np.float32)
+            roi_deltas[:p] = deltas
+        else:
+            if (class_ids >= self.num_classes).any():
+                raise ValueError(f"expected class ids below num_classes {self.num_classes}, got {class_ids.max()}")
+            roi_deltas = np.zeros((self.num_samples, self.num_classes, 4), np.float32)
+            roi_deltas[np.arange(p), class_ids] = deltas
+        return {"rois": chosen}, {"roi_class_ids": roi_class_ids, "roi_deltas": roi_deltas}
+
+    def match(self, sample: Sample) -> tuple[Boxes, AnchorMatches]:
+        """Decide for every RoI whether it shows an object, and which one.
+
+        A RoI's object is the one of its highest IoU, the first among equals. Ignore regions turn background to
+        ignored, never foreground.
+
+        Returns:
+            The RoIs, float32 (R, 4): the proposals with area inside the image, then the boxes of the objects; and an
+            AnchorMatches with RoIs for anchors.
+        """
+        boxes = geometry.clip(sample.boxes, sample.image_hw)
+        objects = np.flatnonzero(~sample.ignore & (geometry.area(boxes) > 0))
+        proposals = geometry.clip(sample.proposals, sample.image_hw)
+        rois = np.concatenate([proposals[geometry.area(proposals) > 0], boxes[objects]])
+
+        iou = geometry.iou(rois, boxes[objects])
+        best = iou.max(axis=1, initial=0)
+        covered = (geometry.ioa(rois, boxes[sample.ignore]) >= np.float32(self.ignore_ioa)).any(axis=1)
+        states = np.full(len(rois), IGNORED, np.int8)
+        states[(best >= np.float32(self.background_low)) & ~covered] = NEGATIVE
+        positive = np.flatnonzero(best >= np.float32(self.foreground_iou))
+        states[positive] = POSITIVE
+        # Without objects nothing is positive, and there is nothing to take the argmax of.
+        match = objects[iou[positive].argmax(axis=1)] if len(objects) else positive
+        return rois, AnchorMatches(states, positive, match, best[positive])
+
+
+class _Drawn(NamedTuple):
+    """Anchors or RoIs drawn for a loss, in S places: the P positives first, then negatives, then unused places."""
+
+    rows: NDArray[np.int32]  # (S,), of the anchors or RoIs; 0 where unused
+    state: NDArray[np.int8]  # (S,), IGNORED where unused
+    match: NDArray[np.int64]  # (P,), row of the box of each positive
+
+
+def _draw(matches: AnchorMatches, rng: np.random.Generator, num_samples: int, positive_fraction: float) -> _Drawn:
+    places, negatives = sample_anchors(matches, rng, num_samples=num_samples, positive_fraction=positive_fraction)
+    p, q = len(places), len(negatives)
+    rows = np.zeros(num_samples, np.int32)
+    rows[:p] = matches.positive[places]
+    rows[p : p + q] = negatives
+    state = np.full(num_samples, IGNORED, np.int8)
+    state[:p] = POSITIVE
+    state[p : p + q] = NEGATIVE
+    return _Drawn(rows, state, matches.match[places])

@@ -23,7 +23,10 @@ PICTURES = 12
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How an RPN is optimised. The defaults train one from random weights.
+    """How an RPN is optimised. The defaults, with batches of two, train one from random weights.
+
+    A small data set gives few steps, and small batches more of them: on 205 images of blood cells and in 10 epochs,
+    batches of two with a warm-up and a cosine decay go further than batches of eight at a constant 1e-4.
 
     Attributes:
         epochs: passes over the data.
@@ -39,9 +42,9 @@ class Recipe:
     epochs: int = 10
     steps: int | None = None
     optimizer: str = "adam"
-    learning_rate: float = 1e-4
-    warmup_steps: int = 0
-    decay: str = "none"
+    learning_rate: float = 2e-4
+    warmup_steps: int = 100
+    decay: str = "cosine"
     weight_decay: float = 0.0
     clip_norm: float | None = None
 

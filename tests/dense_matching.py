@@ -29,6 +29,7 @@ def match_densely(
 
     states = np.zeros(len(anchors), np.int8)
     match = np.zeros(len(anchors), np.int64)
+    best = np.zeros(len(anchors), dtype)
     if len(objects):
         overlaps = geometry.iou(anchors, clipped[objects])
         overlaps[outside] = 0
@@ -44,7 +45,7 @@ def match_densely(
         states[(covered >= ignore_ioa) & (states == NEGATIVE)] = IGNORED
     states[outside] = IGNORED
     positive = np.flatnonzero(states == POSITIVE)
-    return AnchorMatches(states, positive, match[positive])
+    return AnchorMatches(states, positive, match[positive], best[positive].astype(np.float32))
 
 
 def anchors_outside(anchors, input_hw, image_hw, straddle):

@@ -17,14 +17,14 @@ def rng(seed=0):
 
 
 def test_no_boxes_in_no_boxes_out():
-    image, boxes, rows = Augmentation(albumentations.HorizontalFlip(p=1))(IMAGE, NONE, rng())
+    image, boxes, rows, proposals = Augmentation(albumentations.HorizontalFlip(p=1))(IMAGE, NONE, rng())
     np.testing.assert_array_equal(image, IMAGE[:, ::-1])
-    assert boxes.shape == (0, 4)
+    assert boxes.shape == proposals.shape == (0, 4)
     assert rows.shape == (0,)
 
 
 def test_boxes_follow_the_image_and_know_where_they_come_from():
-    image, boxes, rows = Augmentation(albumentations.HorizontalFlip(p=1))(IMAGE, BOXES, rng())
+    image, boxes, rows, _ = Augmentation(albumentations.HorizontalFlip(p=1))(IMAGE, BOXES, rng())
     np.testing.assert_array_equal(image, IMAGE[:, ::-1])
     np.testing.assert_allclose(boxes, [[0, 0, 60, 40], [40, 5, 50, 15], [0, 20, 30, 40]], atol=1e-4)
     assert boxes.dtype == np.float32
@@ -33,16 +33,37 @@ def test_boxes_follow_the_image_and_know_where_they_come_from():
 
 def test_boxes_that_a_crop_loses_are_gone_and_the_others_keep_their_rows():
     crop = albumentations.Crop(25, 16, 60, 40, p=1)
-    image, boxes, rows = Augmentation(crop)(IMAGE, BOXES, rng())
+    image, boxes, rows, _ = Augmentation(crop)(IMAGE, BOXES, rng())
     np.testing.assert_array_equal(image, IMAGE[16:40, 25:60])
     assert rows.tolist() == [0, 2]
     np.testing.assert_allclose(boxes, [[0, 0, 35, 24], [5, 4, 35, 24]], atol=1e-4)
 
 
 def test_crop_that_loses_every_box_leaves_none():
-    _, boxes, rows = Augmentation(albumentations.Crop(0, 20, 9, 40, p=1))(IMAGE, BOXES[1:2], rng())
+    _, boxes, rows, _ = Augmentation(albumentations.Crop(0, 20, 9, 40, p=1))(IMAGE, BOXES[1:2], rng())
     assert boxes.shape == (0, 4)
     assert rows.shape == (0,)
+
+
+def test_proposals_go_where_boxes_go_and_do_not_sway_them():
+    """A crop that keeps the boxes it sees would otherwise keep the proposals, which cover the image."""
+    everywhere = np.float32([[0, 0, 60, 40], [0, 0, 9, 9], [50, 30, 60, 40]])
+    augment = Augmentation([albumentations.HorizontalFlip(p=0.5), albumentations.BBoxSafeRandomCrop(p=1)])
+    sizes = set()
+    for seed in range(8):
+        image, boxes, rows, none = augment(IMAGE, BOXES[1:2], rng(seed))
+        assert none.shape == (0, 4)
+        same_image, same_boxes, same_rows, moved = augment(
+            IMAGE, BOXES[1:2], rng(seed), np.concatenate([BOXES[1:2], everywhere])
+        )
+        np.testing.assert_array_equal(image, same_image)
+        np.testing.assert_array_equal(boxes, same_boxes)
+        np.testing.assert_array_equal(rows, same_rows)
+        np.testing.assert_array_equal(boxes[0], moved[0])
+        assert moved.dtype == np.float32
+        np.testing.assert_allclose(moved[1], [0, 0, image.shape[1], image.shape[0]], atol=1e-4)
+        sizes.add(image.shape)
+    assert len(sizes) > 2
 
 
 def test_one_transform_a_list_and_a_compose_are_the_same():

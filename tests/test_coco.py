@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from detfeed import AnnotationError, read_coco
+from detfeed.rle import fill_mask
 
 
 def instances(**changes):
@@ -60,6 +61,32 @@ def test_crowds_and_ignore_become_ignore_flags(read):
     assert read(instances()).ignore.tolist() == [True, False, True]
 
 
+def test_masks_of_crowds_are_kept_by_the_row_of_their_box(read):
+    content = instances()
+    runs = [40 * 10, 40 * 20, 40 * 30]
+    content["annotations"][1]["segmentation"] = {"size": [40, 60], "counts": runs}
+    table = read(content)
+    assert {row: array.tolist() for row, array in table.masks.items()} == {0: runs}
+    assert table.ignore[0]
+    assert read(instances()).masks == {}
+
+
+@pytest.mark.parametrize(
+    ("rle", "message"),
+    [
+        ({"size": [40, 60]}, "missing required field `counts`"),
+        ({"size": [40, 60], "counts": [1, 2]}, r"height and width \(40, 60\), got size \(40, 60\) and 3 pixels"),
+        ({"size": [60, 40], "counts": [2400]}, r"got size \(60, 40\) and 2400 pixels"),
+        ({"size": [40, 60], "counts": "Q"}, "breaks off"),
+    ],
+)
+def test_mask_that_does_not_fit_its_image_is_an_error_with_an_address(read, rle, message):
+    content = instances()
+    content["annotations"][1]["segmentation"] = rle
+    with pytest.raises(AnnotationError, match=message + r".* - at `annotations\[1\].segmentation` \(image_id 7\)"):
+        read(content)
+
+
 def test_areas_are_the_files_or_else_the_boxes(read):
     np.testing.assert_array_equal(read(instances()).areas, np.float32([41, 7.5, 4]))
 
@@ -113,6 +140,15 @@ def test_real_coco_agrees_with_pycocotools(data, capsys):
     assert len(table) == 80
     assert len(table.boxes) == 705
     assert table.ignore.sum() == 6
+    assert sorted(table.masks) == np.flatnonzero(table.ignore).tolist()
+    crowds = [a for a in coco.dataset["annotations"] if a["iscrowd"]]
+    areas = sorted(
+        fill_mask(table.masks[r], tuple(table.image_hw[p])).sum() / 255
+        for p in range(80)
+        for r in table.masks
+        if table.rows(p).start <= r < table.rows(p).stop
+    )
+    assert areas == sorted(coco.annToMask(crowd).sum() for crowd in crowds)
     assert table.category_ids.tolist() == sorted(coco.cats)
     for position in range(len(table)):
         theirs = coco.imgToAnns[table.image_id(position)]

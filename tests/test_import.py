@@ -10,7 +10,9 @@ def run(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
 
-@pytest.mark.parametrize("module", ["detfeed", "detfeed.loader", "detfeed.augment", "detfeed.shapes", "detfeed.recall"])
+@pytest.mark.parametrize(
+    "module", ["detfeed", "detfeed.loader", "detfeed.augment", "detfeed.shapes", "detfeed.recall", "detfeed.proposals"]
+)
 def test_importing_needs_no_keras(module):
     loaded = run(f"import sys, {module}; print(*(m for m in sys.modules if '.' not in m))")
     assert not {"keras", "tensorflow", "jax", "torch"} & set(loaded)
@@ -21,7 +23,7 @@ def test_importing_loads_albumentations_only_where_it_is_used():
 
 
 def test_every_public_name_resolves():
-    for name in set(detfeed.__all__) - {"AnchorTargetSequence", "DetectionSequence"}:
+    for name in set(detfeed.__all__) - {"AnchorTargetSequence", "DetectionSequence", "RoiTargetSequence"}:
         assert getattr(detfeed, name) is not None
     assert set(detfeed.__all__) <= set(dir(detfeed))
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from detfeed import AnchorGrid, AnchorTargets, BatchLoader, Fixed, SampleError, ShortSide
+from detfeed import AnchorGrid, AnchorTargets, BatchLoader, Fixed, Proposals, RoiTargets, SampleError, ShortSide
 from detfeed.images import read_image
 
 GRID = AnchorGrid.fpn()
@@ -245,3 +245,104 @@ def test_placed_size_is_the_size_fed_without_augmentation(annotate):
     for index in range(loader.num_batches):
         x, y = loader.load(0, index)
         assert x["image_hw"].tolist() == [list(loader.placed_hw(p)) for p in y["position"]]
+
+
+def propose(table, boxes_of):
+    """Proposals of the images of a table."""
+    boxes = np.concatenate([np.float32(boxes).reshape(-1, 4) for boxes in boxes_of])
+    offsets = np.cumsum([0, *map(len, boxes_of)]).astype(np.int64)
+    return Proposals(table.image_ids, boxes, np.linspace(1, 0, len(boxes), dtype=np.float32), offsets)
+
+
+def test_samples_have_no_proposals_unless_there_are_some(annotate):
+    table = annotate([(20, 30)] * 2, [[(1, 2, 5, 6)], []])
+    plain = BatchLoader(table, no_targets, batch_size=1, resize=Fixed((40, 90)))
+    assert plain.load_sample(0, 0).proposals.shape == (0, 4)
+    given = propose(table, [[], [(10, 0, 30, 5), (0, 0, 1, 1)]])
+    loader = BatchLoader(table, no_targets, batch_size=1, resize=Fixed((40, 90)), proposals=given)
+    assert loader.load_sample(0, 0).proposals.shape == (0, 4)
+    assert loader.load_sample(0, 1).proposals.tolist() == [[20, 0, 60, 10], [0, 0, 2, 2]]
+    assert loader.load_sample(0, 1).proposals.dtype == np.float32
+
+
+def test_proposal_that_is_a_box_stays_that_box_through_flip_crop_and_scale(shapes):
+    boxes_of = [shapes.boxes[shapes.rows(position)] for position in range(len(shapes))]
+    augment = [
+        albumentations.HorizontalFlip(p=0.5),
+        albumentations.RandomCrop(80, 80, p=0.5),
+        albumentations.RandomScale(0.3, p=0.5),
+        albumentations.RandomSizedBBoxSafeCrop(70, 90, p=0.5),
+    ]
+    common = {"batch_size": 4, "resize": ShortSide(64), "augment": augment}
+    loader = BatchLoader(shapes, no_targets, **common, proposals=propose(shapes, boxes_of))
+    plain = BatchLoader(shapes, no_targets, **common)
+    moved = 0
+    for epoch, position in itertools.product(range(2), range(len(shapes))):
+        sample = loader.load_sample(epoch, position)
+        np.testing.assert_array_equal(sample.proposals, sample.boxes)
+        assert sample.proposals.dtype == np.float32
+        # And they change nothing about all the rest.
+        other = plain.load_sample(epoch, position)
+        np.testing.assert_array_equal(sample.image, other.image)
+        np.testing.assert_array_equal(sample.boxes, other.boxes)
+        moved += len(sample.boxes)
+    assert moved > 50
+
+
+def test_proposals_out_of_the_image_are_clipped_or_left_out_and_that_is_said_once(annotate):
+    table = annotate([(20, 30)] * 2, [[], []])
+    given = propose(table, [[(1, 1, 30.01, 5)], [(-3, 2, 9, 25), (30, 0, 40, 9), (7, 7, 7, 9)]])
+    with (
+        pytest.warns(UserWarning, match=r"proposals: 2 of 4 proposals have no area .* the first is in .*001\.png"),
+        pytest.warns(UserWarning, match=r"proposals: 1 of 4 proposals are clipped to it; .* is in .*001\.png"),
+    ):
+        loader = BatchLoader(table, no_targets, batch_size=2, resize=Fixed((20, 30)), proposals=given)
+    assert loader.load_sample(0, 0).proposals.tolist() == [[1, 1, 30, 5]]
+    assert loader.load_sample(0, 1).proposals.tolist() == [[0, 2, 9, 20]]
+
+
+def test_proposals_of_other_images_are_refused(annotate):
+    table, other = annotate([(20, 30)] * 2, [[], []]), annotate([(20, 30)], [[]])
+    with pytest.raises(
+        ValueError, match=r"images of annotations, .*Proposals\(1 images, 0 .* and Annotations\(2 images"
+    ):
+        BatchLoader(table, no_targets, batch_size=1, resize=Fixed((20, 30)), proposals=propose(other, [[]]))
+
+
+def make_rois(shapes, seed=0):
+    g = np.random.default_rng(5)
+    boxes_of = []
+    for position in range(len(shapes)):
+        truth = shapes.boxes[shapes.rows(position)]
+        near = np.repeat(truth, 20, axis=0) + g.uniform(-5, 5, (20 * len(truth), 4)).astype(np.float32)
+        low = g.uniform(0, 60, (60, 2)).astype(np.float32)
+        boxes = np.concatenate([near, np.concatenate([low, low + 20], axis=1)])
+        boxes = np.clip(boxes, 0, np.tile(shapes.image_hw[position][::-1], 2)).astype(np.float32)
+        boxes_of.append(boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)])
+    return BatchLoader(
+        shapes,
+        RoiTargets(num_samples=64, num_classes=4),
+        batch_size=4,
+        resize=ShortSide(96),
+        augment=[albumentations.HorizontalFlip(p=0.5), albumentations.RandomCrop(90, 90, p=0.5)],
+        seed=seed,
+        proposals=propose(shapes, boxes_of),
+    )
+
+
+def test_rois_of_a_batch_depend_on_seed_epoch_and_index_alone(shapes):
+    one, two = make_rois(shapes), pickle.loads(pickle.dumps(make_rois(shapes)))
+    indices = [(epoch, index) for epoch in (0, 1) for index in range(one.num_batches)]
+    forward = {key: one.load(*key) for key in indices}
+    backward = {key: two.load(*key) for key in reversed(indices)}
+    assert all(same(forward[key], backward[key]) for key in indices)
+    with ThreadPoolExecutor(4) as pool:
+        threaded = dict(zip(indices, pool.map(lambda key: one.load(*key), indices), strict=True))
+    assert all(same(forward[key], threaded[key]) for key in indices)
+    assert not same(forward[0, 0], make_rois(shapes, seed=1).load(0, 0))
+    classes = np.concatenate([y["roi_class_ids"] for _, y in forward.values()])
+    assert set(classes.ravel().tolist()) >= {0, 1, 2, 3, 4}
+    for x, y in forward.values():
+        assert x["rois"].shape == (len(x["image"]), 64, 4)
+        assert y["roi_deltas"].shape == (len(x["image"]), 64, 4, 4)
+        assert (x["rois"].reshape(len(x["image"]), -1).max(axis=1) <= x["image_hw"].max(axis=1)).all()

@@ -159,6 +159,47 @@ def test_object_inside_an_ignore_region_stays_positive():
     assert (matches.states == IGNORED).sum() == 15
 
 
+def masked(mask, **rules):
+    """States of the 4 x 4 tiles with one ignore region over everything that has a mask."""
+    matches = match_anchors(
+        TILES, box(0, 0, 64, 64), input_hw=HW, ignore=np.array([True]), masks={0: mask.astype(np.uint8)}, **rules
+    )
+    return states(matches)
+
+
+def test_ignore_region_with_a_mask_spares_only_what_the_mask_covers():
+    mask = np.zeros(HW)
+    assert (masked(mask) == NEGATIVE).all()
+    mask[:16, :24] = 255  # the first tile and half of the second
+    assert masked(mask)[0].tolist() == [-1, -1, 0, 0]
+    assert masked(mask, ignore_ioa=0.51)[0].tolist() == [-1, 0, 0, 0]
+    assert (masked(mask)[1:] == NEGATIVE).all()
+
+
+def test_share_that_a_mask_covers_counts_pixels_in_part():
+    mask = np.zeros(HW)
+    mask[:16, :16] = 100
+    assert masked(mask, ignore_ioa=100 / 255)[0, 0] == IGNORED
+    assert masked(mask, ignore_ioa=101 / 255)[0, 0] == NEGATIVE
+
+
+def test_mask_is_summed_exactly_under_anchors_between_pixels():
+    rng = np.random.default_rng(0)
+    mask = (rng.random((40, 50)) < 0.6).astype(np.uint8) * 255
+    grid = AnchorGrid(strides=(7,), cell_sizes_wh=(((9.5, 13.25), (3.0, 2.5)),), offset=0.3)
+    fine = np.repeat(np.repeat(mask, 20, axis=0), 20, axis=1) / 255
+    for ioa in (0.3, 0.5, 0.7):
+        region = box(0, 0, 50, 40)
+        matches = match_anchors(
+            grid, region, input_hw=(40, 50), ignore=np.array([True]), masks={0: mask}, ignore_ioa=ioa
+        )
+        for anchor, state in zip(grid.anchors((40, 50)), matches.states, strict=True):
+            x0, y0, x1, y1 = (round(20 * value) for value in anchor.astype(float))
+            share = fine[max(y0, 0) : y1, max(x0, 0) : x1].sum() / ((x1 - x0) * (y1 - y0))
+            if abs(share - ioa) > 1e-3:
+                assert (state == IGNORED) == (share > ioa)
+
+
 def test_anchors_centred_in_padding_are_ignored_and_never_best():
     # The true image ends at x = 40, the centre of column 2: that column and the next are padding.
     matches = match_anchors(TILES, box(32, 0, 40, 16), input_hw=HW, image_hw=(64, 40))
@@ -285,7 +326,8 @@ def test_matching_agrees_with_torchvision_on_coco_boxes(golden, number, kind):
 def made(num_positive, num_negative, num_ignored=0):
     """Matches with so many of each."""
     made_states = np.repeat(np.int8([POSITIVE, NEGATIVE, IGNORED]), [num_positive, num_negative, num_ignored])
-    return AnchorMatches(made_states, np.arange(num_positive), np.zeros(num_positive, np.int64))
+    some = np.zeros(num_positive, np.int64)
+    return AnchorMatches(made_states, np.arange(num_positive), some, some.astype(np.float32))
 
 
 @pytest.mark.parametrize(

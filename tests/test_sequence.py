@@ -1,6 +1,7 @@
 """Sequences in Keras. TensorFlow starts once, for this file; JAX and torch run in processes of their own."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,17 @@ import keras
 import numpy as np
 import pytest
 
-from detfeed import AnchorGrid, AnchorTargetSequence, DetectionSequence, Fixed, SampleError, ShortSide, read_coco
+from detfeed import (
+    AnchorGrid,
+    AnchorTargetSequence,
+    DetectionSequence,
+    Fixed,
+    RoiTargetSequence,
+    SampleError,
+    ShortSide,
+    read_coco,
+    read_proposals,
+)
 
 GRID = AnchorGrid(strides=(32,), cell_sizes_wh=(((32.0, 32.0), (64.0, 64.0)),), offset=0.5)
 
@@ -219,6 +230,62 @@ def test_further_arguments_go_to_the_targets(shapes):
     assert y["anchor_index"].shape[1:] == (32,)
     with pytest.raises(TypeError, match="nonsense"):
         make(shapes, nonsense=1)
+
+
+def rois_of(shapes, folder, **arguments):
+    """A sequence of RoIs from a results file that holds each box of the data set, and one in a corner of each image."""
+    results = [{"image_id": i, "bbox": [0, 0, 9, 9], "score": 0.1} for i in shapes.image_ids.tolist()]
+    for position in range(len(shapes)):
+        for x0, y0, x1, y1 in shapes.boxes[shapes.rows(position)].tolist():
+            bbox = [x0, y0, x1 - x0, y1 - y0]
+            results.append({"image_id": shapes.image_id(position), "bbox": bbox, "score": 0.9})
+    path = folder / "proposals.json"
+    path.write_text(json.dumps(results))
+    arguments = {"batch_size": 4, "resize": ShortSide(96), "augment": albumentations.HorizontalFlip(p=0.5), **arguments}
+    return RoiTargetSequence(shapes, read_proposals(path, shapes), **arguments)
+
+
+def test_rois_are_fed_beside_their_images_with_the_same_bits_in_two_runs(shapes, tmp_path):
+    one = rois_of(shapes, tmp_path, num_samples=16)
+    two = rois_of(shapes, tmp_path, num_samples=16)
+    assert all(same(one[index], two[index]) for index in range(len(one)))
+    for index in range(len(one)):
+        x, y = one[index]
+        assert x.keys() == {"image", "image_hw", "rois"}
+        assert x["rois"].shape == y["roi_deltas"].shape == (len(x["image"]), 16, 4)
+        for row, position in enumerate(one.positions(index)):
+            rows = shapes.rows(position)
+            found = y["roi_class_ids"][row]
+            expected = shapes.class_ids[rows][~shapes.ignore[rows]] + 1
+            assert set(found[found > 0].tolist()) <= set(expected.tolist())
+            assert (found > 0).sum() == min(4, 2 * len(expected))
+    assert one.proposals is one.loader.proposals
+    with pytest.raises(TypeError, match="nonsense"):
+        rois_of(shapes, tmp_path, nonsense=1)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_second_stage_trains_on_rois(shapes, tmp_path, workers):
+    sequence = rois_of(shapes, tmp_path, num_samples=16, workers=workers)
+    inputs = {
+        "image": keras.Input((None, None, 3), name="image", dtype="uint8"),
+        "image_hw": keras.Input((2,), name="image_hw", dtype="int32"),
+        "rois": keras.Input((16, 4), name="rois"),
+    }
+    scaled = keras.layers.Rescaling(1 / 100)(inputs["rois"])
+    outputs = {
+        "roi_class_ids": keras.layers.Dense(5, name="roi_class_ids")(scaled),
+        "roi_deltas": keras.layers.Dense(4, name="roi_deltas")(scaled),
+    }
+    model = keras.Model(inputs, outputs)
+    model.compile(
+        loss={
+            "roi_class_ids": keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1),
+            "roi_deltas": "huber",
+        }
+    )
+    assert np.isfinite(model.fit(sequence, epochs=2, verbose=0).history["loss"]).all()
+    assert sequence.epoch == 2
 
 
 def test_error_of_a_sample_is_a_sample_error_outside_of_fit(shapes):

@@ -10,7 +10,7 @@ import pytest
 import detfeed
 import train_rpn
 
-SMALL = ["--model", "c4", "--shapes", "8", "--short-side", "64", "--batch-size", "4", "--learning-rate", "1e-4"]
+SMALL = ["--model", "c4", "--shapes", "8", "--short-side", "64", "--batch-size", "4"]
 
 
 def rows_of(run):
@@ -40,7 +40,7 @@ def test_run_leaves_settings_logs_weights_curves_and_proposals(run):
         "proposals.png",
         "recall.json",
     }
-    assert json.loads((run / "settings.json").read_text())["learning_rate"] == 1e-4
+    assert json.loads((run / "settings.json").read_text())["learning_rate"] == 2e-4
     (row,) = rows_of(run)
     assert np.isfinite(float(row["loss"]))
     assert 0 <= float(row["AR@1000"]) <= 1
@@ -61,6 +61,7 @@ def test_proposals_are_coco_results_in_pixels_of_the_image_files(run):
         assert y + height <= sizes[result["image_id"]][0] + 0.02
     # The small side is 64 on the canvas and 120 in the file: some box must reach further than 64.
     assert max(result["bbox"][0] + result["bbox"][2] for result in results) > 90
+    assert len(detfeed.read_proposals(run / "proposals.json", table).boxes) == len(results)
 
 
 def test_evaluation_alone_gives_the_scores_of_the_run_again(run):

@@ -1,0 +1,200 @@
+#!/usr/bin/env python
+"""Time anchor matching and whole targets against the dense way in numpy, and torchvision's if it is installed.
+
+All ways are timed in turn on the same boxes, so that the ratios hold on a machine whose speed drifts. The dense way in
+numpy is that of the tests, which hold both to the same answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from detfeed import AnchorGrid, AnchorTargets, Sample, ShortSide, match_anchors, read_coco
+from detfeed.boxes import Boxes
+from detfeed.targets import Arrays
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from dense_matching import match_densely
+
+INPUT_HW = (800, 1344)
+NUMBERS = (0, 1, 7, 20, 60, 200)
+GRIDS = {"FPN": AnchorGrid.fpn(), "C4": AnchorGrid.c4()}
+
+
+def draw_boxes(number: int, rng: np.random.Generator) -> Boxes:
+    """Boxes with sides drawn log-uniformly from 10 to 500 pixels, anywhere in the input; float32 (number, 4)."""
+    size = np.exp(rng.uniform(np.log(10), np.log(500), (number, 2)))
+    corner = rng.uniform(size=(number, 2)) * (np.array(INPUT_HW[::-1]) - size)
+    return np.concatenate([corner, corner + size], axis=1).astype(np.float32)
+
+
+def read_box_sets(json_file: Path) -> list[Boxes]:
+    """The boxes of each image of a COCO file as they lie on the input: short side 800, at most 1333."""
+    table = read_coco(json_file, "")
+    resized = ShortSide(800, max_side=1333).resized_hw(table.image_hw)
+    sets = []
+    for position in range(len(table)):
+        rows = table.rows(position)
+        boxes = table.boxes[rows][~table.ignore[rows]]
+        if (resized[position] <= INPUT_HW).all():
+            sets.append((boxes * np.tile((resized[position] / table.image_hw[position])[::-1], 2)).astype(np.float32))
+    return sets
+
+
+def sample_of(boxes: Boxes) -> Sample:
+    return Sample(
+        image=np.broadcast_to(np.uint8(0), (*INPUT_HW, 3)),
+        boxes=boxes,
+        class_ids=np.zeros(len(boxes), np.int32),
+        ignore=np.zeros(len(boxes), bool),
+        image_id=0,
+        position=0,
+        input_hw=INPUT_HW,
+        rng=np.random.default_rng(0),
+    )
+
+
+def torchvision_matcher(grid: AnchorGrid) -> Callable[[Boxes], Any] | None:
+    """torchvision's box_iou and Matcher on the same anchors, or None where it is not installed."""
+    try:
+        import torch
+        from torchvision.models.detection._utils import Matcher
+        from torchvision.ops import box_iou
+    except ImportError:
+        return None
+    anchors = torch.from_numpy(grid.anchors(INPUT_HW).copy())
+    matcher = Matcher(0.7, 0.3, allow_low_quality_matches=True)
+    # Its matcher refuses images without boxes; the callers of it make all anchors negative.
+    return lambda boxes: matcher(box_iou(torch.from_numpy(boxes), anchors)) if len(boxes) else None
+
+
+def time_in_turn(ways: dict[str, Callable[[Boxes], Any]], sets: list[Boxes], repeats: int) -> dict[str, float]:
+    """Median milliseconds an image of each way."""
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for way in ways.values():
+        way(sets[0])
+    for _ in range(repeats):
+        for boxes in sets:
+            for name, way in ways.items():
+                start = time.perf_counter()
+                way(boxes)
+                taken[name].append(time.perf_counter() - start)
+    return {name: 1e3 * float(np.median(times)) for name, times in taken.items()}
+
+
+def peak_megabytes(way: Callable[[Boxes], Any], boxes: Boxes) -> float:
+    """What numpy allocates at most during one call, in MB."""
+    way(boxes)
+    tracemalloc.start()
+    way(boxes)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak / 1e6
+
+
+def measure(kind: str, label: str, sets: list[Boxes], repeats: int) -> dict[str, Any]:
+    grid = GRIDS[kind]
+    targets = AnchorTargets(grid)
+
+    # One batch of eight that a target is written into, as the loader does.
+    def sampled(boxes: Boxes) -> Arrays:
+        return cast(Arrays, targets(sample_of(boxes)))
+
+    batch = {name: np.zeros((8, *array.shape), array.dtype) for name, array in sampled(sets[0]).items()}
+
+    def whole_target(boxes: Boxes) -> None:
+        for name, array in sampled(boxes).items():
+            batch[name][3] = array
+
+    ways: dict[str, Callable[[Boxes], Any]] = {
+        "matching": lambda boxes: match_anchors(grid, boxes, input_hw=INPUT_HW, image_hw=INPUT_HW),
+        "target": whole_target,
+        "dense": lambda boxes: match_densely(grid, boxes, input_hw=INPUT_HW, image_hw=INPUT_HW),
+    }
+    theirs = torchvision_matcher(grid)
+    if theirs is not None:
+        ways["torchvision"] = theirs
+    result: dict[str, Any] = {"anchors": kind, "boxes": label, **time_in_turn(ways, sets, repeats)}
+    largest = max(sets, key=len)
+    result["peak_mb"] = peak_megabytes(ways["matching"], largest)
+    result["dense_peak_mb"] = peak_megabytes(ways["dense"], largest)
+    return result
+
+
+def print_table(results: list[dict[str, Any]]) -> None:
+    table = Table(title=f"ms an image, input {INPUT_HW[0]}x{INPUT_HW[1]} (ratio to matching)")
+    names = ["matching", "target", "dense", *(["torchvision"] if "torchvision" in results[0] else [])]
+    for column in ("anchors", "boxes", *names, "peak MB", "dense peak MB"):
+        table.add_column(column, justify="right")
+    for result in results:
+        cells = [f"{result[name]:.2f} ({result[name] / result['matching']:.0f}x)" for name in names[2:]]
+        table.add_row(
+            result["anchors"],
+            result["boxes"],
+            f"{result['matching']:.3f}",
+            f"{result['target']:.3f}",
+            *cells,
+            f"{result['peak_mb']:.1f}",
+            f"{result['dense_peak_mb']:.0f}",
+        )
+    Console(width=120).print(table)
+
+
+def plot(results: list[dict[str, Any]], picture: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    for axis, kind in zip(figure.subplots(1, 2, sharey=True), GRIDS, strict=True):
+        rows = [r for r in results if r["anchors"] == kind and r["boxes"].isdigit()]
+        for name in ("matching", "target", "dense", "torchvision"):
+            if name in rows[0]:
+                axis.plot([int(r["boxes"]) for r in rows], [r[name] for r in rows], marker="o", label=name)
+        axis.set_title(f"{kind}, {GRIDS[kind].num_anchors(INPUT_HW):,} anchors")
+        axis.set_xscale("symlog", linthresh=1)
+        axis.set_yscale("log")
+        axis.set_xlabel("boxes")
+        axis.set_ylabel("ms an image")
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.savefig(picture, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--coco", type=Path, metavar="FILE", help="time the box sets of a COCO file as well")
+    parser.add_argument("--sets", type=int, default=5, help="box sets drawn for each number of boxes (default 5)")
+    parser.add_argument("--repeats", type=int, default=5, help="times each is matched (default 5)")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="default runs/bench")
+    arguments = parser.parse_args()
+
+    results = []
+    for kind in GRIDS:
+        for number in NUMBERS:
+            rng = np.random.default_rng(number)
+            sets = [draw_boxes(number, rng) for _ in range(arguments.sets)]
+            results.append(measure(kind, str(number), sets, arguments.repeats))
+        if arguments.coco:
+            results.append(measure(kind, "COCO", read_box_sets(arguments.coco), 1))
+    print_table(results)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    machine = {"processor": platform.processor() or platform.machine(), "python": platform.python_version()}
+    report = {"machine": {**machine, "numpy": np.__version__}, "input_hw": INPUT_HW, "results": results}
+    (arguments.out / "targets.json").write_text(json.dumps(report, indent=2) + "\n")
+    plot(results, arguments.out / "targets.png")
+    print(f"wrote {arguments.out / 'targets.json'} and {arguments.out / 'targets.png'}")
+
+
+if __name__ == "__main__":
+    main()
