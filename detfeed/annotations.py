@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from detfeed.boxes import Boxes
 from detfeed.errors import AnnotationError
-from detfeed.rle import Runs
+from detfeed.masks import Runs
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -33,7 +33,7 @@ class Annotations:
         class_names: C names.
         category_ids: int64 (C,), the file's own numbers of the classes.
         masks: by row of the box columns, the RLE masks of those boxes that have one (COCO's crowds): int32 (K,) run
-            lengths, see `rle`, that add up to the image's pixels.
+            lengths, see `masks`, that add up to the image's pixels.
         source: the file or folder this was read from, for messages.
 
     Raises:

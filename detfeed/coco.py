@@ -12,7 +12,7 @@ import numpy as np
 from detfeed import boxes as geometry
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError
-from detfeed.rle import Runs, parse_runs
+from detfeed.masks import Runs, parse_runs
 
 
 # Only the fields named here are decoded; the parser skips all others, polygons above all.

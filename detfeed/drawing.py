@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from detfeed import boxes as geometry
 from detfeed.boxes import Boxes
 from detfeed.images import Image, resize_into
-from detfeed.matching import IGNORED, NEGATIVE, POSITIVE, AnchorMatches
+from detfeed.matching import COUNTS, NEGATIVE, POSITIVE, AnchorMatches, count_matches
 from detfeed.sample import Sample
 from detfeed.targets import Arrays
 
@@ -117,7 +117,9 @@ def unmatched_boxes(sample: Sample, matches: AnchorMatches) -> NDArray[np.bool_]
     return ~matched & ~sample.ignore
 
 
-def draw_anchors(sample: Sample, anchors: Boxes, matches: AnchorMatches, y: Arrays, *, side: int = SIDE) -> Tile:
+def draw_anchors(
+    sample: Sample, anchors: Boxes, matches: AnchorMatches, y: Arrays, *, positive_iou: float = 0.7, side: int = SIDE
+) -> Tile:
     """Draw what a region proposal network is told about a sample.
 
     Shown are ignored regions, the sampled negatives' centres, the sampled positives, each tied to the box it matches,
@@ -127,7 +129,8 @@ def draw_anchors(sample: Sample, anchors: Boxes, matches: AnchorMatches, y: Arra
         sample: as `BatchLoader.load_sample` gives it.
         anchors: float32 (A, 4), of the sample's canvas.
         matches: `AnchorTargets.match(sample)`.
-        y: `AnchorTargets.__call__(sample)` in sampled form: anchor_index int32 (S,) and anchor_state int8 (S,).
+        y: that of `AnchorTargets.__call__(sample)` in sampled form: anchor_index int32 (S,), anchor_state int8 (S,).
+        positive_iou: as given to AnchorTargets; positives below it are told as low-quality.
         side: longest side of the picture in pixels. A smaller canvas is enlarged by a whole number.
     """
     picture, zoom = _canvas(sample.image, sample.input_hw, side)
@@ -143,14 +146,18 @@ def draw_anchors(sample: Sample, anchors: Boxes, matches: AnchorMatches, y: Arra
     _tie(picture, _centres(anchors[positives]), _centres(sample.boxes[match]), BLUE, zoom)
     draw_boxes(picture, sample.boxes[matched], YELLOW, zoom=zoom, thickness=2)
     draw_boxes(picture, sample.boxes[unmatched], RED, zoom=zoom, thickness=3)
+    counts = count_matches(
+        matches, sample.boxes, image_hw=sample.image_hw, ignore=sample.ignore, positive_iou=positive_iou
+    )
+    told = dict(zip(COUNTS, counts.tolist(), strict=True))
     objects, ignored = int((~sample.ignore).sum()), int(sample.ignore.sum())
     return Tile(
         picture,
         (
-            f"image {sample.image_id}: {_count(objects, 'object')}, {unmatched.sum()} unmatched, "
+            f"image {sample.image_id}: {_count(objects, 'object')}, {told['unmatched']} unmatched, "
             f"{_count(ignored, 'ignored region')}",
-            f"anchors sampled: {len(positives)} of {len(matches.positive)} positive, {len(negatives)} of "
-            f"{(matches.states == NEGATIVE).sum()} negative; {(matches.states == IGNORED).sum()} ignored",
+            f"sampled {len(positives)} of {told['positive']} positive anchors ({told['low_quality']} low-quality), "
+            f"{len(negatives)} negative; {told['ignored']} ignored",
         ),
         alert=bool(unmatched.any()),
     )

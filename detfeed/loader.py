@@ -13,7 +13,8 @@ from detfeed import boxes as geometry
 from detfeed.annotations import Annotations
 from detfeed.boxes import Boxes
 from detfeed.errors import ImageError, SampleError
-from detfeed.images import Image, Resize, read_image, resize_into, resized_hw_on
+from detfeed.images import Image, Resize, read_image, resize, resize_into, resized_hw_on
+from detfeed.masks import fill_mask
 from detfeed.ordering import batch_positions, sample_rng
 from detfeed.proposals import Proposals
 from detfeed.sample import Sample
@@ -35,6 +36,8 @@ class BatchLoader:
         shuffle: whether samples and batches come in an order drawn for each epoch.
         seed: of all that is random, not negative.
         drop_last: leave out batches that are not full.
+        min_visibility: an object of which an augmentation leaves less than this share of its box's area inside the
+            image becomes an ignore region: it is neither learned nor taught as background.
         proposals: of the images of `annotations`, as `read_proposals` reads them; they become `Sample.proposals`.
 
     Raises:
@@ -53,6 +56,7 @@ class BatchLoader:
         shuffle: bool = True,
         seed: int = 0,
         drop_last: bool = False,
+        min_visibility: float = 0.25,
         proposals: Proposals | None = None,
     ) -> None:
         if len(annotations) == 0:
@@ -81,6 +85,7 @@ class BatchLoader:
         self.shuffle = shuffle
         self.seed = seed
         self.drop_last = drop_last
+        self.min_visibility = min_visibility
         self.proposals = proposals
         self.canvases, self._canvas_ids = resize.canvases(annotations.image_hw, at_least=batch_size if drop_last else 1)
         self._plan: tuple[int, list[NDArray[np.int64]]] = (-1, [])
@@ -182,9 +187,14 @@ class BatchLoader:
         if self.proposals is not None:
             proposals = geometry.clip(self.proposals.boxes[self.proposals.rows(position)], annotated_hw)
             proposals = proposals[geometry.area(proposals) > 0]
+        ignore = annotations.ignore[rows][kept]
+        masks = self._masks(rows.start + kept, annotated_hw)
         if self.augment is not None:
-            image, boxes, left, proposals = self.augment(image, boxes, rng, proposals)
-            kept = kept[left]
+            new = self.augment(image, boxes, rng, proposals=proposals, masks=list(masks.values()))
+            image, boxes, proposals, kept = new.image, new.boxes, new.proposals, kept[new.rows]
+            ignore = ignore[new.rows] | (new.visible < self.min_visibility)
+            place_of = {int(row): place for place, row in enumerate(new.rows)}
+            masks = {place_of[row]: mask for row, mask in zip(masks, new.masks, strict=True) if row in place_of}
         image_hw = image.shape[:2]
         height, width = resized_hw_on(self.resize, image_hw, input_hw)
         placed = canvas[:height, :width]
@@ -197,13 +207,21 @@ class BatchLoader:
             image=placed,
             boxes=boxes,
             class_ids=annotations.class_ids[rows][kept],
-            ignore=annotations.ignore[rows][kept],
+            ignore=ignore,
             image_id=annotations.image_id(position),
             position=position,
             input_hw=input_hw,
             rng=rng,
             proposals=proposals[geometry.area(proposals) > 0],
+            masks={row: resize(mask, (height, width)) for row, mask in masks.items()},
         )
+
+    def _masks(self, rows: NDArray[np.int64], image_hw: tuple[int, int]) -> dict[int, Image]:
+        """Masks of those of the given rows of the box columns that have one, by place in `rows`; uint8 (H, W)."""
+        masks = self.annotations.masks
+        if not masks or not getattr(self.targets, "uses_masks", True):
+            return {}
+        return {place: fill_mask(masks[row], image_hw) for place, row in enumerate(rows.tolist()) if row in masks}
 
 
 def _split(targets: Any) -> tuple[Arrays, ...]:

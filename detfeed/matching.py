@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from detfeed import boxes as geometry
 from detfeed.anchors import AnchorGrid
 from detfeed.boxes import Boxes
+from detfeed.masks import covered_grid, sum_mask
 
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
 
@@ -279,7 +280,7 @@ def _ignore_region(
     shapes: _Shapes, states: NDArray[np.int8], region: Floats, ignore_ioa: float, mask: NDArray[np.uint8] | None
 ) -> None:
     """Set to IGNORED the negative anchors of which `region`, float64 (4,), or its mask covers at least that share."""
-    sums = None if mask is None else _sums(mask)
+    sums = None if mask is None else sum_mask(mask)
     for shape in range(len(shapes.area)):
         step = shapes.step[shape]
         cells, corners = [], []
@@ -304,33 +305,13 @@ def _ignore_region(
             )
             covered = np.outer(y, x)
         else:
-            covered = _between(_between(sums, *corners[0], axis=1), *corners[1], axis=0)
+            covered = covered_grid(sums, *corners)
         share = (covered / shapes.area[shape]).astype(np.float32)
         row, column = np.nonzero(share >= np.float32(ignore_ioa))
         anchor = (
             shapes.first[shape] + cells[1][row] * shapes.stride[1, shape] + cells[0][column] * shapes.stride[0, shape]
         )
         states[anchor[states[anchor] == NEGATIVE]] = IGNORED
-
-
-def _sums(mask: NDArray[np.uint8]) -> Floats:
-    """Summed-area table: what the mask covers of the pixels above and left of each corner; float64 (H + 1, W + 1)."""
-    sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1))
-    np.cumsum(np.cumsum(mask, axis=0, dtype=np.float64), axis=1, out=sums[1:, 1:])
-    return sums / 255
-
-
-def _between(sums: Floats, low: Floats, high: Floats, *, axis: int) -> Floats:
-    """Differences of sums along an axis at places between pixels: exact, since they are linear within one."""
-
-    def at(place: Floats) -> Floats:
-        place = np.clip(place, 0, sums.shape[axis] - 1)
-        before = np.minimum(place.astype(np.int64), sums.shape[axis] - 2)
-        share = place - before
-        share = share[:, None] if axis == 0 else share
-        return sums.take(before, axis) * (1 - share) + sums.take(before + 1, axis) * share
-
-    return at(high) - at(low)
 
 
 def _ignore_rest(shapes: _Shapes, states: NDArray[np.int8], allowed: Ints) -> None:
@@ -347,6 +328,43 @@ def _ignore_rest(shapes: _Shapes, states: NDArray[np.int8], allowed: Ints) -> No
         view = np.lib.stride_tricks.as_strided(states[start:], (rows, columns), (k * columns, k))
         view[:first_y] = view[last_y + 1 :] = IGNORED
         view[:, :first_x] = view[:, last_x + 1 :] = IGNORED
+
+
+COUNTS = ("positive", "low_quality", "unmatched", "ignored", "without_area")
+
+
+def count_matches(
+    matches: AnchorMatches,
+    boxes: Boxes,
+    *,
+    image_hw: tuple[int, int],
+    ignore: NDArray[np.bool_] | None = None,
+    positive_iou: float = 0.7,
+) -> NDArray[np.int32]:
+    """What happened in matching, in numbers.
+
+    Args:
+        matches: of `match_anchors` with these boxes; the other arguments as given to it.
+
+    Returns:
+        int32 (5,), in the order of COUNTS: positive anchors; those of them below `positive_iou`, there because no
+        anchor is better; objects with area that no positive anchor is matched with; ignored anchors; objects without
+        area in the image, which match nothing.
+    """
+    objects = np.ones(len(boxes), bool) if ignore is None else ~ignore
+    has_area = geometry.area(geometry.clip(boxes, image_hw)) > 0
+    matched = np.zeros(len(boxes), bool)
+    matched[matches.match] = True
+    return np.array(
+        [
+            len(matches.positive),
+            (matches.iou < np.float32(positive_iou)).sum(),
+            (objects & has_area & ~matched).sum(),
+            (matches.states == IGNORED).sum(),
+            (objects & ~has_area).sum(),
+        ],
+        np.int32,
+    )
 
 
 def sample_anchors(

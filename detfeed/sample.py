@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +19,14 @@ class Sample:
         image: uint8 (H, W, 3) RGB, at its true size, without padding.
         boxes: float32 (N, 4), xyxy pixels of `image`; N may be 0.
         class_ids: int32 (N,), contiguous from 0.
-        ignore: bool (N,), True for regions in which nothing is to be learned (crowds, difficult objects).
+        ignore: bool (N,), True for regions in which nothing is to be learned: crowds, difficult objects, and objects
+            that an augmentation left barely visible.
         image_id: the annotation file's id of the image.
         position: row of the image in its Annotations.
         input_hw: height and width in pixels of the canvas that the batch places the image on, top left.
         rng: generator of this sample in this epoch; the only randomness a target function should use.
         proposals: float32 (R, 4), xyxy pixels of `image`, with area; R is 0 where there are none.
+        masks: by row of `boxes`, the masks of boxes that have one (COCO's crowds): uint8 (H, W), 0 to 255.
     """
 
     image: NDArray[np.uint8]
@@ -35,6 +38,7 @@ class Sample:
     input_hw: tuple[int, int]
     rng: np.random.Generator
     proposals: Boxes = dataclasses.field(default_factory=lambda: EMPTY)
+    masks: Mapping[int, NDArray[np.uint8]] = dataclasses.field(default_factory=dict)
 
     @property
     def image_hw(self) -> tuple[int, int]:

@@ -38,6 +38,7 @@ class DetectionSequence(keras.utils.PyDataset):
             default, shuffles the batches once more.)
         seed: of all that is random.
         drop_last: leave out batches that are not full.
+        min_visibility: an object of which an augmentation leaves less than this share becomes an ignore region.
         proposals: of the images of `annotations`, for `Sample.proposals`; see `proposals.read_proposals`.
         workers, use_multiprocessing, max_queue_size: Keras's own arguments; used on TensorFlow, where they lose
             nothing.
@@ -57,6 +58,7 @@ class DetectionSequence(keras.utils.PyDataset):
         shuffle: bool = True,
         seed: int = 0,
         drop_last: bool = False,
+        min_visibility: float = 0.25,
         proposals: Proposals | None = None,
         workers: int = 1,
         use_multiprocessing: bool = False,
@@ -81,6 +83,7 @@ class DetectionSequence(keras.utils.PyDataset):
             shuffle=shuffle,
             seed=seed,
             drop_last=drop_last,
+            min_visibility=min_visibility,
             proposals=proposals,
         )
         self.epoch = 0
@@ -135,8 +138,8 @@ class AnchorTargetSequence(DetectionSequence):
     Args:
         annotations: the data set.
         anchors: the grid that the model predicts on.
-        batch_size, resize, augment, shuffle, seed, drop_last, workers, use_multiprocessing, max_queue_size: see
-            `DetectionSequence`.
+        batch_size, resize, augment, shuffle, seed, drop_last, min_visibility, workers, use_multiprocessing,
+            max_queue_size: see `DetectionSequence`.
         targets: "sampled", `(x, y)` with at most 256 anchors an image, or "dense", `(x, y, sample_weight)` with all of
             them, for Keras's stock losses; see `targets.AnchorTargets`.
         matching: further arguments of `targets.AnchorTargets`, such as positive_iou or num_samples.
@@ -154,6 +157,7 @@ class AnchorTargetSequence(DetectionSequence):
         shuffle: bool = True,
         seed: int = 0,
         drop_last: bool = False,
+        min_visibility: float = 0.25,
         workers: int = 1,
         use_multiprocessing: bool = False,
         max_queue_size: int = 10,
@@ -168,6 +172,7 @@ class AnchorTargetSequence(DetectionSequence):
             shuffle=shuffle,
             seed=seed,
             drop_last=drop_last,
+            min_visibility=min_visibility,
             workers=workers,
             use_multiprocessing=use_multiprocessing,
             max_queue_size=max_queue_size,
@@ -200,8 +205,8 @@ class RoiTargetSequence(DetectionSequence):
     Args:
         annotations: the data set.
         proposals: of its images, from `read_proposals(path, annotations)`.
-        batch_size, resize, augment, shuffle, seed, drop_last, workers, use_multiprocessing, max_queue_size: see
-            `DetectionSequence`.
+        batch_size, resize, augment, shuffle, seed, drop_last, min_visibility, workers, use_multiprocessing,
+            max_queue_size: see `DetectionSequence`.
         sampling: arguments of `targets.RoiTargets`, such as num_samples or num_classes.
     """
 
@@ -216,6 +221,7 @@ class RoiTargetSequence(DetectionSequence):
         shuffle: bool = True,
         seed: int = 0,
         drop_last: bool = False,
+        min_visibility: float = 0.25,
         workers: int = 1,
         use_multiprocessing: bool = False,
         max_queue_size: int = 10,
@@ -230,6 +236,7 @@ class RoiTargetSequence(DetectionSequence):
             shuffle=shuffle,
             seed=seed,
             drop_last=drop_last,
+            min_visibility=min_visibility,
             proposals=proposals,
             workers=workers,
             use_multiprocessing=use_multiprocessing,

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from detfeed import boxes as geometry
 from detfeed.anchors import AnchorGrid
 from detfeed.boxes import Boxes, Weights
-from detfeed.matching import IGNORED, NEGATIVE, POSITIVE, AnchorMatches, match_anchors, sample_anchors
+from detfeed.masks import covered_boxes, sum_mask
+from detfeed.matching import IGNORED, NEGATIVE, POSITIVE, AnchorMatches, count_matches, match_anchors, sample_anchors
 from detfeed.sample import Sample
 
 Arrays = dict[str, NDArray[np.generic]]
 Form = Literal["sampled", "dense"]
+Crowd = Literal["mask", "box"]
 
 
 class AnchorTargets:
@@ -31,9 +33,11 @@ class AnchorTargets:
         positive_iou, negative_iou, low_quality, ignore_ioa, straddle: see `matching.match_anchors`.
         num_samples, positive_fraction: see `matching.sample_anchors`; only for the sampled form.
         delta_weights: factors of dx, dy, dw, dh.
+        crowd: whether ignore regions that have a mask (COCO's crowds) count by "mask" or, cheaper, by their "box".
+        counts: whether x also gets match_counts int32 (5,), see `matching.COUNTS`.
 
     Raises:
-        ValueError: unknown form, thresholds that are not 0 <= negative_iou <= positive_iou <= 1.
+        ValueError: unknown form or crowd, thresholds that are not 0 <= negative_iou <= positive_iou <= 1.
     """
 
     def __init__(
@@ -49,6 +53,8 @@ class AnchorTargets:
         num_samples: int = 256,
         positive_fraction: float = 0.5,
         delta_weights: Weights = (1.0, 1.0, 1.0, 1.0),
+        crowd: Crowd = "mask",
+        counts: bool = False,
     ) -> None:
         if form not in get_args(Form):
             raise ValueError(f"Expected form to be one of {get_args(Form)}. Received: {form!r}")
@@ -67,24 +73,37 @@ class AnchorTargets:
         self.num_samples = num_samples
         self.positive_fraction = positive_fraction
         self.delta_weights = delta_weights
+        self.uses_masks = _by_mask(crowd)
+        self.counts = counts
 
-    def __call__(self, sample: Sample) -> Arrays | tuple[Arrays, Arrays, Arrays]:
+    def __call__(self, sample: Sample) -> tuple[Arrays, Arrays] | tuple[Arrays, Arrays, Arrays]:
         """The targets of one sample, on the anchors of its canvas.
 
         Returns:
-            "sampled", S = num_samples: `y` with anchor_index int32 (S,), anchor_state int8 (S,) and anchor_deltas
-            float32 (S, 4). Positives come first, then negatives, then unused places with state -1 and index 0. Deltas
-            are zero where the state is not 1.
+            `(x, y)` or `(x, y, sample_weight)`; x is empty but for the counts asked for.
 
-            "dense": `(x, y, sample_weight)`. x is empty; y has objectness float32 (A, 1), 1 where positive, and deltas
+            "sampled", S = num_samples: y has anchor_index int32 (S,), anchor_state int8 (S,) and anchor_deltas float32
+            (S, 4). Positives come first, then negatives, then unused places with state -1 and index 0. Deltas are zero
+            where the state is not 1.
+
+            "dense": y has objectness float32 (A, 1), 1 where positive, and deltas
             float32 (A, 4); sample_weight has objectness float32 (A,), 0 where ignored, and deltas float32 (A,), 1 where
             positive. The last axis of objectness is there because Keras's stock losses average over the last axis:
             with it their loss is one number an anchor, as the weights are.
         """
         matches = self.match(sample)
+        x: Arrays = {}
+        if self.counts:
+            x["match_counts"] = count_matches(
+                matches,
+                sample.boxes,
+                image_hw=sample.image_hw,
+                ignore=sample.ignore,
+                positive_iou=self.positive_iou,
+            )
         if self.form == "dense":
-            return self._dense(sample, matches)
-        return self._sampled(sample, matches)
+            return x, *self._dense(sample, matches)
+        return x, self._sampled(sample, matches)
 
     def match(self, sample: Sample) -> AnchorMatches:
         """The matcher's answer on one sample."""
@@ -94,6 +113,7 @@ class AnchorTargets:
             input_hw=sample.input_hw,
             image_hw=sample.image_hw,
             ignore=sample.ignore,
+            masks=sample.masks if self.uses_masks else None,
             positive_iou=self.positive_iou,
             negative_iou=self.negative_iou,
             low_quality=self.low_quality,
@@ -108,7 +128,7 @@ class AnchorTargets:
         deltas[:p] = self._deltas(sample, drawn.rows[:p], drawn.match)
         return {"anchor_index": drawn.rows, "anchor_state": drawn.state, "anchor_deltas": deltas}
 
-    def _dense(self, sample: Sample, matches: AnchorMatches) -> tuple[Arrays, Arrays, Arrays]:
+    def _dense(self, sample: Sample, matches: AnchorMatches) -> tuple[Arrays, Arrays]:
         positive = matches.states == POSITIVE
         deltas = np.zeros((len(positive), 4), np.float32)
         deltas[matches.positive] = self._deltas(sample, matches.positive, matches.match)
@@ -117,7 +137,7 @@ class AnchorTargets:
             "objectness": (matches.states != IGNORED).astype(np.float32),
             "deltas": positive.astype(np.float32),
         }
-        return {}, y, weight
+        return y, weight
 
     def _deltas(self, sample: Sample, index: NDArray[np.integer], match: NDArray[np.integer]) -> NDArray[np.float32]:
         anchors = self.anchors.anchors(sample.input_hw)[index]
@@ -138,9 +158,11 @@ class RoiTargets:
         positive_fraction: at most this share of `num_samples` is foreground; background fills up.
         num_classes: C, for deltas that are class-aware; None for one set of deltas, whatever the class.
         delta_weights: factors of dx, dy, dw, dh.
+        crowd: as of `AnchorTargets`.
 
     Raises:
-        ValueError: thresholds that are not 0 <= background_low < foreground_iou <= 1, num_classes below 1.
+        ValueError: unknown crowd, num_classes below 1, thresholds that are not
+            0 <= background_low < foreground_iou <= 1.
     """
 
     def __init__(
@@ -153,6 +175,7 @@ class RoiTargets:
         positive_fraction: float = 0.25,
         num_classes: int | None = None,
         delta_weights: Weights = (10.0, 10.0, 5.0, 5.0),
+        crowd: Crowd = "mask",
     ) -> None:
         if not 0 <= background_low < foreground_iou <= 1:
             raise ValueError(
@@ -168,6 +191,7 @@ class RoiTargets:
         self.positive_fraction = positive_fraction
         self.num_classes = num_classes
         self.delta_weights = delta_weights
+        self.uses_masks = _by_mask(crowd)
 
     def __call__(self, sample: Sample) -> tuple[Arrays, Arrays]:
         """The RoIs drawn from one sample, and what is to be learned from them.
@@ -222,7 +246,14 @@ class RoiTargets:
 
         iou = geometry.iou(rois, boxes[objects])
         best = iou.max(axis=1, initial=0)
-        covered = (geometry.ioa(rois, boxes[sample.ignore]) >= np.float32(self.ignore_ioa)).any(axis=1)
+        covered = np.zeros(len(rois), bool)
+        area = geometry.area(rois)
+        for row in np.flatnonzero(sample.ignore).tolist():
+            if self.uses_masks and row in sample.masks:
+                shared = covered_boxes(sum_mask(sample.masks[row]), rois)
+            else:
+                shared = geometry.intersection(rois, boxes[row : row + 1])[:, 0].astype(np.float64)
+            covered |= (shared / area).astype(np.float32) >= np.float32(self.ignore_ioa)
         states = np.full(len(rois), IGNORED, np.int8)
         states[(best >= np.float32(self.background_low)) & ~covered] = NEGATIVE
         positive = np.flatnonzero(best >= np.float32(self.foreground_iou))
@@ -230,6 +261,12 @@ class RoiTargets:
         # Without objects nothing is positive, and there is nothing to take the argmax of.
         match = objects[iou[positive].argmax(axis=1)] if len(objects) else positive
         return rois, AnchorMatches(states, positive, match, best[positive])
+
+
+def _by_mask(crowd: str) -> bool:
+    if crowd not in get_args(Crowd):
+        raise ValueError(f"Expected crowd to be one of {get_args(Crowd)}. Received: {crowd!r}")
+    return crowd == "mask"
 
 
 class _Drawn(NamedTuple):

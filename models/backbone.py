@@ -84,6 +84,12 @@ def resnet50(
             'Call keras.config.set_image_data_format("channels_last") first.'
         )
     full = _load(weights)
+    if weights is None:
+        # He et al. 2015, as torchvision starts; Keras's Glorot makes a deep rectified network's signals fade.
+        start = keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
+        for layer in full.layers:
+            if isinstance(layer, keras.layers.Conv2D):
+                layer.kernel.assign(start(layer.kernel.shape))
     frozen_prefixes = tuple(f"conv{stage}_" for stage in range(1, frozen_stages + 1))
     for layer in full.layers:
         is_batch_norm = isinstance(layer, keras.layers.BatchNormalization)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from data_arguments import add_data_arguments, choose_resize, read_training
 from detfeed import AnchorGrid, AnchorTargets, BatchLoader
 from detfeed.drawing import ANCHOR_KEYS, contact_sheet, draw_anchors, unmatched_boxes, write_png
-from detfeed.targets import Arrays
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,9 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     feed = parser.add_argument_group("feed (as given to train_rpn.py)")
     feed.add_argument("--model", choices=("fpn", "c4"), default="fpn", help="whose anchors; default fpn")
     feed.add_argument("--anchor-sizes", type=float, nargs="+", metavar="PIXELS", help="default 32 64 128 256 512")
-    feed.add_argument(
-        "--batch-size", type=int, default=8, help="default 8; decides with the data which canvases are used"
-    )
+    feed.add_argument("--batch-size", type=int, default=2, help="default 2; the order depends on it")
     feed.add_argument("--flip", action=argparse.BooleanOptionalAction, default=True, help="mirror half of the images")
     feed.add_argument("--seed", type=int, default=0, help="default 0")
     return parser
@@ -75,7 +72,7 @@ def main(argv: list[str] | None = None) -> None:
             sample = loader.load_sample(arguments.epoch, position)
             matches = targets.match(sample)
             # Only once, and on a fresh sample: it draws from the sample's generator as training does.
-            y = cast(Arrays, targets(sample))
+            y = targets(sample)[1]
             tiles.append(draw_anchors(sample, grid.anchors(sample.input_hw), matches, y))
             objects += int((~sample.ignore).sum())
             unmatched += int(unmatched_boxes(sample, matches).sum())

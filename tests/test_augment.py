@@ -17,30 +17,51 @@ def rng(seed=0):
 
 
 def test_no_boxes_in_no_boxes_out():
-    image, boxes, rows, proposals = Augmentation(albumentations.HorizontalFlip(p=1))(IMAGE, NONE, rng())
+    image, boxes, rows, visible, proposals, masks = Augmentation(albumentations.HorizontalFlip(p=1))(IMAGE, NONE, rng())
     np.testing.assert_array_equal(image, IMAGE[:, ::-1])
     assert boxes.shape == proposals.shape == (0, 4)
-    assert rows.shape == (0,)
+    assert rows.shape == visible.shape == (0,)
+    assert masks.shape == (0, 40, 60)
 
 
 def test_boxes_follow_the_image_and_know_where_they_come_from():
-    image, boxes, rows, _ = Augmentation(albumentations.HorizontalFlip(p=1))(IMAGE, BOXES, rng())
+    image, boxes, rows, visible, *_ = Augmentation(albumentations.HorizontalFlip(p=1))(IMAGE, BOXES, rng())
     np.testing.assert_array_equal(image, IMAGE[:, ::-1])
     np.testing.assert_allclose(boxes, [[0, 0, 60, 40], [40, 5, 50, 15], [0, 20, 30, 40]], atol=1e-4)
     assert boxes.dtype == np.float32
     assert rows.tolist() == [0, 1, 2]
+    assert visible.tolist() == [1, 1, 1]
 
 
 def test_boxes_that_a_crop_loses_are_gone_and_the_others_keep_their_rows():
     crop = albumentations.Crop(25, 16, 60, 40, p=1)
-    image, boxes, rows, _ = Augmentation(crop)(IMAGE, BOXES, rng())
+    image, boxes, rows, visible, *_ = Augmentation(crop)(IMAGE, BOXES, rng())
     np.testing.assert_array_equal(image, IMAGE[16:40, 25:60])
     assert rows.tolist() == [0, 2]
     np.testing.assert_allclose(boxes, [[0, 0, 35, 24], [5, 4, 35, 24]], atol=1e-4)
+    np.testing.assert_allclose(visible, [35 * 24 / 2400, 1], atol=1e-4)
+
+
+def test_visible_share_is_of_the_box_as_it_was_before_several_crops():
+    crops = [albumentations.Crop(30, 0, 60, 40, p=1), albumentations.Crop(0, 30, 30, 40, p=1)]
+    visible = Augmentation(crops)(IMAGE, BOXES, rng()).visible
+    np.testing.assert_allclose(visible, [30 * 10 / 2400, 300 / 600], atol=1e-4)
+
+
+def test_masks_follow_the_image():
+    mask = np.zeros((40, 60), np.uint8)
+    mask[5:15, 10:20] = 255
+    pipeline = [albumentations.HorizontalFlip(p=1), albumentations.Crop(30, 0, 60, 40, p=1)]
+    new = Augmentation(pipeline)(IMAGE, BOXES, rng(), masks=[mask, 255 - mask])
+    assert new.masks.shape == (2, 40, 30)
+    x0, y0, x1, y1 = np.rint(new.boxes[new.rows == 1][0]).astype(int)
+    assert (new.masks[0, y0:y1, x0:x1] == 255).all()
+    assert new.masks[0].sum() == 255 * (y1 - y0) * (x1 - x0)
+    np.testing.assert_array_equal(new.masks[1], 255 - new.masks[0])
 
 
 def test_crop_that_loses_every_box_leaves_none():
-    _, boxes, rows, _ = Augmentation(albumentations.Crop(0, 20, 9, 40, p=1))(IMAGE, BOXES[1:2], rng())
+    _, boxes, rows, *_ = Augmentation(albumentations.Crop(0, 20, 9, 40, p=1))(IMAGE, BOXES[1:2], rng())
     assert boxes.shape == (0, 4)
     assert rows.shape == (0,)
 
@@ -51,10 +72,10 @@ def test_proposals_go_where_boxes_go_and_do_not_sway_them():
     augment = Augmentation([albumentations.HorizontalFlip(p=0.5), albumentations.BBoxSafeRandomCrop(p=1)])
     sizes = set()
     for seed in range(8):
-        image, boxes, rows, none = augment(IMAGE, BOXES[1:2], rng(seed))
+        image, boxes, rows, _, none, _ = augment(IMAGE, BOXES[1:2], rng(seed))
         assert none.shape == (0, 4)
-        same_image, same_boxes, same_rows, moved = augment(
-            IMAGE, BOXES[1:2], rng(seed), np.concatenate([BOXES[1:2], everywhere])
+        same_image, same_boxes, same_rows, _, moved, _ = augment(
+            IMAGE, BOXES[1:2], rng(seed), proposals=np.concatenate([BOXES[1:2], everywhere])
         )
         np.testing.assert_array_equal(image, same_image)
         np.testing.assert_array_equal(boxes, same_boxes)

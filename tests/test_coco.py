@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from detfeed import AnnotationError, read_coco
-from detfeed.rle import fill_mask
+from detfeed.masks import fill_mask
 
 
 def instances(**changes):

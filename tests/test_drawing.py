@@ -31,7 +31,9 @@ def make_sample(boxes=(), ignore=None, *, image_hw=(64, 64), input_hw=(64, 64)) 
 
 def draw(sample: Sample, targets: AnchorTargets, *, side: int = 64) -> Tile:
     matches = targets.match(sample)
-    return drawing.draw_anchors(sample, targets.anchors.anchors(sample.input_hw), matches, targets(sample), side=side)
+    return drawing.draw_anchors(
+        sample, targets.anchors.anchors(sample.input_hw), matches, targets(sample)[1], side=side
+    )
 
 
 def count(image: np.ndarray, colour: tuple[int, int, int]) -> int:
@@ -45,7 +47,7 @@ def test_image_without_boxes_shows_a_dot_on_each_sampled_negative_and_nothing_el
     assert count(tile.image, BLACK) == 64 * 64 - 3 * 25
     assert tile.caption == (
         "image 7: 0 objects, 0 unmatched, 0 ignored regions",
-        "anchors sampled: 0 of 0 positive, 3 of 16 negative; 0 ignored",
+        "sampled 0 of 0 positive anchors (0 low-quality), 3 negative; 0 ignored",
     )
     assert not tile.alert
 
@@ -56,7 +58,7 @@ def test_image_whose_boxes_are_all_ignored_shows_hatching_and_no_object():
     for colour in (WHITE, BLUE, YELLOW, RED):
         assert count(tile.image, colour) == 0
     assert tile.caption[0] == "image 7: 0 objects, 0 unmatched, 1 ignored region"
-    assert tile.caption[1].endswith("0 of 0 negative; 16 ignored")
+    assert tile.caption[1].endswith("0 negative; 16 ignored")
     assert not tile.alert
 
 
@@ -110,7 +112,7 @@ def test_matched_box_is_yellow_and_its_anchors_are_tied_to_it():
     assert tile.image[28, 24].tolist() == list(BLUE)
     assert tile.image[36, 24].tolist() == list(BLUE)
     assert count(tile.image, RED) == 0
-    assert tile.caption[1] == "anchors sampled: 2 of 2 positive, 0 of 14 negative; 0 ignored"
+    assert tile.caption[1] == "sampled 2 of 2 positive anchors (2 low-quality), 0 negative; 0 ignored"
     assert not tile.alert
 
 
@@ -135,7 +137,7 @@ def test_padding_is_hatched_and_without_dots():
     tile = draw(make_sample(image_hw=(64, 32)), AnchorTargets(GRID))
     padding = tile.image[:, 32 + 8 :]
     assert count(padding, drawing.PADDING) + count(padding, DARK) == padding.shape[0] * padding.shape[1]
-    assert tile.caption[1].endswith("8 of 8 negative; 8 ignored")
+    assert tile.caption[1].endswith("8 negative; 8 ignored")
 
 
 @pytest.mark.parametrize(
@@ -165,7 +167,7 @@ def test_drawn_anchors_and_image_are_those_of_the_batch_fed(loader: BatchLoader)
         x, fed = loader.load(2, index)
         for row, position in enumerate(positions.tolist()):
             sample = loader.load_sample(2, position)
-            y = targets(sample)
+            _, y = targets(sample)
             for name in fed:
                 np.testing.assert_array_equal(y[name], fed[name][row])
             height, width = x["image_hw"][row]
@@ -184,7 +186,7 @@ def test_dots_are_the_negatives_of_the_batch_fed(loader: BatchLoader):
     sample.image[:] = 0
     anchors = loader.targets.anchors.anchors(sample.input_hw)
     tile = drawing.draw_anchors(
-        sample, anchors, loader.targets.match(sample), loader.targets(sample), side=max(sample.input_hw)
+        sample, anchors, loader.targets.match(sample), loader.targets(sample)[1], side=max(sample.input_hw)
     )
     expected = np.zeros(tile.image.shape[:2], bool)
     for x0, y0, x1, y1 in anchors[fed["anchor_index"][row]]:

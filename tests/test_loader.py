@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -82,6 +83,53 @@ def test_augmentation_moves_boxes_classes_and_flags_together(annotate):
     np.testing.assert_array_equal(x["image"][0], read_image(table.paths[0])[:, 15:])
     np.testing.assert_allclose(y["boxes"][0, :2], [[5, 0, 15, 10], [0, 12, 3, 18]], atol=1e-4)
     assert y["classes"][0].tolist() == [11, 2, -1, -1]
+
+
+def test_object_that_a_crop_leaves_barely_visible_becomes_an_ignore_region(annotate):
+    """Not background: there is still a bit of it to be seen."""
+    table = annotate([(20, 30)], [[(0, 0, 20, 10), (16, 0, 30, 20)]])
+    crop = albumentations.Crop(16, 0, 30, 20, p=1)
+    ignored = []
+    for share in (0.19, 0.21):
+        loader = BatchLoader(
+            table, everything, batch_size=1, resize=Fixed((20, 14)), augment=crop, min_visibility=share
+        )
+        ignored.append(loader.load_sample(0, 0).ignore.tolist())
+    assert ignored == [[False, False], [True, False]]
+    by_default = BatchLoader(
+        table, AnchorTargets(AnchorGrid.c4(sizes=(8,))), batch_size=1, resize=Fixed((20, 14)), augment=crop
+    )
+    assert by_default.load_sample(0, 0).ignore.tolist() == [True, False]
+
+
+def test_mask_of_a_crowd_follows_its_box(annotate):
+    table = annotate([(20, 30)], [[(2, 2, 5, 5), (10, 0, 20, 10)]], ignore_of=[[False, True]])
+    mask = np.zeros((20, 30), bool)
+    mask[:10, 10:20] = True
+    runs = np.diff(np.flatnonzero(np.diff(mask.T.reshape(-1), prepend=False, append=False)), prepend=0)
+    runs = np.append(runs, mask.size - runs.sum()).astype(np.int32)
+    table = dataclasses.replace(table, masks={1: runs})
+    pipeline = [albumentations.HorizontalFlip(p=0.5), albumentations.Crop(4, 0, 30, 20, p=0.5)]
+    loader = BatchLoader(table, everything, batch_size=1, resize=ShortSide(40), augment=pipeline)
+    seen = set()
+    for epoch in range(12):
+        sample = loader.load_sample(epoch, 0)
+        ((row, moved),) = sample.masks.items()
+        assert sample.ignore[row]
+        assert moved.shape == sample.image_hw
+        x0, y0, x1, y1 = sample.boxes[row]
+        rows, columns = np.nonzero(moved > 127)
+        np.testing.assert_allclose(
+            [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], [x0, y0, x1, y1], atol=1
+        )
+        seen.add((x0, sample.image_hw))
+    assert len(seen) >= 3
+
+    def boxes_only(sample):
+        return {"masks": np.array(len(sample.masks))}
+
+    boxes_only.uses_masks = False
+    assert BatchLoader(table, boxes_only, batch_size=1, resize=ShortSide(40)).load(0, 0)[1]["masks"].tolist() == [0]
 
 
 def test_boxes_out_of_the_image_are_clipped_or_left_out_and_that_is_said_once(annotate):

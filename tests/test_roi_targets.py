@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -284,3 +285,13 @@ def test_arguments_that_make_no_sense_are_refused(arguments, message):
 def test_class_that_has_no_row_is_an_error():
     with pytest.raises(ValueError, match="below num_classes 3, got 3"):
         RoiTargets(num_classes=3)(sample([(0, 0, 9, 9)], class_ids=[3]))
+
+
+def test_rois_in_a_crowd_count_by_its_mask_or_cheaper_by_its_box():
+    crowd = sample([(0, 0, 100, 100)], [(0, 0, 20, 20), (0, 0, 40, 20), (60, 60, 80, 80)], ignore=[True])
+    mask = np.zeros((100, 100), np.uint8)
+    mask[:20, :20] = 255
+    crowd = dataclasses.replace(crowd, masks={0: mask})
+    assert RoiTargets().match(crowd)[1].states.tolist() == [-1, -1, 0]
+    assert RoiTargets(ignore_ioa=0.6).match(crowd)[1].states.tolist() == [-1, 0, 0]
+    assert RoiTargets(crowd="box").match(crowd)[1].states.tolist() == [-1, -1, -1]

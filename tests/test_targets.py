@@ -1,8 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from detfeed import AnchorGrid, AnchorTargets, Sample, match_anchors
 from detfeed import boxes as geometry
+from detfeed.matching import COUNTS
 
 TILES = AnchorGrid(strides=(16,), cell_sizes_wh=(((16.0, 16.0),),), offset=0.5)
 FPN = AnchorGrid.fpn()
@@ -23,7 +26,7 @@ def sample(boxes=(), ignore=None, image_hw=(64, 64), input_hw=(64, 64), seed=0):
 
 
 def test_sampled_targets_without_boxes_are_negatives_alone():
-    y = AnchorTargets(TILES)(sample())
+    _, y = AnchorTargets(TILES)(sample())
     assert {name: (array.shape, array.dtype) for name, array in y.items()} == {
         "anchor_index": ((256,), np.int32),
         "anchor_state": ((256,), np.int8),
@@ -35,7 +38,7 @@ def test_sampled_targets_without_boxes_are_negatives_alone():
 
 
 def test_sampled_targets_with_all_boxes_ignored_use_no_place_of_theirs():
-    y = AnchorTargets(TILES)(sample([(0, 0, 64, 64)], [True]))
+    _, y = AnchorTargets(TILES)(sample([(0, 0, 64, 64)], [True]))
     assert y["anchor_state"].tolist() == [-1] * 256
 
 
@@ -69,7 +72,7 @@ def test_dense_targets_weigh_ignored_anchors_zero():
 
 def test_deltas_turn_the_sampled_anchors_into_their_boxes():
     boxes = np.float32([(10, 20, 70, 90), (100, 30, 228, 158), (250, 200, 254, 204)])
-    y = AnchorTargets(FPN)(sample(boxes, image_hw=(256, 320), input_hw=(256, 320)))
+    _, y = AnchorTargets(FPN)(sample(boxes, image_hw=(256, 320), input_hw=(256, 320)))
     positive = y["anchor_state"] == 1
     anchors = FPN.anchors((256, 320))[y["anchor_index"][positive]]
     decoded = geometry.decode_deltas(y["anchor_deltas"][positive], anchors)
@@ -84,7 +87,8 @@ def test_sampled_states_are_those_of_the_matcher_and_no_anchor_comes_twice():
     one = sample([(10, 20, 70, 90), (100, 30, 228, 158)], image_hw=(200, 300), input_hw=(256, 320))
     targets = AnchorTargets(FPN, num_samples=64)
     states = targets.match(one).states
-    y = targets(one)
+    x, y = targets(one)
+    assert x == {}
     used = y["anchor_state"] >= 0
     np.testing.assert_array_equal(states[y["anchor_index"][used]], y["anchor_state"][used])
     assert len(np.unique(y["anchor_index"][used])) == used.sum() == 64
@@ -92,7 +96,7 @@ def test_sampled_states_are_those_of_the_matcher_and_no_anchor_comes_twice():
 
 def test_delta_weights_multiply():
     plain, weighted = (
-        AnchorTargets(TILES, delta_weights=weights)(sample([(14, 15, 33, 31)]))
+        AnchorTargets(TILES, delta_weights=weights)(sample([(14, 15, 33, 31)]))[1]
         for weights in ((1, 1, 1, 1), (10, 10, 5, 5))
     )
     np.testing.assert_allclose(
@@ -105,9 +109,37 @@ def test_delta_weights_multiply():
     ("arguments", "message"),
     [
         ({"form": "sparse"}, r"one of \('sampled', 'dense'\). Received: 'sparse'"),
+        ({"crowd": "both"}, r"one of \('mask', 'box'\). Received: 'both'"),
         ({"negative_iou": 0.8}, "negative_iou=0.8, positive_iou=0.7"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         AnchorTargets(TILES, **arguments)
+
+
+@pytest.mark.parametrize("form", ["sampled", "dense"])
+def test_counts_say_what_happened(form):
+    boxes = [(16, 16, 32, 32), (40, 40, 44, 44), (0, 0, 16, 16), (17, 17, 31, 31), (5, 5, 5, 9)]
+    ignore = [False, False, True, False, False]
+    x, *_ = AnchorTargets(TILES, form=form, counts=True)(sample(boxes, ignore, image_hw=(64, 56)))
+    # Tile 5 is positive for the first box and, at an IoU below 0.7, tile 10 for the second; the fourth has the same
+    # best tile as the first, which overlaps more. Ignored: the tile under the third box, and the four in the padding.
+    assert dict(zip(COUNTS, x["match_counts"].tolist(), strict=True)) == {
+        "positive": 2,
+        "low_quality": 1,
+        "unmatched": 1,
+        "ignored": 5,
+        "without_area": 1,
+    }
+    assert x["match_counts"].dtype == np.int32
+
+
+def test_crowds_count_by_their_mask_or_cheaper_by_their_box():
+    crowd = sample([(0, 0, 64, 64)], [True])
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:16, :32] = 255
+    crowd = dataclasses.replace(crowd, masks={0: mask})
+    by_mask, by_box = (AnchorTargets(TILES, crowd=crowd_by).match(crowd).states for crowd_by in ("mask", "box"))
+    assert np.flatnonzero(by_mask == -1).tolist() == [0, 1]
+    assert (by_box == -1).all()

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from detfeed.rle import fill_mask, parse_runs
+from detfeed.masks import covered_boxes, covered_grid, fill_mask, parse_runs, sum_mask
 
 
 def test_no_runs_are_ordinary():
@@ -34,3 +34,21 @@ def test_compressed_strings_are_read_as_pycocotools_writes_them(mask):
 def test_what_is_no_mask_is_refused(counts, message):
     with pytest.raises(ValueError, match=message):
         parse_runs(counts)
+
+
+def test_what_a_mask_covers_of_a_box_is_counted_pixel_by_pixel_and_in_parts():
+    mask = np.zeros((4, 6), np.uint8)
+    mask[1:3, 2:5] = 255
+    mask[3, 5] = 51
+    boxes = np.float32([[0, 0, 6, 4], [2, 1, 5, 3], [2.5, 1, 3, 1.5], [4.5, 2.5, 9, 9], [-5, -5, 0, 0], [1, 1, 1, 3]])
+    np.testing.assert_allclose(covered_boxes(sum_mask(mask), boxes), [6.2, 6, 0.25, 0.25 + 0.2, 0, 0], atol=1e-12)
+    assert covered_boxes(sum_mask(mask), np.zeros((0, 4), np.float32)).shape == (0,)
+
+
+def test_boxes_on_a_grid_and_one_by_one_are_covered_alike():
+    rng = np.random.default_rng(0)
+    sums = sum_mask(rng.integers(0, 256, (30, 40), np.uint8))
+    x, y = rng.uniform(-5, 45, 7), rng.uniform(-5, 35, 5)
+    grid = covered_grid(sums, (x, x + 9.5), (y, y + 3.25))
+    boxes = np.array([[a, b, a + 9.5, b + 3.25] for b in y for a in x])
+    np.testing.assert_allclose(grid.reshape(-1), covered_boxes(sums, boxes), atol=1e-9)

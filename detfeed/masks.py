@@ -1,0 +1,104 @@
+"""Masks: COCO's run-length encoded ones, and how much of a box a mask covers.
+
+Runs alternate between outside and inside, column by column, and begin outside. A filled mask is uint8 (H, W), 0 to 255
+for the share of a pixel that belongs to it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detfeed.boxes import Boxes
+
+Floats = NDArray[np.float64]
+Runs = NDArray[np.int32]
+
+
+def parse_runs(counts: str | list[int]) -> Runs:
+    """Run lengths from a file: as they are, or from COCO's compressed string.
+
+    Returns:
+        int32 (K,), the first of pixels outside.
+
+    Raises:
+        ValueError: the string breaks off or holds other characters, or a length is negative.
+
+    Source: rleFrString of pycocotools' maskApi.c: base 32 with a continuation bit, from the third on as differences.
+    """
+    runs: list[int] = []
+    if isinstance(counts, str):
+        value = shift = 0
+        for character in counts:
+            bits = ord(character) - 48
+            if not 0 <= bits < 64:
+                raise ValueError(f"expected characters from '0' to 'o', got {character!r}")
+            value |= (bits & 31) << shift
+            shift += 5
+            if not bits & 32:
+                if bits & 16:
+                    value -= 1 << shift
+                runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+                value = shift = 0
+        if shift:
+            raise ValueError("expected a whole string, got one that breaks off")
+    else:
+        runs = counts
+    if runs and (min(runs) < 0 or max(runs) >= 2**31):
+        raise ValueError(f"expected run lengths from 0 to 2147483647, got {min(runs)} to {max(runs)}")
+    return np.array(runs, np.int32)
+
+
+def fill_mask(runs: Runs, image_hw: tuple[int, int]) -> NDArray[np.uint8]:
+    """The mask that runs describe, uint8 (H, W), 0 outside and 255 inside; runs must add up to H times W."""
+    values = np.zeros(len(runs), np.uint8)
+    values[1::2] = 255
+    return np.ascontiguousarray(np.repeat(values, runs).reshape(image_hw[::-1]).T)
+
+
+def sum_mask(mask: NDArray[np.uint8]) -> Floats:
+    """Summed-area table: what the mask covers of the pixels above and left of each corner; float64 (H + 1, W + 1)."""
+    sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1))
+    np.cumsum(np.cumsum(mask, axis=0, dtype=np.float64), axis=1, out=sums[1:, 1:])
+    return sums / 255
+
+
+def covered_grid(sums: Floats, x: tuple[Floats, Floats], y: tuple[Floats, Floats]) -> Floats:
+    """Square pixels of boxes on a grid that a mask covers, exact for corners between pixels.
+
+    Args:
+        sums: of `sum_mask`.
+        x: left and right edges of the C columns of boxes, float64 (C,) each, in pixels; they may lie outside.
+        y: upper and lower edges of the R rows, float64 (R,) each.
+
+    Returns:
+        float64 (R, C).
+    """
+    columns = _at(sums, x[1], axis=1) - _at(sums, x[0], axis=1)
+    return _at(columns, y[1], axis=0) - _at(columns, y[0], axis=0)
+
+
+def covered_boxes(sums: Floats, boxes: Boxes) -> Floats:
+    """Square pixels of boxes float32 (N, 4) that a mask covers; float64 (N,)."""
+    total = np.zeros(len(boxes))
+    for x_column, y_column, sign in ((2, 3, 1), (0, 3, -1), (2, 1, -1), (0, 1, 1)):
+        x, x_share = _place(boxes[:, x_column], sums.shape[1])
+        y, y_share = _place(boxes[:, y_column], sums.shape[0])
+        above = sums[y, x] * (1 - x_share) + sums[y, x + 1] * x_share
+        below = sums[y + 1, x] * (1 - x_share) + sums[y + 1, x + 1] * x_share
+        total += sign * (above * (1 - y_share) + below * y_share)
+    return total
+
+
+def _at(sums: Floats, place: Floats, *, axis: int) -> Floats:
+    """Rows or columns of sums at places between pixels: exact, since sums are linear within a pixel."""
+    before, share = _place(place, sums.shape[axis])
+    share = share[:, None] if axis == 0 else share
+    return sums.take(before, axis) * (1 - share) + sums.take(before + 1, axis) * share
+
+
+def _place(place: NDArray[np.floating], corners: int) -> tuple[NDArray[np.int64], Floats]:
+    """The corner before each place, and the share of the way to the next one."""
+    inside = np.clip(np.asarray(place, np.float64), 0, corners - 1)
+    before = np.minimum(inside.astype(np.int64), corners - 2)
+    return before, inside - before
