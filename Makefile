@@ -24,7 +24,10 @@ $(VENV)/dev: $(VENV)/runtime
 	@touch $@
 
 demo: $(VENV)/runtime
-	$(BIN)/python scripts/demo.py --out runs/demo
+	rm -rf runs/demo
+	$(BIN)/python scripts/visualize_anchors.py --shapes-dir runs/demo/shapes --images-per-sheet 6 --out runs/demo
+	$(BIN)/python scripts/train_rpn.py --shapes-dir runs/demo/shapes --epochs 2 --validate-every 2 --out runs/demo/rpn
+	@echo "look at runs/demo/anchors_epoch0_0.png and runs/demo/rpn/proposals.png"
 
 # Two processes: one runs the Keras tests of one worker while the other does the rest.
 test: $(VENV)/dev
@@ -35,8 +38,9 @@ lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# BENCH_COCO=instances.json times the box sets of a COCO file as well.
 bench: $(VENV)/dev
-	@echo "no benchmarks yet"
+	$(BIN)/python scripts/bench_targets.py $(if $(BENCH_COCO),--coco $(BENCH_COCO))
 
 clean:
 	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from detfeed import Annotations, DetectionSequence, drawing, proposal_recall
 from detfeed.images import read_image
 from models.proposals import ProposalModel
-from models.rpn import RPN
 
 PICTURES = 12
 
@@ -83,7 +82,7 @@ class Recipe:
 
 
 def train(
-    rpn: RPN,
+    model: ProposalModel,
     sequence: DetectionSequence,
     validation: DetectionSequence | None,
     run_dir: Path,
@@ -95,10 +94,10 @@ def train(
     """Fit an RPN and keep all that is worth keeping in a folder.
 
     Writes log.csv and curves.png (losses and recall by epoch), tensorboard/, backup/ (model, optimiser and epoch after
-    each epoch: training goes on from there if it exists) and rpn.weights.h5.
+    each epoch: training goes on from there if it exists), rpn.weights.h5, and what `score` writes.
 
     Args:
-        rpn: the model; compiled here.
+        model: its RPN is trained; compiled here.
         sequence: training batches.
         validation: images to score, in a sequence that does not shuffle; None: no scores.
         run_dir: the folder; made if it is missing.
@@ -112,6 +111,7 @@ def train(
     Raises:
         FloatingPointError: the loss of a batch is not finite; the message names its images.
     """
+    rpn = model.rpn
     run_dir.mkdir(parents=True, exist_ok=True)
     total = recipe.total_steps(len(sequence))
     rpn.compile(optimizer=recipe.build_optimizer(total))
@@ -121,7 +121,7 @@ def train(
         _Progress(sequence, total),
     ]
     if validation is not None:
-        callbacks.append(_Recall(validation, every=validate_every, last=epochs))
+        callbacks.append(_Recall(model, validation, run_dir, every=validate_every, last=epochs))
     log = run_dir / "log.csv"
     callbacks += [
         _Log(log),
@@ -136,22 +136,21 @@ def train(
 
 
 def propose(
-    rpn: RPN, sequence: DetectionSequence, *, verbose: int | str = "auto", **selection: Any
+    model: ProposalModel, sequence: DetectionSequence, *, verbose: int | str = "auto"
 ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
     """Proposals of every image of a sequence, in pixels of the image file.
 
     Args:
-        rpn: the model.
+        model: the RPN with its choice of proposals.
         sequence: does not shuffle, augment or drop.
         verbose: Keras's own.
-        selection: arguments of `ProposalModel`.
 
     Returns:
         Two lists in the order of the sequence's annotations: boxes float32 (R, 4) and scores float32 (R,), best first.
     """
     annotations = sequence.annotations
     order = np.concatenate([sequence.positions(index) for index in range(len(sequence))]).tolist()
-    found = ProposalModel(rpn, **selection).predict(sequence, verbose=verbose)
+    found = model.predict(sequence, verbose=verbose)
     boxes: list[NDArray[np.float32]] = [np.zeros((0, 4), np.float32)] * len(annotations)
     scores: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(annotations)
     for row, position in enumerate(order):
@@ -162,20 +161,22 @@ def propose(
     return boxes, scores
 
 
-def score(rpn: RPN, sequence: DetectionSequence, run_dir: Path, *, verbose: int | str = "auto") -> dict[str, float]:
+def score(
+    model: ProposalModel, sequence: DetectionSequence, run_dir: Path, *, verbose: int | str = "auto"
+) -> dict[str, float]:
     """Score the proposals of a sequence's images.
 
     Writes proposals.json (see `save_proposals`), recall.json, and proposals.png, the first images with their best
     proposals.
 
     Args:
-        rpn, sequence, verbose: see `propose`.
+        model, sequence, verbose: see `propose`.
         run_dir: folder to write into.
 
     Returns:
         What `detfeed.proposal_recall` returns.
     """
-    boxes, scores = propose(rpn, sequence, verbose=verbose)
+    boxes, scores = propose(model, sequence, verbose=verbose)
     save_proposals(run_dir / "proposals.json", sequence.annotations, boxes, scores)
     recall = proposal_recall(sequence.annotations, boxes, scores)
     (run_dir / "recall.json").write_text(json.dumps(recall, indent=2) + "\n")
@@ -262,16 +263,19 @@ class _Progress(keras.callbacks.Callback):
 class _Recall(keras.callbacks.Callback):
     """Add the recall of a validation set to the logs of an epoch."""
 
-    def __init__(self, sequence: DetectionSequence, *, every: int, last: int) -> None:
+    def __init__(
+        self, proposals: ProposalModel, sequence: DetectionSequence, run_dir: Path, *, every: int, last: int
+    ) -> None:
         super().__init__()
+        self.proposals = proposals
         self.sequence = sequence
+        self.run_dir = run_dir
         self.every = every
         self.last = last
 
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every == 0 or epoch + 1 == self.last:
-            boxes, scores = propose(self.model, self.sequence, verbose=0)
-            logs.update(proposal_recall(self.sequence.annotations, boxes, scores))
+            logs.update(score(self.proposals, self.sequence, self.run_dir, verbose=0))
 
 
 class _Log(keras.callbacks.Callback):

@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None) -> None:
     import keras
 
     from detfeed import AnchorGrid, AnchorTargetSequence, DetectionSequence
-    from models import RPN
+    from models import RPN, ProposalModel
     from models.training import Recipe, score, train
 
     keras.utils.set_random_seed(arguments.seed)
@@ -136,6 +136,7 @@ def main(argv: list[str] | None = None) -> None:
         frozen_stages=(2 if pretrained else 0) if arguments.frozen_stages is None else arguments.frozen_stages,
         frozen_batch_norm=pretrained if arguments.frozen_batch_norm is None else arguments.frozen_batch_norm,
     )
+    model = ProposalModel(rpn)
     validation = None
     if val_set is not None:
         validation = DetectionSequence(
@@ -145,6 +146,7 @@ def main(argv: list[str] | None = None) -> None:
             resize=resize,
             shuffle=False,
         )
+    recall: dict[str, float] = {}
     if train_set is None:
         rpn.load_weights(arguments.out / "rpn.weights.h5")
     else:
@@ -170,9 +172,12 @@ def main(argv: list[str] | None = None) -> None:
             weight_decay=arguments.weight_decay,
             clip_norm=arguments.clip_norm,
         )
-        train(rpn, sequence, validation, arguments.out, recipe=recipe, validate_every=arguments.validate_every)
+        recall = train(
+            model, sequence, validation, arguments.out, recipe=recipe, validate_every=arguments.validate_every
+        )
     if validation is not None:
-        print_recall(score(rpn, validation, arguments.out))
+        # A run that was finished before it was resumed trains no epoch and scores nothing.
+        print_recall(recall if "AR@100" in recall else score(model, validation, arguments.out))
     print(f"wrote {arguments.out}")
 
 

@@ -234,8 +234,10 @@ def scenes(draw):
         grid = AnchorGrid(strides=grid.strides, cell_sizes_wh=sizes, offset=grid.offset)
     input_hw = (draw(st.integers(1, 50)), draw(st.integers(1, 50)))
     image_hw = (draw(st.integers(1, input_hw[0])), draw(st.integers(1, input_hw[1])))
-    coordinate = st.one_of(st.integers(-20, 70), st.floats(-20, 70, width=32))
-    boxes = np.array(draw(st.lists(st.tuples(*[coordinate] * 4), max_size=5)), np.float32).reshape(-1, 4)
+    coordinate = st.one_of(st.integers(-20, 70), st.floats(-20, 70, width=32), st.sampled_from([-5000, 5000]))
+    drawn = draw(st.lists(st.tuples(*[coordinate] * 4), max_size=5))
+    twice = draw(st.lists(st.sampled_from(drawn), max_size=2)) if drawn else []
+    boxes = np.array([*drawn, *twice], np.float32).reshape(-1, 4)
     boxes = np.concatenate([np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])], axis=1)
     ignore = np.array([draw(st.booleans()) for _ in boxes], bool)
     return grid, boxes, ignore, input_hw, image_hw
@@ -351,17 +353,19 @@ def test_half_positive_at_most_and_negatives_fill_up(have, drawn):
     assert (matches.states[negatives] == NEGATIVE).all()
 
 
-def test_sampling_is_uniform_over_positives_and_negatives():
+@pytest.mark.parametrize("num_samples", [12, 36], ids=["drawn among all", "drawn from a list, where few are negative"])
+def test_sampling_is_uniform_over_positives_and_negatives(num_samples):
     matches = made(20, 60, 20)
     counts = np.zeros(100)
     rng = np.random.default_rng(1)
     rounds = 4000
     for _ in range(rounds):
-        positives, negatives = sample_anchors(matches, rng, num_samples=20)
+        positives, negatives = sample_anchors(matches, rng, num_samples=num_samples)
         counts[positives] += 1
         counts[negatives] += 1
-    # Each positive is drawn with probability 1/2, each negative with 1/6: within 5 standard deviations.
-    for part, chance in ((counts[:20], 1 / 2), (counts[20:80], 1 / 6)):
+    # Half of the samples are drawn from 20 positives, the other half from 60 negatives: within 5 standard deviations.
+    for part in (counts[:20], counts[20:80]):
+        chance = num_samples / 2 / len(part)
         assert np.abs(part / rounds - chance).max() < 5 * np.sqrt(chance * (1 - chance) / rounds)
     assert counts[80:].sum() == 0
 
