@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,10 @@ class AnchorGrid:
     rounding: bool = False
 
     def __post_init__(self) -> None:
+        # Tuples of plain numbers whatever was given: a grid is a key of caches.
+        object.__setattr__(self, "strides", tuple(int(stride) for stride in self.strides))
+        cells = tuple(tuple((float(width), float(height)) for width, height in level) for level in self.cell_sizes_wh)
+        object.__setattr__(self, "cell_sizes_wh", cells)
         if not self.strides or len(self.strides) != len(self.cell_sizes_wh):
             raise ValueError(
                 f"AnchorGrid expects sizes for each level. Received: {len(self.strides)} strides and sizes for "
@@ -46,6 +51,11 @@ class AnchorGrid:
         for level, sizes in enumerate(self.cell_sizes_wh):
             if not sizes or min(min(size) for size in sizes) <= 0:
                 raise ValueError(f"AnchorGrid expects positive sizes on level {level}. Received: {sizes}")
+            corners = self.cell_anchors(level)
+            if (corners[:, :2] >= corners[:, 2:]).any():
+                raise ValueError(
+                    f"AnchorGrid expects sizes that rounding leaves above 0 on level {level}. Received: {sizes}"
+                )
 
     @classmethod
     def fpn(
@@ -68,7 +78,7 @@ class AnchorGrid:
 
         Within a cell the order is ratio-major, size-minor. Agrees with torchvision's AnchorGenerator.
         """
-        levels = [(size,) if isinstance(size, int | float) else tuple(size) for size in sizes]
+        levels = [tuple(size) if isinstance(size, Sequence) else (float(size),) for size in sizes]
         cells = tuple(_shapes_by_ratio(level, ratios) for level in levels)
         return cls(strides=tuple(strides), cell_sizes_wh=cells, offset=offset, rounding=rounding)
 
@@ -109,6 +119,7 @@ class AnchorGrid:
 
     @property
     def num_levels(self) -> int:
+        """L, one or more."""
         return len(self.strides)
 
     @property
@@ -126,6 +137,7 @@ class AnchorGrid:
         return sum(self.num_anchors_per_level(input_hw))
 
     def num_anchors_per_level(self, input_hw: tuple[int, int]) -> tuple[int, ...]:
+        """Anchors of each level on an input of that size."""
         cells = self.feature_hw(input_hw)
         return tuple(rows * columns * k for (rows, columns), k in zip(cells, self.num_cell_anchors, strict=True))
 

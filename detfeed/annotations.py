@@ -38,7 +38,7 @@ class Annotations:
 
     Raises:
         AnnotationError: columns that do not fit together, boxes that are not finite or have x1 < x0 or y1 < y0,
-            class ids out of range, image ids that stand twice, sizes below 1.
+            class ids out of range, image ids that stand twice, sizes below 1, masks of other sizes than their images.
     """
 
     paths: tuple[str, ...]
@@ -108,12 +108,27 @@ class Annotations:
         ):
             if not good.all():
                 row = int(np.argmin(good))
-                position = int(np.searchsorted(self.offsets, row, side="right")) - 1
+                position = self._position(row)
                 raise AnnotationError(
                     f"{self.source}: expected {what}, got box {self.boxes[row].tolist()} of class "
                     f"{self.class_ids[row]} - at box {row - self.offsets[position]} of image "
                     f"{self.image_ids[position]} ({self.paths[position]})"
                 )
+
+        for row, runs in self.masks.items():
+            if not 0 <= row < len(self.boxes):
+                raise AnnotationError(f"{self.source}: expected masks of boxes 0 to {len(self.boxes) - 1}, got {row}")
+            position = self._position(row)
+            if runs.sum(dtype=np.int64) != self.image_hw[position].prod(dtype=np.int64):
+                raise AnnotationError(
+                    f"{self.source}: expected a mask of {self.image_hw[position].tolist()} pixels, got runs over "
+                    f"{runs.sum(dtype=np.int64)} - at box {row - self.offsets[position]} of image "
+                    f"{self.image_ids[position]} ({self.paths[position]})"
+                )
+
+    def _position(self, row: int) -> int:
+        """Row of the image that a row of the box columns belongs to."""
+        return int(np.searchsorted(self.offsets, row, side="right")) - 1
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -14,18 +14,22 @@ from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError
 from detfeed.masks import Runs, parse_runs
 
-
 # Only the fields named here are decoded; the parser skips all others, polygons above all.
+# What numpy's int64 holds, and more pixels than any image has.
+_Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_Side = Annotated[int, msgspec.Meta(ge=1, le=10**6)]
+
+
 class _Image(msgspec.Struct, gc=False):
-    id: int | str
+    id: _Id | str
     file_name: str
-    height: int
-    width: int
+    height: _Side
+    width: _Side
 
 
 class _Box(msgspec.Struct, gc=False):
-    image_id: int | str
-    category_id: int
+    image_id: _Id | str
+    category_id: _Id
     bbox: tuple[float, float, float, float]
     id: int | str | None = None
     area: float | None = None
@@ -40,7 +44,7 @@ class _Rle(msgspec.Struct, gc=False):
 
 
 class _Category(msgspec.Struct, gc=False):
-    id: int
+    id: _Id
     name: str
 
 
@@ -99,8 +103,10 @@ def _to_annotations(content: _File, source: str, image_dir: str) -> Annotations:
     positions = np.fromiter((position_of[box.image_id] for box in content.annotations), np.int64, count)
     order = np.argsort(positions, kind="stable")
     xywh = np.array([box.bbox for box in content.annotations], np.float64).reshape(-1, 4)[order]
-    boxes = geometry.from_xywh(xywh)
     areas = np.fromiter((np.nan if b.area is None else b.area for b in content.annotations), np.float64, count)[order]
+    with np.errstate(over="ignore"):  # what float32 does not hold becomes infinite, which Annotations refuses
+        boxes = geometry.from_xywh(xywh)
+        areas_or_boxes = np.where(np.isnan(areas), xywh[:, 2] * xywh[:, 3], areas).astype(np.float32)
     ids = [image.id for image in content.images]
     row_of = {int(place): row for row, place in enumerate(order)} if masks else {}
     return Annotations(
@@ -110,7 +116,7 @@ def _to_annotations(content: _File, source: str, image_dir: str) -> Annotations:
         boxes=boxes,
         class_ids=np.fromiter((class_of[b.category_id] for b in content.annotations), np.int32, count)[order],
         ignore=np.fromiter((bool(b.iscrowd or b.ignore) for b in content.annotations), np.bool_, count)[order],
-        areas=np.where(np.isnan(areas), xywh[:, 2] * xywh[:, 3], areas).astype(np.float32),
+        areas=areas_or_boxes,
         offsets=np.searchsorted(positions[order], np.arange(len(ids) + 1)).astype(np.int64),
         class_names=tuple(category.name for category in categories),
         category_ids=np.array([category.id for category in categories], np.int64),

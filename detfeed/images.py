@@ -21,7 +21,7 @@ def read_image(path: str | os.PathLike[str]) -> Image:
     The format is told from the content, not from the name, and a JPEG's EXIF orientation is applied.
 
     Raises:
-        ImageError: the file is missing, empty, damaged or cut short (never half a picture).
+        ImageError: the file is missing, empty, cut short (never half a picture), or no image at all.
     """
     try:
         data = np.fromfile(path, np.uint8)

@@ -139,12 +139,16 @@ class BatchLoader:
                 sample = self.load_sample(epoch, position, images[row])
                 image_hw[row] = sample.image_hw
                 targets.append(_split(self.targets(sample)))
+                _check_alike(targets[-1], targets[0])
             except Exception as error:
                 raise SampleError(
                     f"{self.annotations.paths[position]} (image_id {self.annotations.image_id(position)}, position "
                     f"{position}, epoch {epoch}, batch {index}): {type(error).__name__}: {error}"
                 ) from error
-        x, *rest = (_stack([parts[i] for parts in targets]) for i in range(len(targets[0])))
+        x, *rest = (
+            {name: np.stack([parts[i][name] for parts in targets]) for name in first}
+            for i, first in enumerate(targets[0])
+        )
         return ({"image": images, "image_hw": image_hw, **x}, *rest)
 
     def placed_hw(self, position: int) -> tuple[int, int]:
@@ -214,6 +218,7 @@ class BatchLoader:
             rng=rng,
             proposals=proposals[geometry.area(proposals) > 0],
             masks={row: resize(mask, (height, width)) for row, mask in masks.items()},
+            num_lost=int((~annotations.ignore[rows]).sum() - (~annotations.ignore[rows][kept]).sum()),
         )
 
     def _masks(self, rows: NDArray[np.int64], image_hw: tuple[int, int]) -> dict[int, Image]:
@@ -232,21 +237,21 @@ def _split(targets: Any) -> tuple[Arrays, ...]:
             "expected targets to return a dict of arrays, or a tuple (x, y) or (x, y, sample_weight) of such dicts, "
             f"got {type(targets).__name__}"
         )
-    return parts
+    if {"image", "image_hw"} & parts[0].keys():
+        raise ValueError(f"expected other names than image and image_hw in x, which has them, got {sorted(parts[0])}")
+    return tuple({name: np.asarray(array) for name, array in part.items()} for part in parts)
 
 
-def _stack(samples: list[Arrays]) -> Arrays:
-    batch = {}
-    for name in samples[0]:
-        arrays = [np.asarray(sample[name]) for sample in samples]
-        shapes = {array.shape for array in arrays}
-        if len(shapes) > 1:
-            raise SampleError(
-                f"expected the target `{name}` to have one shape for all images of a batch, got "
-                f"{sorted(shapes)}; pad it to a fixed size"
-            )
-        batch[name] = np.stack(arrays)
-    return batch
+def _check_alike(parts: tuple[Arrays, ...], first: tuple[Arrays, ...]) -> None:
+    """Nothing of a sample may be lost where a batch is made of its like."""
+    shapes, expected = (
+        [{name: array.shape for name, array in part.items()} for part in sample] for sample in (parts, first)
+    )
+    if shapes != expected:
+        raise ValueError(
+            f"expected targets of the names and shapes of the batch's first image, {expected}, got {shapes}; pad them "
+            "to a fixed size"
+        )
 
 
 def _warn_of_bad_boxes(

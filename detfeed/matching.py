@@ -111,7 +111,7 @@ def match_anchors(
         ignore: bool (N,), True for boxes that are ignore regions rather than objects. None: no box is.
         masks: by row of `boxes`, masks of ignore regions that have one: uint8 (H, W) at the size of the true image,
             from 0 to 255 for the share of a pixel that belongs to the region. The mask counts instead of the box.
-        positive_iou, negative_iou: the thresholds, negative_iou <= positive_iou.
+        positive_iou, negative_iou: the thresholds, 0 < negative_iou <= positive_iou.
         low_quality: whether the best anchors of a box are positive whatever their IoU.
         ignore_ioa: an anchor of which an ignore region covers at least this share is ignored.
         straddle: pixels by which an anchor may reach out of the true image before it is ignored. None: any number.
@@ -330,7 +330,7 @@ def _ignore_rest(shapes: _Shapes, states: NDArray[np.int8], allowed: Ints) -> No
         view[:, :first_x] = view[:, last_x + 1 :] = IGNORED
 
 
-COUNTS = ("positive", "low_quality", "unmatched", "ignored", "without_area")
+COUNTS = ("positive", "low_quality", "unmatched", "ignored", "lost")
 
 
 def count_matches(
@@ -344,12 +344,13 @@ def count_matches(
     """What happened in matching, in numbers.
 
     Args:
-        matches: of `match_anchors` with these boxes; the other arguments as given to it.
+        matches: of `match_anchors` with these boxes; the other arguments as given to it: boxes float32 (N, 4), ignore
+            bool (N,).
 
     Returns:
         int32 (5,), in the order of COUNTS: positive anchors; those of them below `positive_iou`, there because no
-        anchor is better; objects with area that no positive anchor is matched with; ignored anchors; objects without
-        area in the image, which match nothing.
+        anchor is better; objects with area that no positive anchor is matched with; ignored anchors; lost objects,
+        without area in the image, which match nothing.
     """
     objects = np.ones(len(boxes), bool) if ignore is None else ~ignore
     has_area = geometry.area(geometry.clip(boxes, image_hw)) > 0

@@ -21,7 +21,7 @@ def told_apart(canvases: NDArray[np.int64]) -> NDArray[np.bool_]:
 
     Keras on TensorFlow learns shapes from batches 0 and 1 alone: a side in which these two agree is fixed for good,
     and a later batch with another side fails. So they must differ in height if heights vary at all, likewise in
-    width, and in area (which the number of anchors follows).
+    width, and in area (which the number of anchors follows but for rounding).
 
     Args:
         canvases: int64 (K, 2), heights and widths. With one canvas nothing varies, and it is a pair with itself.

@@ -27,6 +27,7 @@ class Sample:
         rng: generator of this sample in this epoch; the only randomness a target function should use.
         proposals: float32 (R, 4), xyxy pixels of `image`, with area; R is 0 where there are none.
         masks: by row of `boxes`, the masks of boxes that have one (COCO's crowds): uint8 (H, W), 0 to 255.
+        num_lost: objects that are not in `boxes`: without area in the image, or lost to an augmentation.
     """
 
     image: NDArray[np.uint8]
@@ -39,6 +40,7 @@ class Sample:
     rng: np.random.Generator
     proposals: Boxes = dataclasses.field(default_factory=lambda: EMPTY)
     masks: Mapping[int, NDArray[np.uint8]] = dataclasses.field(default_factory=dict)
+    num_lost: int = 0
 
     @property
     def image_hw(self) -> tuple[int, int]:

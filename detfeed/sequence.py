@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from typing import Any, Self
 
@@ -24,8 +25,8 @@ class DetectionSequence(keras.utils.PyDataset):
     """Batches of images with the targets that a function of yours makes of each sample.
 
     `sequence[index]` is `(x, y)` or `(x, y, sample_weight)`, see `loader.BatchLoader.load`; it depends on
-    `(seed, epoch, index)` alone. In `fit`, `epoch` moves on by one whenever all batches were fed; a loop of your own
-    sets it.
+    `(seed, epoch, index)` alone. In `fit`, `epoch` moves on by one whenever all batches were fed (with
+    use_multiprocessing: after each epoch of Keras's); a loop of your own sets it.
 
     Args:
         annotations: the data set.
@@ -92,6 +93,7 @@ class DetectionSequence(keras.utils.PyDataset):
 
     @property
     def annotations(self) -> Annotations:
+        """The data set."""
         return self.loader.annotations
 
     @property
@@ -105,7 +107,8 @@ class DetectionSequence(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> Batch:
         index = self._checked(index)
         epoch = self.epoch  # before the last batch is noted as asked for, which lets another thread move it on
-        if self._within_epoch:
+        # Keras's workers may ask before it says that the epoch begins; looks from the main thread then don't count.
+        if self._within_epoch or threading.current_thread() is not threading.main_thread():
             self._asked.add(index)
         return self.loader.load(epoch, index)
 
@@ -119,15 +122,18 @@ class DetectionSequence(keras.utils.PyDataset):
         return index % len(self)
 
     def on_epoch_begin(self) -> None:
+        """Called by Keras."""
         self._within_epoch = True
 
     def on_epoch_end(self) -> None:
+        """Called by Keras; moves `epoch` on."""
         # Moved on here and not in on_epoch_begin, since Keras starts its workers before it calls that. Keras also calls
         # this before the first epoch, after a look at one batch or none, and in the midst of an epoch if there is a
         # `steps_per_epoch`: what counts is that every batch was asked for. Keras's own processes ask in a copy.
-        in_processes = self.use_multiprocessing and self._within_epoch
-        if in_processes or len(self._asked) == len(self):
+        complete = self.use_multiprocessing or len(self._asked) == len(self)
+        if self._within_epoch and complete:
             self.epoch += 1
+        if complete or not self._within_epoch:
             self._asked.clear()
         self._within_epoch = False
 

@@ -16,7 +16,16 @@ from detfeed import boxes as geometry
 from detfeed.anchors import AnchorGrid
 from detfeed.boxes import Boxes, Weights
 from detfeed.masks import covered_boxes, sum_mask
-from detfeed.matching import IGNORED, NEGATIVE, POSITIVE, AnchorMatches, count_matches, match_anchors, sample_anchors
+from detfeed.matching import (
+    COUNTS,
+    IGNORED,
+    NEGATIVE,
+    POSITIVE,
+    AnchorMatches,
+    count_matches,
+    match_anchors,
+    sample_anchors,
+)
 from detfeed.sample import Sample
 
 Arrays = dict[str, NDArray[np.generic]]
@@ -37,7 +46,8 @@ class AnchorTargets:
         counts: whether x also gets match_counts int32 (5,), see `matching.COUNTS`.
 
     Raises:
-        ValueError: unknown form or crowd, thresholds that are not 0 <= negative_iou <= positive_iou <= 1.
+        ValueError: unknown form or crowd, thresholds that are not 0 < negative_iou <= positive_iou <= 1, other numbers
+            out of their range.
     """
 
     def __init__(
@@ -58,11 +68,14 @@ class AnchorTargets:
     ) -> None:
         if form not in get_args(Form):
             raise ValueError(f"Expected form to be one of {get_args(Form)}. Received: {form!r}")
-        if not 0 <= negative_iou <= positive_iou <= 1:
+        if not 0 < negative_iou <= positive_iou <= 1:
             raise ValueError(
-                "Expected 0 <= negative_iou <= positive_iou <= 1. "
+                "Expected 0 < negative_iou <= positive_iou <= 1. "
                 f"Received: negative_iou={negative_iou}, positive_iou={positive_iou}"
             )
+        if straddle is not None and straddle < 0:
+            raise ValueError(f"Expected straddle to be at least 0, or None. Received: {straddle}")
+        _check_sampling(num_samples, positive_fraction, ignore_ioa)
         self.anchors = anchors
         self.form = form
         self.positive_iou = positive_iou
@@ -86,10 +99,10 @@ class AnchorTargets:
             (S, 4). Positives come first, then negatives, then unused places with state -1 and index 0. Deltas are zero
             where the state is not 1.
 
-            "dense": y has objectness float32 (A, 1), 1 where positive, and deltas
-            float32 (A, 4); sample_weight has objectness float32 (A,), 0 where ignored, and deltas float32 (A,), 1 where
-            positive. The last axis of objectness is there because Keras's stock losses average over the last axis:
-            with it their loss is one number an anchor, as the weights are.
+            "dense": y has objectness float32 (A, 1), 1 where positive, and deltas float32 (A, 4); sample_weight has
+            objectness float32 (A,), 0 where ignored and else 1, and deltas float32 (A,), 1 where positive. Few are
+            positive: a focal loss is what suits them. The last axis of objectness is there because Keras's stock
+            losses average over the last axis: with it their loss is one number an anchor, as the weights are.
         """
         matches = self.match(sample)
         x: Arrays = {}
@@ -101,6 +114,7 @@ class AnchorTargets:
                 ignore=sample.ignore,
                 positive_iou=self.positive_iou,
             )
+            x["match_counts"][COUNTS.index("lost")] += sample.num_lost
         if self.form == "dense":
             return x, *self._dense(sample, matches)
         return x, self._sampled(sample, matches)
@@ -141,7 +155,8 @@ class AnchorTargets:
 
     def _deltas(self, sample: Sample, index: NDArray[np.integer], match: NDArray[np.integer]) -> NDArray[np.float32]:
         anchors = self.anchors.anchors(sample.input_hw)[index]
-        return geometry.encode_deltas(sample.boxes[match], anchors, self.delta_weights)
+        boxes = geometry.clip(sample.boxes[match], sample.image_hw)
+        return geometry.encode_deltas(boxes, anchors, self.delta_weights)
 
 
 class RoiTargets:
@@ -161,8 +176,8 @@ class RoiTargets:
         crowd: as of `AnchorTargets`.
 
     Raises:
-        ValueError: unknown crowd, num_classes below 1, thresholds that are not
-            0 <= background_low < foreground_iou <= 1.
+        ValueError: unknown crowd, thresholds that are not 0 <= background_low < foreground_iou <= 1, other numbers out
+            of their range.
     """
 
     def __init__(
@@ -182,6 +197,7 @@ class RoiTargets:
                 "Expected 0 <= background_low < foreground_iou <= 1. "
                 f"Received: background_low={background_low}, foreground_iou={foreground_iou}"
             )
+        _check_sampling(num_samples, positive_fraction, ignore_ioa)
         if num_classes is not None and num_classes < 1:
             raise ValueError(f"Expected num_classes to be at least 1, or None. Received: {num_classes}")
         self.foreground_iou = foreground_iou
@@ -261,6 +277,14 @@ class RoiTargets:
         # Without objects nothing is positive, and there is nothing to take the argmax of.
         match = objects[iou[positive].argmax(axis=1)] if len(objects) else positive
         return rois, AnchorMatches(states, positive, match, best[positive])
+
+
+def _check_sampling(num_samples: int, positive_fraction: float, ignore_ioa: float) -> None:
+    if num_samples < 1:
+        raise ValueError(f"Expected num_samples to be at least 1. Received: {num_samples}")
+    for name, share in (("positive_fraction", positive_fraction), ("ignore_ioa", ignore_ioa)):
+        if not 0 < share <= 1:
+            raise ValueError(f"Expected {name} to be above 0 and at most 1. Received: {share}")
 
 
 def _by_mask(crowd: str) -> bool:

@@ -32,7 +32,8 @@ def read_voc(
         root: folder that holds the others, such as VOCdevkit/VOC2007.
         split: name of a list in ImageSets/Main, without ".txt". None: every XML file, in order of names.
         annotation_dir, image_dir: folders of XML files and images below `root`.
-        class_names: the classes in order; an object of another one is an error. None: all names found, sorted.
+        class_names: the classes in order; an object of another one is an error. None: all names in the folder of XML
+            files, sorted, whatever the split, so that class ids are the same in all splits.
         one_based: the corners are VOC's, counted from 1 and inclusive, so that x0 = xmin - 1 and x1 = xmax. False:
             they are taken as edges.
 
@@ -76,7 +77,7 @@ def read_voc(
             ignore.append(_number(file, item, "difficult", where, missing=0) != 0)
             boxes.append(_box(file, item, where, one_based))
 
-    classes = tuple(sorted(set(names))) if class_names is None else tuple(class_names)
+    classes = _all_names(folder) if class_names is None else tuple(class_names)
     class_of = {label: row for row, label in enumerate(classes)}
     corners = np.array(boxes, np.float64).reshape(-1, 4).astype(np.float32)
     return Annotations(
@@ -102,11 +103,18 @@ def _image_ids(root: Path, folder: Path, split: str | None) -> list[str]:
     file = root / "ImageSets" / "Main" / f"{split}.txt"
     try:
         lines = file.read_text().splitlines()
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{file}: expected a list of images in UTF-8, got {error}") from error
     except OSError as error:
         have = sorted(path.stem for path in file.parent.glob("*.txt"))
         raise AnnotationError(f"{file}: expected a list of images, got {error.strerror}; there are {have}") from error
     # A class's list has a second column, 1, 0 or -1; the first is the image in all of them.
     return [line.split()[0] for line in lines if line.strip()]
+
+
+def _all_names(folder: Path) -> tuple[str, ...]:
+    names = {item.findtext("name") or "" for file in folder.glob("*.xml") for item in _parse(file).findall("object")}
+    return tuple(sorted({name.strip() for name in names} - {""}))
 
 
 def _parse(file: Path) -> ElementTree.Element:

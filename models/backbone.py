@@ -85,8 +85,11 @@ def resnet50(
         )
     full = _load(weights)
     if weights is None:
-        # He et al. 2015, as torchvision starts; Keras's Glorot makes a deep rectified network's signals fade.
-        start = keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
+        # As He et al. 2015 and torchvision start, instead of with Keras's Glorot. The generator moves on from kernel to
+        # kernel: without it an initializer called twice gives the same numbers twice.
+        start = keras.initializers.VarianceScaling(
+            2.0, mode="fan_out", distribution="untruncated_normal", seed=keras.random.SeedGenerator()
+        )
         for layer in full.layers:
             if isinstance(layer, keras.layers.Conv2D):
                 layer.kernel.assign(start(layer.kernel.shape))

@@ -52,8 +52,8 @@ def dense_rpn_loss(
         deltas: float (B, A, 4), predicted dx, dy, dw, dh.
         target_objectness: float32 (B, A, 1), 1 for positive anchors and 0 for the others.
         target_deltas: float32 (B, A, 4), finite everywhere.
-        objectness_weight: float32 (B, A), 1 for sampled anchors and 0 for the others.
-        deltas_weight: float32 (B, A), 1 for sampled positive anchors and 0 for the others.
+        objectness_weight: float32 (B, A), 0 where an anchor does not count.
+        deltas_weight: float32 (B, A), 0 where an anchor does not count or is not positive.
         beta: where smooth L1 turns from a parabola into a line.
 
     Returns:

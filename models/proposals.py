@@ -9,9 +9,8 @@ import keras
 from keras import ops
 
 from detfeed.anchors import AnchorGrid
+from detfeed.boxes import MAX_LOG_SCALE
 from models.rpn import RPN
-
-MAX_LOG_SCALE = math.log(1000 / 16)
 
 
 class ProposalModel(keras.Model):

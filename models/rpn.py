@@ -22,7 +22,8 @@ class RPN(keras.Model):
     """Region proposal network on ResNet50, with a feature pyramid or on stage C4 alone.
 
     Give it to `compile` with an optimizer only, and `fit` it on an AnchorTargetSequence. It then has torchvision's
-    losses (see models.losses), for sampled and for dense targets, and reports them as `objectness_loss` and `box_loss`.
+    losses on sampled targets, and on dense ones the same over all anchors that count (see models.losses), and reports
+    them as `objectness_loss` and `box_loss`.
     `compile(loss={"objectness": ..., "deltas": ...})` puts losses of your own in their place (dense targets only).
     Weights are kept with `save_weights` and `load_weights`: an AnchorGrid does not go into a saved model.
 

@@ -34,7 +34,7 @@ class Recipe:
         learning_rate: the highest.
         warmup_steps: steps over which it rises to that from 0.
         decay: "cosine", down to a hundredth over all steps, or "none".
-        weight_decay: decoupled, of "adamw" and "sgd".
+        weight_decay: of "adamw" and "sgd".
         clip_norm: upper limit of the gradients' global norm. None: no limit.
     """
 
@@ -116,16 +116,15 @@ def train(
     total = recipe.total_steps(len(sequence))
     rpn.compile(optimizer=recipe.build_optimizer(total))
     epochs = math.ceil(total / len(sequence))
-    callbacks: list[keras.callbacks.Callback] = [
-        keras.callbacks.BackupAndRestore(str(run_dir / "backup"), delete_checkpoint=False),
-        _Progress(sequence, total),
-    ]
+    callbacks: list[keras.callbacks.Callback] = [_Progress(sequence, total)]
     if validation is not None:
         callbacks.append(_Recall(model, validation, run_dir, every=validate_every, last=epochs))
     log = run_dir / "log.csv"
     callbacks += [
         _Log(log),
         keras.callbacks.TensorBoard(str(run_dir / "tensorboard"), write_graph=False),
+        # Last: an epoch is done when it is scored and logged as well.
+        keras.callbacks.BackupAndRestore(str(run_dir / "backup"), delete_checkpoint=False),
     ]
     # Shuffled by the sequence already; and so Keras's batch k is the sequence's, whose images can be named.
     history = rpn.fit(sequence, epochs=epochs, callbacks=callbacks, shuffle=False, verbose=verbose)

@@ -39,6 +39,10 @@ def read_training(arguments: argparse.Namespace, parser: argparse.ArgumentParser
     """The data set to train on; exits with a message of the parser on arguments that do not go together."""
     if arguments.coco and arguments.voc:
         parser.error("give --coco or --voc, not both")
+    if arguments.images and not arguments.coco:
+        parser.error("--images goes with --coco")
+    if arguments.split and not arguments.voc:
+        parser.error("--split goes with --voc")
     if arguments.coco:
         if not arguments.images:
             parser.error("--coco needs --images, the folder that its file names start from")
@@ -50,6 +54,10 @@ def read_training(arguments: argparse.Namespace, parser: argparse.ArgumentParser
 
 def read_validation(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> Annotations | None:
     """The data set to score on, None if none was named; exits like `read_training`."""
+    if arguments.val_coco and (arguments.val_voc or arguments.val_split):
+        parser.error("give --val-coco or --val-voc and --val-split, not both")
+    if arguments.val_images and not arguments.val_coco:
+        parser.error("--val-images goes with --val-coco")
     if arguments.val_coco:
         images = arguments.val_images or arguments.images
         if not images:
@@ -69,8 +77,10 @@ def _draw_shapes(folder: Path, num_images: int, *, seed: int) -> Annotations:
     return read_coco(make_shapes(folder, num_images=num_images, image_hw=SHAPES_HW, seed=seed), folder / "images")
 
 
-def choose_resize(arguments: argparse.Namespace) -> Resize:
-    """What the size arguments ask for."""
+def choose_resize(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> Resize:
+    """What the size arguments ask for; exits like `read_training`."""
+    if arguments.fixed and (arguments.short_side or arguments.max_side):
+        parser.error("give --fixed or --short-side and --max-side, not both")
     if arguments.fixed:
         return Fixed((arguments.fixed[0], arguments.fixed[1]))
     built_in = not (arguments.coco or arguments.voc)

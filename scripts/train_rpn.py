@@ -20,6 +20,15 @@ from data_arguments import (
 )
 from detfeed.recall import MAX_PROPOSALS
 
+VALIDATION = ("val_coco", "val_images", "val_voc", "val_split")
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -48,15 +57,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     model.add_argument("--anchor-sizes", type=float, nargs="+", metavar="PIXELS", help="default 32 64 128 256 512")
     feed = parser.add_argument_group("feed")
-    feed.add_argument("--batch-size", type=int, default=2, help="default 2")
+    feed.add_argument("--batch-size", type=positive, default=2, help="default 2")
     feed.add_argument("--flip", action=argparse.BooleanOptionalAction, default=True, help="mirror half of the images")
-    feed.add_argument("--targets", choices=("sampled", "dense"), default="sampled", help="default sampled")
     feed.add_argument("--workers", type=int, default=1, help="default 1")
     feed.add_argument("--use-multiprocessing", action="store_true", help="processes instead of threads")
     feed.add_argument("--seed", type=int, default=0, help="default 0")
     recipe = parser.add_argument_group("recipe (the defaults train from random weights)")
-    recipe.add_argument("--epochs", type=int, default=10, help="default 10")
-    recipe.add_argument("--steps", type=int, help="upper limit of steps in all")
+    recipe.add_argument("--epochs", type=positive, default=10, help="default 10")
+    recipe.add_argument("--steps", type=positive, help="upper limit of steps in all")
     recipe.add_argument("--optimizer", choices=("adam", "adamw", "sgd"), default="adam", help="default adam")
     recipe.add_argument("--learning-rate", type=float, default=2e-4, help="the highest; default 2e-4")
     recipe.add_argument("--warmup-steps", type=int, default=100, help="default 100")
@@ -64,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     recipe.add_argument("--weight-decay", type=float, default=0.0, help="default 0")
     recipe.add_argument("--clip-norm", type=float, help="upper limit of the gradients' norm; default none")
     recipe.add_argument("--mixed-precision", choices=("none", "float16", "bfloat16"), default="none")
-    recipe.add_argument("--validate-every", type=int, default=1, metavar="EPOCHS", help="default 1")
+    recipe.add_argument("--validate-every", type=positive, default=1, metavar="EPOCHS", help="default 1")
     return parser
 
 
@@ -82,6 +90,9 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, 
         stored = json.loads(settings.read_text())
         for name in ("coco", "images", "voc", "val_coco", "val_images", "val_voc", "shapes_dir"):
             stored[name] = Path(stored[name]) if stored[name] else None
+        if any(getattr(arguments, name) for name in VALIDATION):
+            # Other validation data than the run's own, and not a mixture of both.
+            stored.update(dict.fromkeys(VALIDATION))
         parser.set_defaults(**stored)
         arguments = parser.parse_args(argv)
         arguments.out = earlier
@@ -107,6 +118,10 @@ def main(argv: list[str] | None = None) -> None:
     val_set = read_validation(arguments, parser)
     if arguments.evaluate and val_set is None:
         parser.error("--evaluate needs validation data, such as --val-coco or --val-voc")
+    if arguments.evaluate and not (arguments.out / "rpn.weights.h5").is_file():
+        parser.error(f"{arguments.out} holds no rpn.weights.h5: the run was not finished; go on with --resume")
+    if arguments.weight_decay and arguments.optimizer == "adam":
+        parser.error("--weight-decay goes with --optimizer adamw or sgd")
     train_set = None if arguments.evaluate else read_training(arguments, parser)
     if train_set is not None:
         print(f"training on {train_set}")
@@ -127,12 +142,13 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.anchor_sizes:
         sizes["sizes"] = tuple(arguments.anchor_sizes)
     anchors = AnchorGrid.fpn(**sizes) if arguments.model == "fpn" else AnchorGrid.c4(**sizes)
-    resize = choose_resize(arguments)
+    resize = choose_resize(arguments, parser)
     pretrained = arguments.weights != "none"
+    kept_weights = any((arguments.out / "backup").glob("*.weights.h5"))
     rpn = RPN(
         anchors,
-        # An earlier run's own weights replace the backbone's.
-        weights=arguments.weights if pretrained and not (arguments.resume or arguments.evaluate) else None,
+        # An earlier run's own weights replace the backbone's, if it got as far as keeping some.
+        weights=arguments.weights if pretrained and not (arguments.evaluate or kept_weights) else None,
         frozen_stages=(2 if pretrained else 0) if arguments.frozen_stages is None else arguments.frozen_stages,
         frozen_batch_norm=pretrained if arguments.frozen_batch_norm is None else arguments.frozen_batch_norm,
     )
@@ -157,7 +173,6 @@ def main(argv: list[str] | None = None) -> None:
             batch_size=arguments.batch_size,
             resize=resize,
             augment=albumentations.HorizontalFlip(p=0.5) if arguments.flip else None,
-            targets=arguments.targets,
             seed=arguments.seed,
             workers=arguments.workers,
             use_multiprocessing=arguments.use_multiprocessing,

@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
         data,
         targets,
         batch_size=arguments.batch_size,
-        resize=choose_resize(arguments),
+        resize=choose_resize(arguments, parser),
         augment=augment,
         seed=arguments.seed,
     )

@@ -44,6 +44,15 @@ def test_ratios_are_height_by_width_and_keep_the_area():
     assert grid.num_cell_anchors == (3, 6, 3, 3, 3)
 
 
+def test_lists_and_arrays_are_as_good_as_tuples():
+    lists = AnchorGrid(strides=[8], cell_sizes_wh=[[[4, 2]]])
+    assert lists == AnchorGrid(strides=(8,), cell_sizes_wh=(((4.0, 2.0),),))
+    assert len(lists.anchors((8, 8))) == 1
+    sizes = np.float32([32, 64, 128, 256, 512])
+    assert AnchorGrid.fpn(sizes=sizes, strides=np.array([4, 8, 16, 32, 64])) == AnchorGrid.fpn()
+    assert AnchorGrid.c4(sizes=sizes) == AnchorGrid.c4()
+
+
 def test_anchors_are_float32_cached_and_read_only():
     anchors = AnchorGrid.c4().anchors((64, 64))
     assert anchors.dtype == np.float32
@@ -60,6 +69,10 @@ def test_anchors_are_float32_cached_and_read_only():
         ({"strides": (0,), "cell_sizes_wh": (((1, 1),),)}, r"positive strides. Received: \(0,\)"),
         ({"strides": (4, 8), "cell_sizes_wh": (((1, 1),), ())}, "on level 1"),
         ({"strides": (4,), "cell_sizes_wh": (((1, -1),),)}, "on level 0"),
+        (
+            {"strides": (4,), "cell_sizes_wh": (((0.9, 8),),), "rounding": True},
+            "that rounding leaves above 0 on level 0",
+        ),
     ],
 )
 def test_a_grid_that_makes_no_sense_is_refused(arguments, message):

@@ -39,6 +39,8 @@ def test_columns_are_read_only_and_survive_pickling(annotate):
         ("image_ids", np.array([7, 7]), "each image id once, got 2 images with id 7"),
         ("image_hw", np.int32([[4, 4], [0, 4]]), "sizes of at least 1 pixel, got height 0, width 4 - at image 101"),
         ("offsets", np.array([0, 2, 1]), "`offsets` to rise from 0 to 1"),
+        ("masks", {1: np.int32([64])}, "masks of boxes 0 to 0, got 1"),
+        ("masks", {0: np.int32([63])}, r"a mask of \[8, 8\] pixels, got runs over 63 - at box 0 of image 101"),
     ],
 )
 def test_columns_that_do_not_fit_are_refused_with_an_address(annotate, column, value, message):

@@ -116,6 +116,15 @@ def broken(**change):
         (broken(bbox=[1, 2, -3, 4]), r"at least 0, got \[1.0, 2.0, -3.0, 4.0\] - at `annotations\[1\]` \(image_id 7\)"),
         (broken(category_id=4), r"a category_id among \[2, 90\], got 4 - at `annotations\[1\]` \(image_id 7\)"),
         (broken(image_id=8), r"image_id of an image in the file, .* - at `annotations\[1\]` \(image_id 8\)"),
+        (broken(bbox=[1, 2, 1e39, 4]), r"finite box corners, got .*inf.* at box 0 of image 7"),
+        (
+            broken(image_id=10**19),
+            r"`int` <= 9223372036854775807, got 10000000000000000000 - at `annotations\[1\].image_id`",
+        ),
+        (
+            instances(images=[{"id": 7, "file_name": "a", "height": 0, "width": 2**40}]),
+            r"`int` >= 1, got 0 - at `images\[0\].height`",
+        ),
         (broken(id=1), r"each annotation id once, got 1 again - at `annotations\[1\]`"),
         (instances(images=instances()["images"] * 2), r"each image id once, got 7 again - at `images\[3\].id`"),
         (instances(categories=instances()["categories"] * 2), r"each category id once, got \[2, 2, 90, 90\]"),

@@ -10,6 +10,7 @@ import pytest
 
 from detfeed import AnchorGrid, AnchorTargets, BatchLoader, Fixed, Proposals, RoiTargets, SampleError, ShortSide
 from detfeed.images import read_image
+from detfeed.matching import COUNTS
 
 GRID = AnchorGrid.fpn()
 
@@ -241,11 +242,43 @@ def test_error_in_a_target_function_arrives_with_the_images_address(annotate, ta
         loader.load(4, 0)
 
 
-def test_targets_of_different_shapes_in_one_batch_are_an_error(annotate):
-    table = annotate([(20, 30)] * 2, [[], [(0, 0, 9, 9)]])
-    loader = BatchLoader(table, lambda s: {"boxes": s.boxes}, batch_size=2, resize=Fixed((20, 30)))
-    with pytest.raises(SampleError, match=r"`boxes` to have one shape .*, got \[\(0, 4\), \(1, 4\)\]; pad it"):
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"boxes": np.zeros(1)}, {"boxes": np.zeros(2)}),
+        ({"boxes": np.zeros(1)}, {}),
+        ({}, {"boxes": np.zeros(1)}),
+        ({}, ({}, {}, {})),
+        (({}, {}, {}), {}),
+    ],
+)
+def test_samples_of_one_batch_with_targets_that_are_not_alike_are_an_error_with_an_address(annotate, first, second):
+    table = annotate([(20, 30)] * 2, [[]] * 2)
+    loader = BatchLoader(
+        table, lambda s: (first, second)[s.position], batch_size=2, resize=Fixed((20, 30)), shuffle=False
+    )
+    with pytest.raises(SampleError, match=r"001\.png \(image_id 101, .*: expected targets of the names and shapes of"):
         loader.load(0, 0)
+
+
+def test_target_function_can_not_replace_the_image(annotate):
+    loader = BatchLoader(
+        annotate([(20, 30)], [[]]), lambda s: ({"image": s.image}, {}), batch_size=1, resize=Fixed((20, 30))
+    )
+    with pytest.raises(SampleError, match=r"other names than image and image_hw in x, .* got \['image'\]"):
+        loader.load(0, 0)
+
+
+def test_objects_that_are_lost_on_the_way_are_counted(annotate):
+    boxes = [(0, 0, 5, 5), (12, 0, 20, 10), (7, 7, 7, 9), (0, 0, 9, 9)]
+    table = annotate([(20, 30)], [boxes], ignore_of=[[False, False, False, True]])
+    crop = albumentations.Crop(10, 0, 30, 20, p=1)
+    with pytest.warns(UserWarning, match="1 of 4 boxes have no area"):
+        loader = BatchLoader(
+            table, AnchorTargets(GRID, counts=True), batch_size=1, resize=Fixed((20, 20)), augment=crop
+        )
+    assert loader.load_sample(0, 0).num_lost == 2
+    assert loader.load(0, 0)[0]["match_counts"][0, COUNTS.index("lost")] == 2
 
 
 def test_image_that_is_not_of_the_annotated_size_is_an_error_that_names_both(annotate):

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import albumentations
@@ -126,6 +127,19 @@ def test_fit_is_fed_epoch_after_epoch_as_planned(shapes, workers):
     assert fed_by_fit(sequence, epochs=3) == planned(sequence, 0, 1, 2)
     assert sequence.epoch == 3
     assert fed_by_fit(sequence, epochs=1) == planned(sequence, 3)
+
+
+def test_batches_that_workers_ask_for_before_the_epoch_begins_count(shapes):
+    """Keras starts its workers first and calls on_epoch_begin after that."""
+    sequence = recorded(shapes, workers=2)
+    early = threading.Thread(target=sequence.__getitem__, args=(0,))
+    early.start()
+    early.join()
+    sequence.on_epoch_begin()
+    for index in range(1, len(sequence)):
+        sequence[index]
+    sequence.on_epoch_end()
+    assert sequence.epoch == 1
 
 
 def test_epoch_cut_in_pieces_by_steps_per_epoch_is_fed_whole_before_the_next(shapes):

@@ -94,6 +94,12 @@ def test_sampled_states_are_those_of_the_matcher_and_no_anchor_comes_twice():
     assert len(np.unique(y["anchor_index"][used])) == used.sum() == 64
 
 
+def test_box_that_reaches_out_of_the_image_is_coded_as_it_was_matched():
+    _, y = AnchorTargets(TILES)(sample([(-16, -16, 16, 16)]))
+    assert y["anchor_state"][0] == 1
+    assert not y["anchor_deltas"].any()
+
+
 def test_delta_weights_multiply():
     plain, weighted = (
         AnchorTargets(TILES, delta_weights=weights)(sample([(14, 15, 33, 31)]))[1]
@@ -111,6 +117,11 @@ def test_delta_weights_multiply():
         ({"form": "sparse"}, r"one of \('sampled', 'dense'\). Received: 'sparse'"),
         ({"crowd": "both"}, r"one of \('mask', 'box'\). Received: 'both'"),
         ({"negative_iou": 0.8}, "negative_iou=0.8, positive_iou=0.7"),
+        ({"negative_iou": 0}, "0 < negative_iou .* negative_iou=0,"),
+        ({"num_samples": 0}, "num_samples to be at least 1. Received: 0"),
+        ({"positive_fraction": 4}, "positive_fraction to be above 0 and at most 1. Received: 4"),
+        ({"ignore_ioa": 0}, "ignore_ioa to be above 0 and at most 1. Received: 0"),
+        ({"straddle": -1}, "straddle to be at least 0, or None. Received: -1"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(arguments, message):
@@ -130,7 +141,7 @@ def test_counts_say_what_happened(form):
         "low_quality": 1,
         "unmatched": 1,
         "ignored": 5,
-        "without_area": 1,
+        "lost": 1,
     }
     assert x["match_counts"].dtype == np.int32
 

@@ -100,6 +100,12 @@ def test_loss_that_is_not_finite_stops_the_run_and_names_the_images(tmp_path):
         (["--coco", "a.json", "--voc", "b"], "not both"),
         (["--resume", "nowhere"], "nowhere/settings.json: expected the settings of an earlier run"),
         (["--resume", "a", "--evaluate", "b"], "not both"),
+        (["--images", "a"], "--images goes with --coco"),
+        (["--split", "a"], "--split goes with --voc"),
+        (["--val-coco", "a.json", "--val-images", "a", "--val-split", "b"], "not both"),
+        (["--val-images", "a"], "--val-images goes with --val-coco"),
+        (["--weight-decay", "0.1"], "goes with --optimizer adamw or sgd"),
+        (["--validate-every", "0"], "invalid positive value: '0'"),
     ],
 )
 def test_arguments_that_do_not_go_together_are_told_at_once(arguments, message, capsys):

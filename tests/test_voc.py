@@ -78,6 +78,16 @@ def test_classes_are_sorted_names_or_those_given(voc):
         voc(bodies, class_names=("cat",))
 
 
+def test_class_ids_are_the_same_in_all_splits(voc):
+    main = voc.root / "ImageSets" / "Main"
+    (main / "train.txt").write_text("a\n")
+    (main / "val.txt").write_text("b\n")
+    bodies = {"a": SIZE + CAT + item("dog"), "b": SIZE + item("dog")}
+    train, val = voc(bodies, "train"), voc(bodies, "val")
+    assert train.class_names == val.class_names == ("cat", "dog")
+    assert val.class_ids.tolist() == [1]
+
+
 def test_split_lists_the_images_and_their_order(voc):
     main = voc.root / "ImageSets" / "Main"
     (main / "train.txt").write_text("b\na\n")
@@ -86,6 +96,10 @@ def test_split_lists_the_images_and_their_order(voc):
     assert voc(bodies, "train").image_ids.tolist() == ["b", "a"]
     assert voc(bodies, "cat_val").image_ids.tolist() == ["a", "b"]
     assert voc(bodies).image_ids.tolist() == ["a", "b", "c"]
+    (main / "bytes.txt").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(AnnotationError, match=r"bytes\.txt: expected a list of images in UTF-8"):
+        voc(bodies, "bytes")
+    (main / "bytes.txt").unlink()
     with pytest.raises(AnnotationError, match=r"test\.txt: .* there are \['cat_val', 'train'\]"):
         voc(bodies, "test")
 
