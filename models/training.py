@@ -170,11 +170,12 @@ def score(
 
     Args:
         model, sequence, verbose: see `propose`.
-        run_dir: folder to write into.
+        run_dir: folder to write into; made if it is missing.
 
     Returns:
         What `detfeed.proposal_recall` returns.
     """
+    run_dir.mkdir(parents=True, exist_ok=True)
     boxes, scores = propose(model, sequence, verbose=verbose)
     save_proposals(run_dir / "proposals.json", sequence.annotations, boxes, scores)
     recall = proposal_recall(sequence.annotations, boxes, scores)

@@ -33,7 +33,7 @@ def positive(text: str) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     run = parser.add_argument_group("run")
-    run.add_argument("--out", type=Path, default=Path("runs/rpn"), metavar="DIR", help="run folder (default runs/rpn)")
+    run.add_argument("--out", type=Path, metavar="DIR", help="run folder (default runs/rpn, or that of --evaluate)")
     run.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in this folder, with its settings")
     run.add_argument(
         "--evaluate",
@@ -95,7 +95,9 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, 
             stored.update(dict.fromkeys(VALIDATION))
         parser.set_defaults(**stored)
         arguments = parser.parse_args(argv)
-        arguments.out = earlier
+        if arguments.resume and arguments.out:
+            parser.error("--resume goes on in the folder of the run, without --out")
+    arguments.out = arguments.out or earlier or Path("runs/rpn")
     return arguments, parser
 
 
@@ -118,8 +120,8 @@ def main(argv: list[str] | None = None) -> None:
     val_set = read_validation(arguments, parser)
     if arguments.evaluate and val_set is None:
         parser.error("--evaluate needs validation data, such as --val-coco or --val-voc")
-    if arguments.evaluate and not (arguments.out / "rpn.weights.h5").is_file():
-        parser.error(f"{arguments.out} holds no rpn.weights.h5: the run was not finished; go on with --resume")
+    if arguments.evaluate and not (arguments.evaluate / "rpn.weights.h5").is_file():
+        parser.error(f"{arguments.evaluate} holds no rpn.weights.h5: the run was not finished; go on with --resume")
     if arguments.weight_decay and arguments.optimizer == "adam":
         parser.error("--weight-decay goes with --optimizer adamw or sgd")
     train_set = None if arguments.evaluate else read_training(arguments, parser)
@@ -164,7 +166,7 @@ def main(argv: list[str] | None = None) -> None:
         )
     recall: dict[str, float] = {}
     if train_set is None:
-        rpn.load_weights(arguments.out / "rpn.weights.h5")
+        rpn.load_weights(arguments.evaluate / "rpn.weights.h5")
     else:
         save_settings(arguments)
         sequence = AnchorTargetSequence(

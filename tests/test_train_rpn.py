@@ -2,6 +2,7 @@
 
 import csv
 import json
+import types
 
 import cv2
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 
 import detfeed
 import train_rpn
+from models import training
 
-SMALL = ["--model", "c4", "--shapes", "8", "--short-side", "64", "--batch-size", "4"]
+SMALL = ["--model", "c4", "--shapes", "8", "--short-side", "64", "--batch-size", "4", "--epochs", "2"]
 
 
 def rows_of(run):
@@ -20,16 +22,15 @@ def rows_of(run):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run of one epoch."""
+    """A run of two epochs."""
     folder = tmp_path_factory.mktemp("runs")
-    arguments = [*SMALL, "--shapes-dir", str(folder / "shapes"), "--out", str(folder / "run"), "--epochs", "1"]
+    arguments = [*SMALL, "--shapes-dir", str(folder / "shapes"), "--validate-every", "2", "--out", str(folder / "run")]
     train_rpn.main(arguments)
     return folder / "run"
 
 
 def test_run_leaves_settings_logs_weights_curves_and_proposals(run):
-    names = {path.name for path in run.iterdir()}
-    assert names >= {
+    assert {path.name for path in run.iterdir()} == {
         "settings.json",
         "log.csv",
         "tensorboard",
@@ -40,10 +41,11 @@ def test_run_leaves_settings_logs_weights_curves_and_proposals(run):
         "proposals.png",
         "recall.json",
     }
-    assert json.loads((run / "settings.json").read_text())["learning_rate"] == 2e-4
-    (row,) = rows_of(run)
-    assert np.isfinite(float(row["loss"]))
-    assert 0 <= float(row["AR@1000"]) <= 1
+    assert json.loads((run / "settings.json").read_text())["epochs"] == 2
+    first, second = rows_of(run)
+    assert np.isfinite([float(row["loss"]) for row in (first, second)]).all()
+    assert first["AR@1000"] == ""
+    assert 0 <= float(second["AR@1000"]) <= 1
     for picture in ("curves.png", "proposals.png"):
         assert cv2.imread(str(run / picture)) is not None
 
@@ -64,21 +66,45 @@ def test_proposals_are_coco_results_in_pixels_of_the_image_files(run):
     assert len(detfeed.read_proposals(run / "proposals.json", table).boxes) == len(results)
 
 
-def test_evaluation_alone_gives_the_scores_of_the_run_again(run):
-    before = json.loads((run / "recall.json").read_text())
-    log = rows_of(run)
-    (run / "recall.json").unlink()
-    train_rpn.main(["--evaluate", str(run)])
-    assert json.loads((run / "recall.json").read_text()) == pytest.approx(before, abs=1e-3, nan_ok=True)
-    assert rows_of(run) == log
+def test_evaluation_alone_gives_the_scores_of_the_run_again(run, tmp_path):
+    train_rpn.main(["--evaluate", str(run), "--out", str(tmp_path / "again")])
+    before, again = (json.loads((folder / "recall.json").read_text()) for folder in (run, tmp_path / "again"))
+    assert again == pytest.approx(before, abs=1e-3, nan_ok=True)
 
 
-def test_resumed_run_goes_on_where_it_stopped(run, capsys):
-    first = rows_of(run)
-    train_rpn.main(["--resume", str(run), "--epochs", "2"])
-    rows = rows_of(run)
-    assert [row["epoch"] for row in rows] == ["0", "1"]
-    assert rows[0] == first[0]
+def test_evaluation_on_other_data_forgets_that_of_the_run(run):
+    stored = {**json.loads((run / "settings.json").read_text()), "val_coco": "a.json", "val_images": "b"}
+    other = run.parent / "other"
+    other.mkdir()
+    (other / "settings.json").write_text(json.dumps(stored))
+    arguments, _ = train_rpn.parse_arguments(["--evaluate", str(other)])
+    assert str(arguments.val_coco) == "a.json"
+    arguments, _ = train_rpn.parse_arguments(["--evaluate", str(other), "--val-voc", "VOC", "--val-split", "test"])
+    assert (arguments.val_coco, arguments.val_images, arguments.val_split) == (None, None, "test")
+    assert arguments.out == other
+
+
+def test_resumed_run_ends_as_one_that_was_never_interrupted(run, tmp_path, monkeypatch):
+    """Weights, optimiser, learning rate and order of the images go on where they were."""
+
+    def interrupt(self, epoch, logs=None):
+        begin(self, epoch, logs)
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    begin = training._Progress.on_epoch_begin
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Progress, "on_epoch_begin", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train_rpn.main(
+                [*SMALL, "--shapes-dir", str(run.parent / "shapes"), "--validate-every", "2", "--out", str(tmp_path)]
+            )
+    assert [row["epoch"] for row in rows_of(tmp_path)] == ["0"]
+    train_rpn.main(["--resume", str(tmp_path)])
+    for row, expected in zip(rows_of(tmp_path), rows_of(run), strict=True):
+        assert row["epoch"] == expected["epoch"]
+        assert float(row["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-3)
+    assert rows_of(tmp_path)[1]["AR@1000"]
 
 
 def test_folder_of_an_earlier_run_is_not_written_over(run, capsys):
@@ -87,10 +113,34 @@ def test_folder_of_an_earlier_run_is_not_written_over(run, capsys):
     assert f"go on with --resume {run}" in capsys.readouterr().err
 
 
-def test_loss_that_is_not_finite_stops_the_run_and_names_the_images(tmp_path):
-    arguments = [*SMALL, "--shapes-dir", str(tmp_path / "shapes"), "--out", str(tmp_path / "run"), "--epochs", "3"]
-    with pytest.raises(FloatingPointError, match=r"after batch \d of epoch \d, of the images \d+ \(.*\.jpg\)"):
-        train_rpn.main([*arguments, "--learning-rate", "1e30"])
+@pytest.fixture
+def progress(shapes):
+    sequence = detfeed.DetectionSequence(
+        shapes, targets=lambda s: {}, batch_size=4, resize=detfeed.Fixed((32, 32)), seed=5
+    )
+    callback = training._Progress(sequence, 8)
+    callback.set_model(types.SimpleNamespace(stop_training=False))
+    callback.on_epoch_begin(1)
+    return callback
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_loss_that_is_not_finite_stops_the_run_and_names_the_images(progress, shapes, loss):
+    progress.on_train_batch_end(0, {"loss": 1.0})
+    with pytest.raises(
+        FloatingPointError, match=r"The loss is (nan|inf) after batch 1 of epoch 1, of the images"
+    ) as error:
+        progress.on_train_batch_end(1, {"loss": loss})
+    for position in progress.sequence.positions(1):
+        assert f"{shapes.image_id(position)} ({shapes.paths[position]})" in str(error.value)
+
+
+def test_run_stops_after_the_steps_asked_for(progress):
+    assert len(progress.sequence) == 6
+    progress.on_train_batch_end(0, {"loss": 1.0})
+    assert not progress.model.stop_training
+    progress.on_train_batch_end(1, {"loss": 1.0})
+    assert progress.model.stop_training, "step 8 of epochs of 6 is the second of epoch 1"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +158,30 @@ def test_loss_that_is_not_finite_stops_the_run_and_names_the_images(tmp_path):
         (["--validate-every", "0"], "invalid positive value: '0'"),
     ],
 )
-def test_arguments_that_do_not_go_together_are_told_at_once(arguments, message, capsys):
+def test_arguments_that_do_not_go_together_are_told_at_once(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
         train_rpn.main(arguments)
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("recipe", "rates"),
+    [
+        (training.Recipe(learning_rate=1.0, warmup_steps=4, decay="cosine"), {0: 0, 2: 0.5, 4: 1, 12: 0.505, 20: 0.01}),
+        (training.Recipe(learning_rate=1.0, warmup_steps=4, decay="none"), {0: 0, 2: 0.5, 4: 1, 20: 1}),
+        (training.Recipe(learning_rate=1.0, warmup_steps=0, decay="cosine"), {0: 1, 10: 0.505, 20: 0.01}),
+        (training.Recipe(learning_rate=1.0, warmup_steps=0, decay="none"), {0: 1, 20: 1}),
+    ],
+)
+def test_learning_rate_rises_and_falls_as_the_recipe_says(recipe, rates):
+    rate = recipe.build_optimizer(20)._learning_rate
+    for step, expected in rates.items():
+        assert float(rate(step) if callable(rate) else rate) == pytest.approx(expected, abs=1e-6)
+
+
+def test_recipe_with_unknown_words_is_refused():
+    with pytest.raises(ValueError, match=r'"cosine" or "none"\. Received: \'linear\''):
+        training.Recipe(decay="linear").build_optimizer(10)
+    with pytest.raises(ValueError, match=r'"adam", "adamw" or "sgd"\. Received: \'lion\''):
+        training.Recipe(optimizer="lion").build_optimizer(10)

@@ -1,0 +1,67 @@
+"""The README's Python runs as it stands, on small data put where it looks for some."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+# What would take long, or the network: everything else stays.
+SMALLER = {
+    "AnchorGrid.fpn()": "AnchorGrid.c4()",
+    "ShortSide(800, max_side=1333)": "ShortSide(64)",
+    "ShortSide(600)": "ShortSide(64)",
+    "epochs=12": "epochs=1",
+    'weights="imagenet", ': "",
+}
+
+
+@pytest.fixture
+def folder(shapes, tmp_path, monkeypatch):
+    """A working folder with the shapes as COCO, as VOC, and with proposals of them."""
+    images = Path(shapes.source).parent / "images"
+    shutil.copy(shapes.source, tmp_path / "instances_train2017.json")
+    shutil.copytree(images, tmp_path / "train2017")
+    voc = tmp_path / "VOCdevkit" / "VOC2007"
+    shutil.copytree(images, voc / "JPEGImages")
+    (voc / "Annotations").mkdir()
+    (voc / "ImageSets" / "Main").mkdir(parents=True)
+    names, results = [], []
+    for position, path in enumerate(shapes.paths):
+        names.append(Path(path).stem)
+        rows = shapes.rows(position)
+        objects = ""
+        for (x0, y0, x1, y1), class_id in zip(shapes.boxes[rows].tolist(), shapes.class_ids[rows], strict=True):
+            corners = f"<xmin>{x0 + 1}</xmin><ymin>{y0 + 1}</ymin><xmax>{x1}</xmax><ymax>{y1}</ymax>"
+            objects += f"<object><name>{shapes.class_names[class_id]}</name><bndbox>{corners}</bndbox></object>"
+        (voc / "Annotations" / f"{names[-1]}.xml").write_text(f"<annotation>{objects}</annotation>")
+        results.append({"image_id": names[-1], "category_id": 1, "bbox": [0, 0, 20, 20], "score": 0.5})
+    (voc / "ImageSets" / "Main" / "trainval.txt").write_text("\n".join(names))
+    (tmp_path / "runs" / "trainval").mkdir(parents=True)
+    (tmp_path / "runs" / "trainval" / "proposals.json").write_text(json.dumps(results))
+    monkeypatch.chdir(tmp_path)
+
+
+def test_python_in_the_readme_runs(folder, capsys):
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 4
+    namespace = {}
+    for block in blocks:
+        for long, short in SMALLER.items():
+            block = block.replace(long, short)
+        exec(compile(block, "README.md", "exec"), namespace)
+    x, y = namespace["x"], namespace["y"]
+    assert x["rois"].shape == (2, 512, 4)
+    assert y["roi_class_ids"].shape == (2, 512)
+
+
+def test_options_in_the_readme_exist():
+    from train_rpn import build_parser as train_parser
+    from visualize_anchors import build_parser as visualize_parser
+
+    commands = re.findall(r"scripts/(\w+)\.py (.*)", README)
+    assert len(commands) == 3
+    for script, arguments in commands:
+        {"train_rpn": train_parser, "visualize_anchors": visualize_parser}[script]().parse_args(arguments.split())
