@@ -2,8 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 export NO_ALBUMENTATIONS_UPDATE ?= 1
+
+# Anchors as small as the shapes, on images of 120 x 160.
+DEMO := --shapes-dir runs/demo/shapes --shapes 300 --anchor-sizes 8 16 32 64 128
 
 .PHONY: help demo test lint bench clean
 help:
@@ -25,8 +28,9 @@ $(VENV)/dev: $(VENV)/runtime
 
 demo: $(VENV)/runtime
 	rm -rf runs/demo
-	$(BIN)/python scripts/visualize_anchors.py --shapes-dir runs/demo/shapes --images-per-sheet 6 --out runs/demo
-	$(BIN)/python scripts/train_rpn.py --shapes-dir runs/demo/shapes --epochs 2 --validate-every 2 --out runs/demo/rpn
+	$(BIN)/python scripts/visualize_anchors.py $(DEMO) --images-per-sheet 6 --out runs/demo
+	$(BIN)/python scripts/train_rpn.py $(DEMO) --epochs 2 --validate-every 2 --learning-rate 1e-3 --warmup-steps 50 \
+		--batch-norm-momentum 0.97 --out runs/demo/rpn
 	@echo "look at runs/demo/anchors_epoch0_0.png and runs/demo/rpn/proposals.png"
 
 # Two processes: one runs the Keras tests of one worker while the other does the rest.

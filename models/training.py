@@ -17,7 +17,7 @@ from detfeed import Annotations, DetectionSequence, drawing, proposal_recall
 from detfeed.images import read_image
 from models.proposals import ProposalModel
 
-PICTURES = 12
+PICTURES = 6
 
 
 @dataclasses.dataclass(frozen=True)

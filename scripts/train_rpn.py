@@ -55,9 +55,11 @@ def build_parser() -> argparse.ArgumentParser:
         default=None,
         help="default: with weights",
     )
+    model.add_argument("--batch-norm-momentum", type=float, default=0.9, metavar="SHARE", help="default 0.9")
     model.add_argument("--anchor-sizes", type=float, nargs="+", metavar="PIXELS", help="default 32 64 128 256 512")
     feed = parser.add_argument_group("feed")
     feed.add_argument("--batch-size", type=positive, default=2, help="default 2")
+    feed.add_argument("--positive-iou", type=float, default=0.7, metavar="IOU", help="default 0.7")
     feed.add_argument("--flip", action=argparse.BooleanOptionalAction, default=True, help="mirror half of the images")
     feed.add_argument("--workers", type=int, default=1, help="default 1")
     feed.add_argument("--use-multiprocessing", action="store_true", help="processes instead of threads")
@@ -152,6 +154,7 @@ def main(argv: list[str] | None = None) -> None:
         # An earlier run's own weights replace the backbone's, if it got as far as keeping some.
         weights=arguments.weights if pretrained and not (arguments.evaluate or kept_weights) else None,
         frozen_stages=(2 if pretrained else 0) if arguments.frozen_stages is None else arguments.frozen_stages,
+        batch_norm_momentum=arguments.batch_norm_momentum,
         frozen_batch_norm=pretrained if arguments.frozen_batch_norm is None else arguments.frozen_batch_norm,
     )
     model = ProposalModel(rpn)
@@ -176,6 +179,7 @@ def main(argv: list[str] | None = None) -> None:
             resize=resize,
             augment=albumentations.HorizontalFlip(p=0.5) if arguments.flip else None,
             seed=arguments.seed,
+            positive_iou=arguments.positive_iou,
             workers=arguments.workers,
             use_multiprocessing=arguments.use_multiprocessing,
         )

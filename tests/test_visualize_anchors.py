@@ -64,9 +64,9 @@ def test_what_is_drawn_is_what_training_is_fed(tmp_path: Path, monkeypatch):
 
     drawn = []
 
-    def draw_anchors(sample, anchors, matches, y):
+    def draw_anchors(sample, anchors, matches, y, **options):
         drawn.append((sample, y))
-        return drawing.draw_anchors(sample, anchors, matches, y)
+        return drawing.draw_anchors(sample, anchors, matches, y, **options)
 
     monkeypatch.setattr(visualize_anchors, "draw_anchors", draw_anchors)
     data = ["--shapes-dir", str(tmp_path), "--shapes", "6", "--out", str(tmp_path / "out")]
