@@ -59,7 +59,6 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument("--anchor-sizes", type=float, nargs="+", metavar="PIXELS", help="default 32 64 128 256 512")
     feed = parser.add_argument_group("feed")
     feed.add_argument("--batch-size", type=positive, default=2, help="default 2")
-    feed.add_argument("--positive-iou", type=float, default=0.7, metavar="IOU", help="default 0.7")
     feed.add_argument("--flip", action=argparse.BooleanOptionalAction, default=True, help="mirror half of the images")
     feed.add_argument("--workers", type=int, default=1, help="default 1")
     feed.add_argument("--use-multiprocessing", action="store_true", help="processes instead of threads")
@@ -179,7 +178,6 @@ def main(argv: list[str] | None = None) -> None:
             resize=resize,
             augment=albumentations.HorizontalFlip(p=0.5) if arguments.flip else None,
             seed=arguments.seed,
-            positive_iou=arguments.positive_iou,
             workers=arguments.workers,
             use_multiprocessing=arguments.use_multiprocessing,
         )

@@ -30,7 +30,6 @@ def build_parser() -> argparse.ArgumentParser:
     feed.add_argument("--model", choices=("fpn", "c4"), default="fpn", help="whose anchors; default fpn")
     feed.add_argument("--anchor-sizes", type=float, nargs="+", metavar="PIXELS", help="default 32 64 128 256 512")
     feed.add_argument("--batch-size", type=int, default=2, help="default 2; the order depends on it")
-    feed.add_argument("--positive-iou", type=float, default=0.7, metavar="IOU", help="default 0.7")
     feed.add_argument("--flip", action=argparse.BooleanOptionalAction, default=True, help="mirror half of the images")
     feed.add_argument("--seed", type=int, default=0, help="default 0")
     return parser
@@ -52,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
         augment = albumentations.HorizontalFlip(p=0.5)
     sizes: dict[str, Any] = {"sizes": tuple(arguments.anchor_sizes)} if arguments.anchor_sizes else {}
     grid = AnchorGrid.fpn(**sizes) if arguments.model == "fpn" else AnchorGrid.c4(**sizes)
-    targets = AnchorTargets(grid, positive_iou=arguments.positive_iou)
+    targets = AnchorTargets(grid)
     loader = BatchLoader(
         data,
         targets,
@@ -74,9 +73,7 @@ def main(argv: list[str] | None = None) -> None:
             matches = targets.match(sample)
             # Only once, and on a fresh sample: it draws from the sample's generator as training does.
             y = targets(sample)[1]
-            tiles.append(
-                draw_anchors(sample, grid.anchors(sample.input_hw), matches, y, positive_iou=arguments.positive_iou)
-            )
+            tiles.append(draw_anchors(sample, grid.anchors(sample.input_hw), matches, y))
             objects += int((~sample.ignore).sum())
             unmatched += int(unmatched_boxes(sample, matches).sum())
         path = arguments.out / f"anchors_epoch{arguments.epoch}_{start // per_sheet}.png"
