@@ -13,7 +13,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 from detfeed.anchors import AnchorGrid
 from detfeed.annotations import Annotations
 from detfeed.coco import read_coco
-from detfeed.errors import AnnotationError, DetfeedError, ImageError, SampleError
+from detfeed.errors import AnnotationError, DetfeedError, ImageError, SampleError, WorkerError
 from detfeed.images import Fixed, ShortSide
 from detfeed.loader import BatchLoader
 from detfeed.matching import match_anchors, sample_anchors
@@ -46,6 +46,7 @@ __all__ = [
     "Sample",
     "SampleError",
     "ShortSide",
+    "WorkerError",
     "make_shapes",
     "match_anchors",
     "proposal_recall",

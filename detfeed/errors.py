@@ -18,3 +18,7 @@ class ImageError(DetfeedError, ValueError):
 
 class SampleError(DetfeedError, RuntimeError):
     """Something failed while a sample of a batch was made; the message names image, position, epoch and batch."""
+
+
+class WorkerError(DetfeedError, RuntimeError):
+    """Workers died of a batch, or hung, again and again; the message names its images."""

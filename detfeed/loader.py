@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from detfeed import boxes as geometry
 from detfeed.annotations import Annotations
@@ -22,6 +22,7 @@ from detfeed.targets import Arrays
 
 TargetFunction = Callable[[Sample], Any]
 Batch = tuple[Arrays, ...]
+Allocate = Callable[[tuple[int, ...], DTypeLike], NDArray[Any]]
 
 
 class BatchLoader:
@@ -39,10 +40,13 @@ class BatchLoader:
         min_visibility: an object of which an augmentation leaves less than this share of its box's area inside the
             image becomes an ignore region: it is neither learned nor taught as background.
         proposals: of the images of `annotations`, as `read_proposals` reads them; they become `Sample.proposals`.
+        shard: (index, count): of `count` loaders that are alike but for their index, each has its own images, together
+            they have all, and all have the same number of batches, of the same canvas at each step. What does not fill
+            a batch of each of them is spread over all, or left out by `drop_last`.
 
     Raises:
-        ValueError: no images, batch_size below 1, negative seed, an `augment` that can't be used, or proposals of other
-            images.
+        ValueError: no images, or fewer than shards; batch_size below 1, negative seed, an `augment` that can't be used,
+            a shard that does not exist, or proposals of other images.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class BatchLoader:
         drop_last: bool = False,
         min_visibility: float = 0.25,
         proposals: Proposals | None = None,
+        shard: tuple[int, int] = (0, 1),
     ) -> None:
         if len(annotations) == 0:
             raise ValueError(f"Expected annotations with at least one image. Received: {annotations}")
@@ -65,6 +70,11 @@ class BatchLoader:
             raise ValueError(f"Expected batch_size to be at least 1. Received: {batch_size}")
         if seed < 0:
             raise ValueError(f"Expected seed to be at least 0. Received: {seed}")
+        shard_index, num_shards = shard
+        if not 0 <= shard_index < num_shards:
+            raise ValueError(f"Expected a shard (index, count) with 0 <= index < count. Received: {shard}")
+        if len(annotations) < num_shards:
+            raise ValueError(f"Expected at least one image for each of {num_shards} shards. Received: {annotations}")
         if not callable(targets):
             raise ValueError(f"Expected targets to be a function of a Sample. Received: {targets!r}")
         if proposals is not None and not np.array_equal(proposals.image_ids, annotations.image_ids):
@@ -87,13 +97,16 @@ class BatchLoader:
         self.drop_last = drop_last
         self.min_visibility = min_visibility
         self.proposals = proposals
-        self.canvases, self._canvas_ids = resize.canvases(annotations.image_hw, at_least=batch_size if drop_last else 1)
-        self._plan: tuple[int, list[NDArray[np.int64]]] = (-1, [])
+        self.shard = (shard_index, num_shards)
+        # Each canvas has an image for each shard, or a whole batch.
+        at_least = num_shards * (batch_size if drop_last else 1)
+        self.canvases, self._canvas_ids = resize.canvases(annotations.image_hw, at_least=at_least)
+        self._plans: dict[int, list[NDArray[np.int64]]] = {}
         self.num_batches = len(self.batches(0))
         if self.num_batches == 0:
             raise ValueError(
-                f"Expected at least one full batch with drop_last=True. Received: {len(annotations)} images and "
-                f"batch_size {batch_size}"
+                f"Expected at least one full batch with drop_last=True. Received: {len(annotations)} images, "
+                f"batch_size {batch_size} and {num_shards} shard(s)"
             )
         _warn_of_bad_boxes(annotations, annotations.boxes, annotations.offsets, annotations.source, "boxes")
         if proposals is not None:
@@ -102,11 +115,14 @@ class BatchLoader:
                 annotations, proposals.boxes, proposals.offsets, proposals.source, "proposals", tolerance=1
             )
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_plans": {}}
+
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
         """Positions of each batch of an epoch."""
-        # The last epoch asked for is kept: load() asks for every batch of it.
-        planned, plan = self._plan
-        if planned != epoch:
+        plans = self._plans
+        plan = plans.get(epoch)
+        if plan is None:
             plan = batch_positions(
                 self._canvas_ids,
                 self.canvases,
@@ -115,12 +131,18 @@ class BatchLoader:
                 seed=self.seed,
                 shuffle=self.shuffle,
                 drop_last=self.drop_last,
+                shard=self.shard,
             )
-            self._plan = (epoch, plan)
+            # load() asks for every batch of an epoch, and at its end for some of the next; threads share this.
+            self._plans = {**{e: plans[e] for e in plans if abs(e - epoch) == 1}, epoch: plan}
         return plan
 
-    def load(self, epoch: int, index: int) -> Batch:
+    def load(self, epoch: int, index: int, allocate: Allocate = np.empty) -> Batch:
         """One batch.
+
+        Args:
+            epoch, index: which.
+            allocate: makes the batch's arrays, of a shape and a dtype; their contents need not be cleared.
 
         Returns:
             `(x, y)` or `(x, y, sample_weight)`, dicts of arrays with a batch axis B in front. x holds image, uint8
@@ -131,8 +153,8 @@ class BatchLoader:
             SampleError: a sample could not be made; the message names image, position, epoch and batch.
         """
         positions = self.batches(epoch)[index]
-        images = np.zeros((len(positions), *self._canvas_hw(positions[0]), 3), np.uint8)
-        image_hw = np.empty((len(positions), 2), np.int32)
+        images = allocate((len(positions), *self._canvas_hw(positions[0]), 3), np.uint8)
+        image_hw = allocate((len(positions), 2), np.int32)
         targets = []
         for row, position in enumerate(positions.tolist()):
             try:
@@ -146,7 +168,7 @@ class BatchLoader:
                     f"{position}, epoch {epoch}, batch {index}): {type(error).__name__}: {error}"
                 ) from error
         x, *rest = (
-            {name: np.stack([parts[i][name] for parts in targets]) for name in first}
+            {name: _stack([parts[i][name] for parts in targets], allocate) for name in first}
             for i, first in enumerate(targets[0])
         )
         return ({"image": images, "image_hw": image_hw, **x}, *rest)
@@ -165,8 +187,8 @@ class BatchLoader:
 
         Args:
             epoch, position: which.
-            canvas: uint8 (H, W, 3), zeros, of the position's canvas size; the image is written into its corner.
-                None: a new one.
+            canvas: uint8 (H, W, 3) of the position's canvas size; the image is written into its corner, and zeros
+                beside it. None: a new one.
 
         Raises:
             ImageError: the image can't be read or is not of the annotated size.
@@ -174,7 +196,7 @@ class BatchLoader:
         annotations = self.annotations
         input_hw = self._canvas_hw(position)
         if canvas is None:
-            canvas = np.zeros((*input_hw, 3), np.uint8)
+            canvas = np.empty((*input_hw, 3), np.uint8)
         rng = sample_rng(self.seed, epoch, position)
         image = read_image(annotations.paths[position])
         annotated_hw = tuple(annotations.image_hw[position].tolist())
@@ -203,6 +225,8 @@ class BatchLoader:
         height, width = resized_hw_on(self.resize, image_hw, input_hw)
         placed = canvas[:height, :width]
         resize_into(image, placed)
+        canvas[:height, width:] = 0
+        canvas[height:] = 0
         scale = np.array([width / image_hw[1], height / image_hw[0]] * 2)
         boxes, proposals = (
             geometry.clip((moved * scale).astype(np.float32), (height, width)) for moved in (boxes, proposals)
@@ -240,6 +264,10 @@ def _split(targets: Any) -> tuple[Arrays, ...]:
     if {"image", "image_hw"} & parts[0].keys():
         raise ValueError(f"expected other names than image and image_hw in x, which has them, got {sorted(parts[0])}")
     return tuple({name: np.asarray(array) for name, array in part.items()} for part in parts)
+
+
+def _stack(arrays: list[NDArray[Any]], allocate: Allocate) -> NDArray[Any]:
+    return np.stack(arrays, out=allocate((len(arrays), *arrays[0].shape), np.result_type(*arrays)))
 
 
 def _check_alike(parts: tuple[Arrays, ...], first: tuple[Arrays, ...]) -> None:

@@ -40,8 +40,12 @@ def batch_positions(
     seed: int = 0,
     shuffle: bool = True,
     drop_last: bool = False,
+    shard: tuple[int, int] = (0, 1),
 ) -> list[NDArray[np.int64]]:
     """The batches of one epoch: every position once, and only positions of one canvas in a batch.
+
+    Of several shards, each position is in one. All have the same number of batches, and at each step batches of one
+    canvas, as processes that train together need them.
 
     Args:
         canvas_ids: int64 (P,), for each position the canvas it is placed on; P may be 0.
@@ -49,26 +53,44 @@ def batch_positions(
         batch_size: positions in a batch; the last batch of each canvas may have fewer.
         epoch, seed: of the shuffle.
         shuffle: whether samples and batches come in an order drawn for the epoch, or in that of positions.
-        drop_last: leave out batches that are not full.
+        drop_last: leave out batches that are not full; of several shards, steps in which any is not full.
+        shard: (index, count), which of how many shards. Each canvas needs at least `count` positions then; where
+            the positions don't fill all batches, the last are of nearly equal sizes.
 
     Returns:
-        A list of int64 arrays of positions. How many there are does not depend on seed and epoch. The first two are
-        on canvases that tell all varying sides apart (see `told_apart`), where there are such two.
+        A list of int64 arrays of positions. How many there are does not depend on seed, epoch and the shard's index.
+        The first two are on canvases that tell all varying sides apart (see `told_apart`), where there are such two.
     """
+    shard_index, num_shards = shard
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,)))
     positions = rng.permutation(len(canvas_ids)) if shuffle else np.arange(len(canvas_ids))
     batches = []
     for canvas in np.unique(canvas_ids):
         members = positions[canvas_ids[positions] == canvas]
-        batches += [members[start : start + batch_size] for start in range(0, len(members), batch_size)]
-    if drop_last:
-        batches = [batch for batch in batches if len(batch) == batch_size]
+        if drop_last:
+            members = members[: len(members) // (batch_size * num_shards) * batch_size * num_shards]
+        batches += [step[shard_index] for step in _split(members, batch_size, num_shards)]
     if shuffle:
         batches = [batches[i] for i in rng.permutation(len(batches))]
     else:
         batches.sort(key=lambda batch: batch[0])
     _lead_with_a_telling_pair(batches, canvas_ids, canvases)
     return batches
+
+
+def _split(members: NDArray[np.int64], batch_size: int, num_shards: int) -> list[list[NDArray[np.int64]]]:
+    """Steps of a batch for each shard. No batch is empty, and but for a single one at the end none exceeds its size."""
+    step_size = batch_size * num_shards
+    full, rest = divmod(len(members), step_size)
+    if 0 < rest < num_shards:
+        # Too few for a step of their own: the last two steps share what there is, or, of one image each, the last.
+        full -= 1
+    cut = full * step_size
+    steps = [np.split(step, num_shards) for step in members[:cut].reshape(full, step_size)]
+    left = members[cut:]
+    num_steps = min(-(-len(left) // step_size), len(left) // num_shards)
+    parts = np.array_split(left, num_steps * num_shards) if num_steps else []
+    return steps + [parts[start : start + num_shards] for start in range(0, len(parts), num_shards)]
 
 
 def _lead_with_a_telling_pair(

@@ -427,3 +427,33 @@ def test_rois_of_a_batch_depend_on_seed_epoch_and_index_alone(shapes):
         assert x["rois"].shape == (len(x["image"]), 64, 4)
         assert y["roi_deltas"].shape == (len(x["image"]), 64, 4, 4)
         assert (x["rois"].reshape(len(x["image"]), -1).max(axis=1) <= x["image_hw"].max(axis=1)).all()
+
+
+@pytest.mark.parametrize("shard", [(2, 2), (-1, 2), (0, 0)])
+def test_shard_that_does_not_exist_is_refused(shapes, shard):
+    with pytest.raises(ValueError, match="Expected a shard"):
+        BatchLoader(shapes, lambda s: {}, batch_size=4, resize=Fixed((64, 64)), shard=shard)
+
+
+def test_shards_feed_together_what_one_loader_feeds_with_the_same_bits(shapes):
+    def pictures(loader):
+        return {
+            position: x["image"][row].tobytes()
+            for index, positions in enumerate(loader.batches(2))
+            for x, *_ in [loader.load(2, index)]
+            for row, position in enumerate(positions.tolist())
+        }
+
+    def make_shard(*shard):
+        augment = albumentations.HorizontalFlip(p=0.5)
+        return BatchLoader(shapes, lambda s: {}, batch_size=4, resize=Fixed((64, 64)), augment=augment, shard=shard)
+
+    whole = pictures(make_shard(0, 1))
+    shards = [pictures(make_shard(index, 3)) for index in range(3)]
+    assert sum(map(len, shards)) == len(whole)
+    assert {position: image for shard in shards for position, image in shard.items()} == whole
+
+
+def test_more_shards_than_images_are_refused(annotate):
+    with pytest.raises(ValueError, match="at least one image for each of 2 shards"):
+        BatchLoader(annotate([(32, 32)], [[]]), lambda s: {}, batch_size=4, resize=Fixed((64, 64)), shard=(0, 2))

@@ -84,3 +84,33 @@ def test_generators_of_samples_are_independent_of_each_other():
     draws = {key: sample_rng(*key).integers(2**62) for key in keys}
     assert len(set(draws.values())) == len(keys)
     assert draws[0, 5, 2] == sample_rng(0, 5, 2).integers(2**62)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_shards_are_disjoint_and_whole_and_march_in_step(seed):
+    rng = np.random.default_rng(seed)
+    num_shards, batch_size = int(rng.integers(1, 6)), int(rng.integers(1, 6))
+    members = rng.integers(num_shards, num_shards + 30, size=rng.integers(1, 4))
+    canvas_ids = rng.permutation(np.repeat(np.arange(len(members)), members))
+    canvases = np.array([[64, 96], [96, 64], [64, 64]])[: len(members)]
+    for drop_last in (False, True):
+        plans = [
+            batch_positions(
+                canvas_ids, canvases, batch_size=batch_size, seed=seed, drop_last=drop_last, shard=(shard, num_shards)
+            )
+            for shard in range(num_shards)
+        ]
+        fed = [int(p) for plan in plans for batch in plan for p in batch]
+        assert len(fed) == len(set(fed))
+        assert len({len(plan) for plan in plans}) == 1
+        for step in zip(*plans, strict=True):
+            assert len({int(canvas_ids[p]) for batch in step for p in batch}) == 1
+            sizes = [len(batch) for batch in step]
+            assert max(sizes) - min(sizes) <= 1 and min(sizes) >= 1
+            assert max(sizes) <= (batch_size if batch_size > 1 or num_shards == 1 else 2)
+        if drop_last:
+            assert all(len(batch) == batch_size for plan in plans for batch in plan)
+            step = batch_size * num_shards
+            assert len(fed) == sum(count // step * step for count in members)
+        else:
+            assert len(fed) == len(canvas_ids)

@@ -1,0 +1,131 @@
+"""Feed: hands out the batches of a loader, in whatever order, and has the next ones made meanwhile."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import warnings
+from collections.abc import Iterable
+from concurrent.futures import Executor
+from itertools import islice
+
+from detfeed.loader import Batch, BatchLoader
+from detfeed.workers import ExecutorWorkers, Job, Key, LocalWorkers, Workers
+
+
+class Feed:
+    """Batches of a loader, made by the asking thread or ahead of it by workers.
+
+    Whatever makes them, and in whatever order, the batches are the same bits. Workers start with the first batch asked
+    for, live until `close`, and end with this object.
+
+    Args:
+        loader: makes the batches.
+        workers: how many threads or processes; up to 1 thread is the asking one.
+        use_multiprocessing: processes instead of threads.
+        ahead: how many batches may be under way or wait, at most.
+        timeout: seconds that a batch may take.
+        executor: makes the batches instead; `workers` and `use_multiprocessing` do not count.
+
+    Attributes:
+        handed: batches handed out so far.
+        last_handed: when the latest was, by `time.perf_counter`.
+        waited: seconds that whoever asked has waited, in all.
+    """
+
+    def __init__(
+        self,
+        loader: BatchLoader,
+        *,
+        workers: int = 1,
+        use_multiprocessing: bool = False,
+        ahead: int = 10,
+        timeout: float = 300.0,
+        executor: Executor | None = None,
+    ) -> None:
+        for name, number in (("workers", workers), ("max_queue_size", ahead), ("timeout", timeout)):
+            if number < 0 or (number == 0 and name != "workers"):
+                raise ValueError(f"Expected {name} to be positive. Received: {number}")
+        self.loader = loader
+        self.num_workers = workers
+        self.use_multiprocessing = use_multiprocessing
+        self.timeout = timeout
+        self.executor = executor
+        self.ahead = max(ahead, workers)
+        self.handed = 0
+        self.waited = 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._workers: Workers | None = None
+        self._jobs: dict[Key, Job] = {}  # made ahead
+        self._asked: list[Job] = []  # that somebody waits for
+
+    @property
+    def in_background(self) -> bool:
+        """Whether anybody but the asking thread makes the batches."""
+        return self.executor is not None or self.num_workers > (0 if self.use_multiprocessing else 1)
+
+    @property
+    def busy(self) -> float:
+        """Seconds that workers have spent on batches, all together."""
+        return 0.0 if self._workers is None else self._workers.busy
+
+    def get(self, key: Key, upcoming: Iterable[Key] = ()) -> Batch:
+        """A batch.
+
+        Args:
+            key: its epoch and index.
+            upcoming: which will be asked for after it, most likely. A wrong guess costs time and nothing else.
+
+        Raises:
+            SampleError: a sample of it could not be made.
+            WorkerError: workers died of it or hung, again and again.
+        """
+        start = time.perf_counter()
+        try:
+            return self._get(key, upcoming) if self.in_background else self.loader.load(*key)
+        finally:
+            self.waited += time.perf_counter() - start
+            self.handed += 1
+
+    def _get(self, key: Key, upcoming: Iterable[Key]) -> Batch:
+        if os.getpid() != self._pid:
+            self._reset()  # a fork, which has none of the threads: it gets workers of its own
+        with self._lock:
+            if self._workers is None:
+                self._workers = self._start()
+            workers = self._workers
+            job = self._jobs.pop(key, None) or Job(key)
+            self._asked.append(job)
+            # Of what was made ahead, what is not expected any more is dropped.
+            self._jobs = {key: self._jobs.get(key) or Job(key) for key in islice(upcoming, self.ahead)}
+            workers.plan([*self._asked, *self._jobs.values()])
+        try:
+            while not job.result.done():
+                try:
+                    job.result.exception(workers.seconds_left())
+                except TimeoutError:
+                    workers.expire()
+            return job.result.result()
+        finally:
+            with self._lock:
+                self._asked.remove(job)
+                notes, workers.notes[:] = list(workers.notes), []
+            for note in notes:
+                warnings.warn(note, stacklevel=4)
+
+    def _start(self) -> Workers:
+        if self.executor is not None:
+            return ExecutorWorkers(self.loader, self.executor, timeout=self.timeout)
+        return LocalWorkers(self.loader, self.num_workers, processes=self.use_multiprocessing, timeout=self.timeout)
+
+    def close(self) -> None:
+        """End the workers; the next batch asked for starts new ones."""
+        with self._lock:
+            workers, self._workers, self._jobs = self._workers, None, {}
+        if workers is not None:
+            workers.close()

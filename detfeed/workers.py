@@ -1,0 +1,416 @@
+"""Workers: threads, processes or somebody's executor that make batches, and make them again where one fails."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import os
+import pickle
+import threading
+import time
+import uuid
+import weakref
+from concurrent.futures import CancelledError, Executor, Future
+from typing import Any
+
+from detfeed.errors import DetfeedError, WorkerError
+from detfeed.loader import Batch, BatchLoader
+from detfeed.worker import WorkerDied, WorkerProcess
+
+Key = tuple[int, int]  # epoch and index of a batch
+
+MAX_DEATHS = 3
+MAX_TIMEOUTS = 2
+
+
+@dataclasses.dataclass(eq=False)
+class Job:
+    """A batch that somebody waits for, or will.
+
+    Attributes:
+        key: epoch and index.
+        result: the batch, when it is there.
+        deaths, timeouts: how often it was tried in vain.
+        started: when a worker began with it, by `time.monotonic`; None while it waits for one.
+    """
+
+    key: Key
+    result: Future[Batch] = dataclasses.field(default_factory=Future)
+    deaths: int = 0
+    timeouts: int = 0
+    started: float | None = None
+
+
+class Workers(abc.ABC):
+    """What makes batches.
+
+    Attributes:
+        count: how many there are; 0 if unknown.
+        busy: seconds that they spent on batches, all together.
+        notes: what the user should be told; each is said once.
+    """
+
+    count: int
+    busy: float
+    notes: list[str]
+
+    @abc.abstractmethod
+    def plan(self, jobs: list[Job]) -> None:
+        """Do these jobs, the most urgent first; those of earlier plans that were not begun are dropped."""
+
+    @abc.abstractmethod
+    def seconds_left(self) -> float:
+        """Until `expire` should be called, at the earliest."""
+
+    @abc.abstractmethod
+    def expire(self) -> None:
+        """Give up what has taken too long: try it again, or let it fail."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """End the workers at once."""
+
+
+class LocalWorkers(Workers):
+    """Threads of this process, or processes with a thread each that waits for them.
+
+    Args:
+        loader: makes the batches.
+        count: how many.
+        processes: whether to use processes.
+        timeout: seconds that a batch may take.
+
+    Raises:
+        TypeError: the loader can't be sent to a process.
+    """
+
+    def __init__(self, loader: BatchLoader, count: int, *, processes: bool, timeout: float) -> None:
+        self.count = count
+        self._state = _State(loader, pickled_loader(loader) if processes else None, timeout)
+        self.notes = self._state.notes
+        # The threads hold the state and not this, so that they end when nobody has this any more.
+        self._finalize = weakref.finalize(self, self._state.close)
+        for place in range(count):
+            self._state.start(place)
+
+    @property
+    def busy(self) -> float:  # type: ignore[override]
+        return self._state.busy
+
+    def plan(self, jobs: list[Job]) -> None:
+        with self._state.changed:
+            self._state.queue = [job for job in jobs if job.started is None]
+            self._state.changed.notify_all()
+
+    def seconds_left(self) -> float:
+        return self._state.seconds_left()
+
+    def expire(self) -> None:
+        self._state.expire()
+
+    def close(self) -> None:
+        self._finalize()
+
+
+class _State:
+    """What the threads of LocalWorkers share."""
+
+    def __init__(self, loader: BatchLoader, pickled: bytes | None, timeout: float) -> None:
+        self.loader = loader
+        self.pickled = pickled
+        self.timeout = timeout
+        # A reentrant lock: a garbage collection may call close() while this very thread holds it.
+        self.changed = threading.Condition()
+        self.queue: list[Job] = []
+        self.running: dict[int, Job] = {}  # by place
+        self.threads: dict[int, threading.Thread] = {}  # by place; one that was given up is not here
+        self.processes: dict[int, WorkerProcess] = {}  # by place
+        self.notes: list[str] = []
+        self.refused = False
+        self.busy = 0.0
+        self.closed = False
+        self.pid = os.getpid()
+
+    def start(self, place: int) -> None:
+        """Start the thread of a place, with a process if there are to be some."""
+        kind = "thread" if self.pickled is None else "process"
+        thread = threading.Thread(target=self._serve, args=(place,), name=f"detfeed worker {kind} {place}", daemon=True)
+        self.threads[place] = thread
+        thread.start()
+
+    def _serve(self, place: int) -> None:
+        """The thread of a place: does jobs until the place is somebody else's, or all is closed."""
+        me = threading.current_thread()
+        process: WorkerProcess | None = None
+
+        def over() -> bool:
+            return self.closed or self.threads.get(place) is not me
+
+        try:
+            while True:
+                with self.changed:
+                    if over():
+                        return
+                    if self.pickled is not None and process is None:
+                        # Before there is anything to do, and anew after a death.
+                        process = self.processes[place] = WorkerProcess(self.pickled)
+                    self.changed.wait_for(lambda: self.queue or over())
+                    if over():
+                        return
+                    job = self.queue.pop(0)
+                    job.started = time.monotonic()
+                    self.running[place] = job
+                batch: Batch | None = None
+                error: BaseException | None = None
+                seconds, refused = 0.0, ""
+                try:
+                    if process is None:
+                        start = time.perf_counter()
+                        batch = self.loader.load(*job.key)
+                        seconds = time.perf_counter() - start
+                    else:
+                        batch, seconds, refused = process.load(*job.key)
+                except BaseException as raised:
+                    error = raised
+                with self.changed:
+                    if over():
+                        return  # given up; somebody else does the job
+                    del self.running[place]
+                    self.busy += seconds
+                    if refused and not self.refused:
+                        self.refused = True
+                        self.notes.append(
+                            f"Could not get {refused}. Batches are copied from the worker processes through a socket, "
+                            "which is slower; give the container more memory, or use smaller or fewer batches."
+                        )
+                    if isinstance(error, WorkerDied):
+                        process = None
+                        self._bury(job, error)
+                        continue
+                # Outside of the lock: whoever waits goes on at once.
+                if error is not None:
+                    job.result.set_exception(error)
+                else:
+                    job.result.set_result(batch)  # type: ignore[arg-type]
+                # Or this thread would hold the batch until the next one is there.
+                del job, batch, error
+        finally:
+            if process is not None:
+                process.end()
+
+    def _bury(self, job: Job, death: WorkerDied) -> None:
+        """Do a job again whose worker died, unless too many did."""
+        epoch, index = job.key
+        died = f"A worker process {death}"
+        job.deaths += 1
+        if job.deaths >= MAX_DEATHS:
+            job.result.set_exception(
+                WorkerError(
+                    f"{died} while it made batch {index} of epoch {epoch}, the last of {job.deaths} that died of it. "
+                    f"{_images(self.loader, job.key)} Look for a damaged file there, or for too little memory."
+                )
+            )
+            return
+        self.notes.append(
+            f"{died} while it made batch {index} of epoch {epoch}. It was replaced; the batch is made again."
+        )
+        self._again(job)
+
+    def _again(self, job: Job) -> None:
+        job.started = None
+        self.queue.insert(0, job)
+        self.changed.notify_all()
+
+    def seconds_left(self) -> float:
+        with self.changed:
+            started = [job.started for job in self.running.values() if job.started is not None]
+        return max(min(started) + self.timeout - time.monotonic(), 0) if started else self.timeout
+
+    def expire(self) -> None:
+        with self.changed:
+            latest = time.monotonic() - self.timeout
+            for place, job in list(self.running.items()):
+                if job.started is None or job.started > latest:
+                    continue
+                del self.running[place]
+                # The thread sees that it is not the place's any more and ends, now or whenever it comes back.
+                self.threads.pop(place)
+                process = self.processes.pop(place, None)
+                if process is not None:
+                    process.kill()
+                epoch, index = job.key
+                job.timeouts += 1
+                if job.timeouts >= MAX_TIMEOUTS:
+                    job.result.set_exception(
+                        WorkerError(
+                            f"Batch {index} of epoch {epoch} took longer than {self.timeout:g} s, {job.timeouts} "
+                            f"times. {_images(self.loader, job.key)} Look for a file or a target function that hangs, "
+                            "or give a longer timeout."
+                        )
+                    )
+                else:
+                    self.notes.append(
+                        f"Batch {index} of epoch {epoch} took longer than {self.timeout:g} s. Its worker was replaced; "
+                        "the batch is made again."
+                    )
+                    self._again(job)
+                self.start(place)
+
+    def close(self) -> None:
+        if os.getpid() != self.pid:
+            return  # in a fork, which neither has the threads nor owns the processes
+        with self.changed:
+            if self.closed:
+                return
+            self.closed = True
+            jobs = [*self.queue, *self.running.values()]
+            self.queue = []
+            self.changed.notify_all()
+            processes = list(self.processes.values())
+        for process in processes:
+            process.kill()
+        for job in jobs:
+            if not job.result.done():
+                job.result.set_exception(CancelledError())
+
+
+def _images(loader: BatchLoader, key: Key) -> str:
+    epoch, index = key
+    paths = [loader.annotations.paths[position] for position in loader.batches(epoch)[index].tolist()]
+    return f"Its images: {', '.join(paths)}."
+
+
+def pickled_loader(loader: BatchLoader) -> bytes:
+    """A loader as it is sent to processes; functions of the main module and of notebooks go along whole.
+
+    Raises:
+        TypeError: it can't be pickled.
+    """
+    import cloudpickle
+
+    try:
+        return cloudpickle.dumps(loader)
+    except Exception as error:
+        raise TypeError(
+            f"Expected targets and augment that can be pickled, to send them to worker processes. Received some that "
+            f"can't: {type(error).__name__}: {error}. Leave out what is open or running (files, locks, models), or use "
+            "threads: use_multiprocessing=False."
+        ) from error
+
+
+class ExecutorWorkers(Workers):
+    """Somebody's `concurrent.futures.Executor`, here or on other machines.
+
+    The loader goes along once for each of the executor's processes: whoever does not have it says so, and gets the
+    job again together with the loader.
+
+    Args:
+        loader: makes the batches.
+        executor: where; stays open.
+        timeout: seconds that a batch may take from being given to the executor.
+    """
+
+    def __init__(self, loader: BatchLoader, executor: Executor, *, timeout: float) -> None:
+        self.count = 0
+        self.busy = 0.0
+        self.notes = []
+        self.timeout = timeout
+        self._loader = loader
+        self._executor = executor
+        self._pickled = pickled_loader(loader)
+        self._token = uuid.uuid4().hex
+        self._open: dict[Job, Future[Any]] = {}
+        self._lock = threading.RLock()
+
+    def plan(self, jobs: list[Job]) -> None:
+        with self._lock:
+            # What was begun and is not wanted any more is left to itself.
+            for job in self._open.keys() - set(jobs):
+                self._open.pop(job).cancel()
+            for job in jobs:
+                if job not in self._open and not job.result.done():
+                    self._submit(job)
+
+    def _submit(self, job: Job, pickled: bytes | None = None) -> None:
+        job.started = time.monotonic()
+        inner = self._open[job] = self._executor.submit(load_batch, self._token, job.key, pickled)
+        inner.add_done_callback(lambda inner: self._done(job, inner))
+
+    def _done(self, job: Job, inner: Future[Any]) -> None:
+        with self._lock:
+            if self._open.get(job) is not inner:
+                return  # given up
+            del self._open[job]
+            try:
+                answer = inner.result()
+                if answer is None:
+                    self._submit(job, self._pickled)
+                    return
+            except DetfeedError as error:
+                job.result.set_exception(error)
+                return
+            except BaseException as error:
+                epoch, index = job.key
+                failure = WorkerError(
+                    f"The executor failed at batch {index} of epoch {epoch}: {type(error).__name__}: {error}. "
+                    f"{_images(self._loader, job.key)}"
+                )
+                failure.__cause__ = error
+                job.result.set_exception(failure)
+                return
+            batch, seconds = answer
+            self.busy += seconds
+        job.result.set_result(batch)
+
+    def seconds_left(self) -> float:
+        with self._lock:
+            started = [job.started for job in self._open if job.started is not None]
+        return max(min(started) + self.timeout - time.monotonic(), 0) if started else self.timeout
+
+    def expire(self) -> None:
+        with self._lock:
+            latest = time.monotonic() - self.timeout
+            for job in [job for job in self._open if job.started is not None and job.started <= latest]:
+                self._open.pop(job).cancel()
+                epoch, index = job.key
+                job.timeouts += 1
+                if job.timeouts >= MAX_TIMEOUTS:
+                    job.result.set_exception(
+                        WorkerError(
+                            f"Batch {index} of epoch {epoch} did not come from {self._executor!r} within "
+                            f"{self.timeout:g} s, {job.timeouts} times. {_images(self._loader, job.key)}"
+                        )
+                    )
+                else:
+                    self.notes.append(
+                        f"Batch {index} of epoch {epoch} did not come from the executor within {self.timeout:g} s. It "
+                        "is asked for again."
+                    )
+                    self._submit(job, self._pickled)
+
+    def close(self) -> None:
+        with self._lock:
+            jobs, self._open = self._open, {}
+        for job, inner in jobs.items():
+            inner.cancel()
+            if not job.result.done():
+                job.result.set_exception(CancelledError())
+
+
+_loaders: dict[str, BatchLoader] = {}
+_MAX_LOADERS = 4  # a training and a validation set, and their predecessors
+
+
+def load_batch(token: str, key: Key, pickled: bytes | None) -> tuple[Batch, float] | None:
+    """Run by an executor: a batch and the seconds it took; None if this process does not know the loader yet."""
+    if pickled is not None and token not in _loaders:
+        import cv2
+
+        cv2.setNumThreads(0)
+        while len(_loaders) >= _MAX_LOADERS:
+            del _loaders[next(iter(_loaders))]
+        _loaders[token] = pickle.loads(pickled)
+    if token not in _loaders:
+        return None
+    start = time.perf_counter()
+    return _loaders[token].load(*key), time.perf_counter() - start
