@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
+from collections.abc import Iterator
+from concurrent.futures import Executor
 from typing import Any, Self
 
 import keras
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 from detfeed.anchors import AnchorGrid
 from detfeed.annotations import Annotations
 from detfeed.coco import read_coco
+from detfeed.feed import Feed
 from detfeed.images import Resize
 from detfeed.loader import Batch, BatchLoader, TargetFunction
+from detfeed.lookahead import Lookahead
 from detfeed.proposals import Proposals
 from detfeed.targets import AnchorTargets, Form, RoiTargets
 from detfeed.voc import read_voc
@@ -25,8 +28,12 @@ class DetectionSequence(keras.utils.PyDataset):
     """Batches of images with the targets that a function of yours makes of each sample.
 
     `sequence[index]` is `(x, y)` or `(x, y, sample_weight)`, see `loader.BatchLoader.load`; it depends on
-    `(seed, epoch, index)` alone. In `fit`, `epoch` moves on by one whenever all batches were fed (with
-    use_multiprocessing: after each epoch of Keras's); a loop of your own sets it.
+    `(seed, epoch, index)` alone, whatever makes it and in whatever order it is asked for. In `fit`, and in a loop over
+    the sequence or its `stream`, `epoch` moves on by one whenever all batches were fed.
+
+    Workers are the sequence's own and not Keras's, which is told of one worker: they start with the first batch, live
+    across epochs, and make batches ahead of whoever asks. They end with `close`, with the sequence, or with the
+    process.
 
     Args:
         annotations: the data set.
@@ -41,8 +48,12 @@ class DetectionSequence(keras.utils.PyDataset):
         drop_last: leave out batches that are not full.
         min_visibility: an object of which an augmentation leaves less than this share becomes an ignore region.
         proposals: of the images of `annotations`, for `Sample.proposals`; see `proposals.read_proposals`.
-        workers, use_multiprocessing, max_queue_size: Keras's own arguments; used on TensorFlow, where they lose
-            nothing.
+        shard: (index, count), the share of this process where several train together; see `loader.BatchLoader`.
+        workers: threads or processes that make batches. Up to 1 thread is the asking one itself.
+        use_multiprocessing: processes instead of threads.
+        max_queue_size: how many batches are made ahead at most.
+        timeout: seconds that a batch may take its worker before that is replaced.
+        executor: a `concurrent.futures.Executor` that makes the batches instead, here or on other machines.
 
     Raises:
         ValueError: see `loader.BatchLoader`.
@@ -61,20 +72,16 @@ class DetectionSequence(keras.utils.PyDataset):
         drop_last: bool = False,
         min_visibility: float = 0.25,
         proposals: Proposals | None = None,
+        shard: tuple[int, int] = (0, 1),
         workers: int = 1,
         use_multiprocessing: bool = False,
         max_queue_size: int = 10,
+        timeout: float = 300.0,
+        executor: Executor | None = None,
     ) -> None:
-        if keras.backend.backend() != "tensorflow" and (workers > 1 or use_multiprocessing):
-            # Seen with Keras 3.15.1 on JAX and torch: what its workers had ready after fit's first look at the data is
-            # fed as the start of the first epoch, which then begins anew and ends that much too early.
-            warnings.warn(
-                f"Keras's workers feed some batches twice and others never on {keras.backend.backend()}: batches are "
-                f"made in the main thread instead of by {workers} workers",
-                stacklevel=2,
-            )
-            workers, use_multiprocessing = 1, False
-        super().__init__(workers=workers, use_multiprocessing=use_multiprocessing, max_queue_size=max_queue_size)
+        # Keras must not start workers on top. Those of Keras 3.15.1 lose batches on JAX and torch, too: what they had
+        # ready after fit's first look at the data is fed as the start of the first epoch.
+        super().__init__(workers=1, use_multiprocessing=False, max_queue_size=max_queue_size)
         self.loader = BatchLoader(
             annotations,
             targets,
@@ -86,10 +93,20 @@ class DetectionSequence(keras.utils.PyDataset):
             drop_last=drop_last,
             min_visibility=min_visibility,
             proposals=proposals,
+            shard=shard,
         )
-        self.epoch = 0
+        self.feed = Feed(
+            self.loader,
+            workers=workers,
+            use_multiprocessing=use_multiprocessing,
+            ahead=max_queue_size,
+            timeout=timeout,
+            executor=executor,
+        )
+        self._lookahead = Lookahead()
         self._within_epoch = False
         self._asked: set[int] = set()
+        self.seek(0)
 
     @property
     def annotations(self) -> Annotations:
@@ -97,24 +114,110 @@ class DetectionSequence(keras.utils.PyDataset):
         return self.loader.annotations
 
     @property
+    def epoch(self) -> int:
+        """The epoch that `sequence[index]` is of; setting it begins that epoch."""
+        return self._epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self.seek(epoch)
+
+    def seek(self, epoch: int, batch: int = 0) -> None:
+        """Go to a place, without making what comes before it.
+
+        The rest of that epoch is then all there is of it: `len(sequence)` is shorter by `batch`, and `sequence[0]` is
+        the epoch's batch number `batch`. The epoch after it is whole again. See `ResumeFeed` for a `fit` that goes on.
+
+        Raises:
+            ValueError: there is no such epoch or batch.
+        """
+        if epoch < 0 or not 0 <= batch < self.loader.num_batches:
+            raise ValueError(
+                f"Expected an epoch of at least 0 and a batch from 0 to {self.loader.num_batches - 1}. "
+                f"Received: epoch={epoch}, batch={batch}"
+            )
+        self._epoch = epoch
+        self._first = batch
+        self._cursor = (epoch, batch)
+        self._asked.clear()
+
+    @property
+    def cursor(self) -> tuple[int, int]:
+        """Epoch and batch that follow the last batch handed out: what to `seek` to, to go on there.
+
+        In `fit`, batches are handed out before they are trained on: there, count the steps of the optimizer, as
+        `ResumeFeed` does.
+        """
+        return self._cursor
+
+    @property
     def num_batches(self) -> int:
-        """Batches in an epoch."""
-        return self.loader.num_batches
+        """Batches in this epoch."""
+        self._lookahead.note_length_asked()
+        return len(self)
 
     def __len__(self) -> int:
-        return self.loader.num_batches
+        return self.loader.num_batches - self._first
 
     def __getitem__(self, index: int) -> Batch:
         index = self._checked(index)
-        epoch = self.epoch  # before the last batch is noted as asked for, which lets another thread move it on
-        # Keras's workers may ask before it says that the epoch begins; looks from the main thread then don't count.
+        # Kept before the last batch is noted as asked for, which lets another thread move the epoch on.
+        epoch, first, count = self._epoch, self._first, len(self)
+        # Looks at batches before an epoch, which Keras takes from the main thread, don't count.
         if self._within_epoch or threading.current_thread() is not threading.main_thread():
             self._asked.add(index)
-        return self.loader.load(epoch, index)
+        upcoming = (
+            (epoch + later, i if later else first + i)
+            for later, i in self._lookahead.after(index, count, self.loader.num_batches)
+        )
+        batch = self.feed.get((epoch, first + index), upcoming)
+        self._cursor = (epoch, first + index + 1) if index + 1 < count else (epoch + 1, 0)
+        return batch
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of this epoch in order; `epoch` stays. See `stream` for a loop over epochs."""
+        for index in range(len(self)):
+            yield self[index]
+
+    def stream(self, epochs: int | None = None) -> Iterator[Batch]:
+        """Batches in order from the cursor on, epoch after epoch, for loops and for `fit(stream, steps_per_epoch=...)`.
+
+        Args:
+            epochs: the epoch to stop before, counted from 0, so that a sequence that goes on stops where one that was
+                not interrupted does. None: never.
+        """
+        self.seek(*self._cursor)
+        while epochs is None or self._epoch < epochs:
+            yield from self
+            self.seek(self._epoch + 1)
+
+    def to_tf_data(self) -> Any:
+        """This sequence as a `tf.data.Dataset`: each pass over it is one epoch, in order, from the cursor on.
+
+        Raises:
+            ImportError: TensorFlow is not installed.
+        """
+        import tensorflow as tf
+
+        samples = [self.loader.load(0, index) for index in range(min(2, self.loader.num_batches))]
+
+        def spec(*arrays: NDArray[Any]) -> Any:
+            shapes = [array.shape for array in arrays]
+            alike = [sides[0] if len(set(sides)) == 1 else None for sides in zip(*shapes, strict=True)]
+            return tf.TensorSpec([None, *alike[1:]], arrays[0].dtype)
+
+        def one_epoch() -> Iterator[Batch]:
+            yield from self.stream(self._cursor[0] + 1)
+
+        return tf.data.Dataset.from_generator(one_epoch, output_signature=tf.nest.map_structure(spec, *samples))
 
     def positions(self, index: int) -> NDArray[np.int64]:
         """Rows in `annotations` of the images of a batch of this epoch, int64 (B,)."""
-        return self.loader.batches(self.epoch)[self._checked(index)]
+        return self.loader.batches(self._epoch)[self._first + self._checked(index)]
+
+    def close(self) -> None:
+        """End the workers now; the next batch asked for starts them anew."""
+        self.feed.close()
 
     def _checked(self, index: int) -> int:
         if not -len(self) <= index < len(self):
@@ -127,15 +230,20 @@ class DetectionSequence(keras.utils.PyDataset):
 
     def on_epoch_end(self) -> None:
         """Called by Keras; moves `epoch` on."""
-        # Moved on here and not in on_epoch_begin, since Keras starts its workers before it calls that. Keras also calls
-        # this before the first epoch, after a look at one batch or none, and in the midst of an epoch if there is a
-        # `steps_per_epoch`: what counts is that every batch was asked for. Keras's own processes ask in a copy.
-        complete = self.use_multiprocessing or len(self._asked) == len(self)
+        # Keras also calls this before the first epoch, after a look at one batch or none, and in the midst of an epoch
+        # if there is a `steps_per_epoch`: what counts is that every batch was asked for.
+        complete = len(self._asked) == len(self)
         if self._within_epoch and complete:
-            self.epoch += 1
-        if complete or not self._within_epoch:
+            self.seek(self._epoch + 1)
+        elif not self._within_epoch:
             self._asked.clear()
         self._within_epoch = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise TypeError(
+            "A sequence has workers and can't be pickled or copied. Make one from the same arguments, which feeds the "
+            "same batches, or send its `loader`."
+        )
 
 
 class AnchorTargetSequence(DetectionSequence):
@@ -144,8 +252,8 @@ class AnchorTargetSequence(DetectionSequence):
     Args:
         annotations: the data set.
         anchors: the grid that the model predicts on.
-        batch_size, resize, augment, shuffle, seed, drop_last, min_visibility, workers, use_multiprocessing,
-            max_queue_size: see `DetectionSequence`.
+        batch_size, resize, augment, shuffle, seed, drop_last, min_visibility, shard, workers, use_multiprocessing,
+            max_queue_size, timeout, executor: see `DetectionSequence`.
         targets: "sampled", `(x, y)` with at most 256 anchors an image, or "dense", `(x, y, sample_weight)` with all of
             them, for Keras's stock losses; see `targets.AnchorTargets`.
         matching: further arguments of `targets.AnchorTargets`, such as positive_iou or num_samples.
@@ -164,9 +272,12 @@ class AnchorTargetSequence(DetectionSequence):
         seed: int = 0,
         drop_last: bool = False,
         min_visibility: float = 0.25,
+        shard: tuple[int, int] = (0, 1),
         workers: int = 1,
         use_multiprocessing: bool = False,
         max_queue_size: int = 10,
+        timeout: float = 300.0,
+        executor: Executor | None = None,
         **matching: Any,
     ) -> None:
         super().__init__(
@@ -179,9 +290,12 @@ class AnchorTargetSequence(DetectionSequence):
             seed=seed,
             drop_last=drop_last,
             min_visibility=min_visibility,
+            shard=shard,
             workers=workers,
             use_multiprocessing=use_multiprocessing,
             max_queue_size=max_queue_size,
+            timeout=timeout,
+            executor=executor,
         )
         self.anchors = anchors
 
@@ -211,8 +325,8 @@ class RoiTargetSequence(DetectionSequence):
     Args:
         annotations: the data set.
         proposals: of its images, from `read_proposals(path, annotations)`.
-        batch_size, resize, augment, shuffle, seed, drop_last, min_visibility, workers, use_multiprocessing,
-            max_queue_size: see `DetectionSequence`.
+        batch_size, resize, augment, shuffle, seed, drop_last, min_visibility, shard, workers, use_multiprocessing,
+            max_queue_size, timeout, executor: see `DetectionSequence`.
         sampling: arguments of `targets.RoiTargets`, such as num_samples or num_classes.
     """
 
@@ -228,9 +342,12 @@ class RoiTargetSequence(DetectionSequence):
         seed: int = 0,
         drop_last: bool = False,
         min_visibility: float = 0.25,
+        shard: tuple[int, int] = (0, 1),
         workers: int = 1,
         use_multiprocessing: bool = False,
         max_queue_size: int = 10,
+        timeout: float = 300.0,
+        executor: Executor | None = None,
         **sampling: Any,
     ) -> None:
         super().__init__(
@@ -244,9 +361,12 @@ class RoiTargetSequence(DetectionSequence):
             drop_last=drop_last,
             min_visibility=min_visibility,
             proposals=proposals,
+            shard=shard,
             workers=workers,
             use_multiprocessing=use_multiprocessing,
             max_queue_size=max_queue_size,
+            timeout=timeout,
+            executor=executor,
         )
 
     @property

@@ -18,6 +18,9 @@ from detfeed.images import read_image
 from models.proposals import ProposalModel
 
 PICTURES = 6
+# Of Kingma & Ba and of torch. Keras's 1e-7 damps the first steps of weights whose gradients are that small, which the
+# mean over 256 anchors an image makes them.
+ADAM_EPSILON = 1e-8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +74,11 @@ class Recipe:
         if self.decay not in ("cosine", "none"):
             raise ValueError(f'Expected decay to be "cosine" or "none". Received: {self.decay!r}')
         if self.optimizer == "adam":
-            return keras.optimizers.Adam(rate, global_clipnorm=self.clip_norm)
+            return keras.optimizers.Adam(rate, epsilon=ADAM_EPSILON, global_clipnorm=self.clip_norm)
         if self.optimizer == "adamw":
-            return keras.optimizers.AdamW(rate, weight_decay=self.weight_decay, global_clipnorm=self.clip_norm)
+            return keras.optimizers.AdamW(
+                rate, weight_decay=self.weight_decay, epsilon=ADAM_EPSILON, global_clipnorm=self.clip_norm
+            )
         if self.optimizer == "sgd":
             return keras.optimizers.SGD(
                 rate, momentum=0.9, weight_decay=self.weight_decay or None, global_clipnorm=self.clip_norm

@@ -1,5 +1,6 @@
 """Sequences in Keras. TensorFlow starts once, for this file; JAX and torch run in processes of their own."""
 
+import copy
 import importlib.util
 import json
 import os
@@ -88,7 +89,7 @@ class Recorder(keras.Model):
         return keras.ops.mean(x["position"]) + 0 * keras.ops.mean(y_pred)
 
 
-def fed_by_fit(sequence, **how):
+def fed_by_fit(sequence, shuffle=False, **how):
     """Mean position of every batch that fit took, in order; batches must be of one size."""
     fed = []
 
@@ -104,7 +105,7 @@ def fed_by_fit(sequence, **how):
 
     model = Recorder()
     model.compile(optimizer="sgd")
-    model.fit(sequence, shuffle=False, verbose=0, callbacks=[Listen()], **how)
+    model.fit(sequence, shuffle=shuffle, verbose=0, callbacks=[Listen()], **how)
     return pytest.approx(fed, abs=1e-3)
 
 
@@ -120,17 +121,17 @@ def recorded(shapes, **arguments):
     return DetectionSequence(shapes, targets=position, batch_size=4, resize=Fixed((32, 32)), **arguments)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_fit_is_fed_epoch_after_epoch_as_planned(shapes, workers):
-    sequence = recorded(shapes, workers=workers)
+@pytest.mark.parametrize("how", [{}, {"workers": 2}, {"workers": 2, "use_multiprocessing": True}])
+def test_fit_is_fed_epoch_after_epoch_as_planned(shapes, how):
+    sequence = recorded(shapes, **how)
     list(sequence)  # looking at it first changes nothing
     assert fed_by_fit(sequence, epochs=3) == planned(sequence, 0, 1, 2)
     assert sequence.epoch == 3
     assert fed_by_fit(sequence, epochs=1) == planned(sequence, 3)
 
 
-def test_batches_that_workers_ask_for_before_the_epoch_begins_count(shapes):
-    """Keras starts its workers first and calls on_epoch_begin after that."""
+def test_batches_that_threads_ask_for_before_the_epoch_begins_count(shapes):
+    """TensorFlow's thread may be faster than Keras, which calls on_epoch_begin."""
     sequence = recorded(shapes, workers=2)
     early = threading.Thread(target=sequence.__getitem__, args=(0,))
     early.start()
@@ -172,7 +173,7 @@ def test_dense_targets_train_with_stock_losses_and_ignored_anchors_count_nothing
     ids=["in the main thread", "threads", "processes"],
 )
 @pytest.mark.parametrize("targets", ["sampled", "dense"])
-def test_fit_takes_every_canvas_with_any_of_keras_own_workers(annotate, how, targets):
+def test_fit_takes_every_canvas_with_any_workers(annotate, how, targets):
     # (32, 96), (96, 32) and (64, 64) with 2, 2 and 6 images: most batches look alike.
     sizes = [(32, 96)] * 2 + [(96, 32)] * 2 + [(64, 64)] * 6
     table = annotate(sizes, [[(2, 2, 30, 30)]] * 10)
@@ -307,6 +308,112 @@ def test_error_of_a_sample_is_a_sample_error_outside_of_fit(shapes):
         DetectionSequence(shapes, targets=lambda s: 1 / 0, batch_size=4, resize=ShortSide(96))[0]
 
 
+def test_keras_is_told_of_one_worker_whatever_the_sequence_has(shapes):
+    sequence = recorded(shapes, workers=4, use_multiprocessing=True)
+    assert (sequence.workers, sequence.use_multiprocessing) == (1, False)
+
+
+def test_batches_are_made_once_each_and_ahead_even_if_keras_shuffles_them(shapes):
+    made = []
+
+    def position(sample):
+        made.append(sample.position)
+        return {"position": np.float32([sample.position])}, {"nothing": np.zeros(1)}
+
+    sequence = DetectionSequence(shapes, targets=position, batch_size=1, resize=Fixed((32, 32)), workers=2)
+    model = Recorder()
+    model.compile(optimizer="sgd")
+    model.fit(sequence, epochs=4, verbose=0)
+    sequence.close()
+    # Beside Keras's first look at two batches, and what was made ahead of it in the order that it did not take.
+    assert len(made) <= 4 * len(shapes) + 2 * 12 + 10
+
+
+def test_place_in_an_epoch_is_gone_to_without_making_what_is_before(shapes):
+    made = []
+
+    def position(sample):
+        made.append(sample.position)
+        return {"position": np.array(sample.position)}
+
+    def make_sequence():
+        return DetectionSequence(shapes, targets=position, batch_size=4, resize=Fixed((32, 32)))
+
+    whole = [y["position"].tolist() for _, y in make_sequence().stream(3)]
+    assert len(whole) == 18
+    sequence = make_sequence()
+    sequence.seek(1, 2)
+    assert (len(sequence), sequence.cursor, sequence.epoch) == (4, (1, 2), 1)
+    made.clear()
+    assert sequence[0][1]["position"].tolist() == whole[8] == sequence.positions(0).tolist() == made
+    assert sequence.cursor == (1, 3)
+    assert [y["position"].tolist() for _, y in sequence.stream(3)] == whole[9:]
+    assert (sequence.cursor, sequence.epoch, len(sequence)) == ((3, 0), 3, 6)
+    with pytest.raises(IndexError, match=r"from 0 to 5\. Received: 6"):
+        sequence[6]
+    for place in ((-1, 0), (0, 6), (0, -1)):
+        with pytest.raises(ValueError, match="Expected an epoch of at least 0 and a batch from 0 to 5"):
+            sequence.seek(*place)
+
+
+def test_stream_that_was_left_is_gone_on_with_at_its_cursor(shapes):
+    sequence = recorded(shapes)
+    seen = []
+    for x, _ in sequence.stream():
+        seen.append(x["position"].mean())
+        if len(seen) == 8:
+            break
+    assert sequence.cursor == (1, 2)
+    for x, _ in sequence.stream(2):
+        seen.append(x["position"].mean())
+    assert seen == planned(sequence, 0, 1)
+
+
+def test_fit_takes_a_stream(shapes):
+    sequence = recorded(shapes)
+    assert fed_by_fit(sequence.stream(), epochs=4, steps_per_epoch=3) == planned(sequence, 0, 1)
+
+
+@pytest.mark.parametrize("targets", ["sampled", "dense"])
+def test_tf_data_holds_one_epoch_after_the_other_on_every_canvas(shapes, targets):
+    sequence = make(shapes, targets=targets)
+    dataset = sequence.to_tf_data()
+    assert len(sequence.loader.canvases) > 1
+    for epoch in (0, 1):
+        batches = list(dataset.as_numpy_iterator())
+        assert len(batches) == sequence.loader.num_batches
+        assert all(same(batch, sequence.loader.load(epoch, index)) for index, batch in enumerate(batches))
+
+
+def test_batches_that_tensors_look_at_are_never_written_over(shapes):
+    """TensorFlow takes aligned arrays without a copy."""
+    import tensorflow as tf
+
+    sequence = make(shapes, workers=1, use_multiprocessing=True, max_queue_size=1)
+    tensors = [tf.convert_to_tensor(x["image"]) for x, _ in sequence.stream(3)]
+    expected = [sequence.loader.load(epoch, index)[0]["image"] for epoch in range(3) for index in range(len(sequence))]
+    assert all(np.array_equal(tensor, image) for tensor, image in zip(tensors, expected, strict=True))
+
+
+@pytest.mark.parametrize("how", [{"workers": 2}, {"workers": 2, "use_multiprocessing": True}])
+def test_evaluate_and_predict_and_validation_data_with_workers_of_their_own_see_every_image_once(shapes, how):
+    training, validation = recorded(shapes, **how), recorded(shapes, shuffle=False, **how)
+    model = Recorder()
+    model.compile(optimizer="sgd")
+    history = model.fit(training, validation_data=validation, epochs=2, verbose=0).history
+    assert history["val_loss"] == pytest.approx([np.mean(range(len(shapes)))] * 2)
+    assert model.evaluate(validation, verbose=0) == pytest.approx(np.mean(range(len(shapes))))
+    weights = model.scale.get_weights()
+    expected = np.arange(len(shapes))[:, None] * weights[0] + weights[1]
+    order = np.concatenate([validation.positions(index) for index in range(len(validation))])
+    assert model.predict(validation, verbose=0) == pytest.approx(expected[order], rel=1e-5)
+
+
+def test_sequence_can_not_be_copied_and_says_what_can(shapes):
+    with pytest.raises(TypeError, match="or send its `loader`"):
+        copy.copy(make(shapes))
+
+
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_fit_is_fed_as_planned_on_other_backends_too(shapes, backend):
     """With Keras's own workers the first batches would come twice there and the last ones never."""
@@ -319,21 +426,30 @@ def test_fit_is_fed_as_planned_on_other_backends_too(shapes, backend):
         env={**os.environ, "KERAS_BACKEND": backend},
         check=False,
     )
-    assert done.stdout.split() == [backend, "1", "2", "dense"], done.stderr
+    expected = ["in place", "threads", "processes", "shuffled", "held", "dense"]
+    assert done.stdout.splitlines() == [backend, *expected], done.stderr
 
 
 def fit_on_this_backend(json):
     table = read_coco(json, Path(json).parent / "images")
     print(keras.backend.backend())
-    for workers in (1, 2):
-        if workers == 1:
-            sequence = recorded(table)
-        else:
-            with pytest.warns(UserWarning, match="feed some batches twice and others never on .* by 2 workers"):
-                sequence = recorded(table, workers=workers)
+    processes = {"workers": 2, "use_multiprocessing": True}
+    for name, how in (("in place", {}), ("threads", {"workers": 2}), ("processes", processes)):
+        sequence = recorded(table, **how)
         assert fed_by_fit(sequence, epochs=3) == planned(sequence, 0, 1, 2)
         assert sequence.epoch == 3
-        print(workers)
+        print(name)
+    sequence = recorded(table, **processes)
+    assert sorted(fed_by_fit(sequence, epochs=1, shuffle=True).expected) == pytest.approx(sorted(planned(sequence, 0)))
+    print("shuffled")
+    # What the backend looks at without a copy, if it does.
+    sequence = make(table, workers=1, use_multiprocessing=True, max_queue_size=1)
+    held = [keras.ops.convert_to_tensor(x["image"]) for x, _ in sequence.stream(3)]
+    expected = [sequence.loader.load(epoch, index)[0]["image"] for epoch in range(3) for index in range(len(sequence))]
+    assert all(
+        np.array_equal(keras.ops.convert_to_numpy(tensor), image) for tensor, image in zip(held, expected, strict=True)
+    )
+    print("held")
     sequence = make(table, targets="dense")
     model = one_channel_model()
     model.compile(loss={"objectness": keras.losses.BinaryCrossentropy(from_logits=True), "deltas": "huber"})

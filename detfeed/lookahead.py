@@ -1,0 +1,77 @@
+"""Lookahead: guesses which batches will be asked for next, so that they can be made before."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+
+class Lookahead:
+    """Follows somebody who asks for batches in order, or in an order that Keras shuffled.
+
+    Keras (3.15) shuffles with the global `random.shuffle`, right after it asked for the number of batches. So a copy of
+    the state that `random` has then tells the order to come. A guess that is wrong costs time and nothing else: nothing
+    here draws from the global generator.
+    """
+
+    def __init__(self) -> None:
+        # More than one, since the number of batches is asked for by others as well.
+        self._states: deque[Any] = deque(maxlen=8)
+        self._order: Sequence[int] = range(0)
+        self._place = 0
+        self._next: tuple[Any, Sequence[int]] = (None, ())
+
+    def note_length_asked(self) -> None:
+        """Somebody asked for the number of batches, and may shuffle them now."""
+        self._states.append(random.getstate())
+
+    def after(self, index: int, count: int, next_count: int) -> Iterator[tuple[int, int]]:
+        """What comes after a batch.
+
+        Args:
+            index: the batch that is asked for now.
+            count: number of batches in this epoch.
+            next_count: and in the next one.
+
+        Returns:
+            Iterator of pairs: 0 for this epoch or 1 for the next, and an index.
+        """
+        order, place = self._order, self._place + 1
+        if len(order) != count or place == count or order[place] != index:
+            order, place = self._begin(index, count)
+        # Threads may share this; that they mix up their orders at worst costs time.
+        self._order, self._place = order, place
+        return self._upcoming(order, place, next_count)
+
+    def _begin(self, index: int, count: int) -> tuple[Sequence[int], int]:
+        """The order of an iteration that begins, or jumps, with a batch, and the place of that in it."""
+        # One that begins with 0 is nearly always in order.
+        for state in reversed(list(self._states)) if index else ():
+            order = _shuffled(state, count)
+            if order[0] == index:
+                self._states.clear()
+                return order, 0
+        return range(count), index
+
+    def _upcoming(self, order: Sequence[int], place: int, next_count: int) -> Iterator[tuple[int, int]]:
+        for later in range(place + 1, len(order)):
+            yield 0, order[later]
+        if isinstance(order, range):
+            order = range(next_count)
+        else:
+            state = random.getstate()
+            if self._next[0] != (state, next_count):
+                self._next = ((state, next_count), _shuffled(state, next_count))
+            order = self._next[1]
+        for index in order:
+            yield 1, index
+
+
+def _shuffled(state: Any, count: int) -> list[int]:
+    generator = random.Random()
+    generator.setstate(state)
+    order = list(range(count))
+    generator.shuffle(order)
+    return order

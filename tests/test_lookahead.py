@@ -1,0 +1,65 @@
+import random
+from itertools import islice
+
+import pytest
+
+from detfeed.lookahead import Lookahead
+
+
+def guesses(lookahead, index, count, ahead=3, next_count=None):
+    return list(islice(lookahead.after(index, count, count if next_count is None else next_count), ahead))
+
+
+def test_order_of_a_plain_loop_is_guessed_across_epochs():
+    lookahead = Lookahead()
+    assert [guesses(lookahead, index, 3) for index in range(3)] == [
+        [(0, 1), (0, 2), (1, 0)],
+        [(0, 2), (1, 0), (1, 1)],
+        [(1, 0), (1, 1), (1, 2)],
+    ]
+
+
+def test_single_batch_is_followed_by_that_of_the_next_epoch():
+    assert guesses(Lookahead(), 0, 1) == [(1, 0)]
+
+
+def test_shortened_epoch_is_followed_by_a_whole_one():
+    assert guesses(Lookahead(), 1, 2, ahead=9, next_count=4) == [(1, 0), (1, 1), (1, 2), (1, 3)]
+
+
+def test_jump_is_followed_in_order_from_there():
+    lookahead = Lookahead()
+    guesses(lookahead, 0, 9)
+    assert guesses(lookahead, 5, 9) == [(0, 6), (0, 7), (0, 8)]
+
+
+def shuffled_like_keras(lookahead, count):
+    """The order of keras.src.trainers.data_adapters.py_dataset_adapter, which asks for the length first."""
+    lookahead.note_length_asked()
+    indices = list(range(count))
+    random.shuffle(indices)
+    return indices
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_order_that_keras_shuffled_is_guessed_and_so_is_that_of_its_next_epoch(seed):
+    random.seed(seed)
+    lookahead = Lookahead()
+    order = shuffled_like_keras(lookahead, 20)
+    # An order that begins with 0 is taken for an unshuffled one, which the second batch then disproves.
+    for place in range(order[0] == 0, 20):
+        lookahead.note_length_asked()  # as a progress bar does
+        found = guesses(lookahead, order[place], 20, ahead=30)
+        assert [index for later, index in found if not later] == order[place + 1 :]
+    following = [index for later, index in found if later]
+    assert following == shuffled_like_keras(lookahead, 20)
+
+
+def test_guessing_draws_nothing_from_the_global_generator():
+    random.seed(1)
+    expected = random.random()
+    random.seed(1)
+    lookahead = Lookahead()
+    lookahead.note_length_asked()
+    guesses(lookahead, 3, 5, ahead=20)
+    assert random.random() == expected
