@@ -30,7 +30,8 @@ class Annotations:
         image_hw: int32 (P, 2), height and width in pixels as annotated.
         boxes: float32 (N, 4), xyxy pixels of the image as it is stored in the file.
         class_ids: int32 (N,), 0-based and contiguous; row of `class_names`.
-        ignore: bool (N,), True for COCO's `iscrowd` and `ignore` and for VOC's `difficult`.
+        ignore: bool (N,), True for COCO's `iscrowd` and `ignore`, VOC's `difficult`, KITTI's DontCare, OpenImages'
+            IsGroupOf and what the policy "ignore" made of bad boxes.
         areas: float32 (N,), square pixels of the object (of its mask where the file says so, else of its box).
         offsets: int64 (P + 1,), from 0 to N.
         class_names: C names.

@@ -20,23 +20,25 @@ from detfeed.policies import MAX_SIDE, Invalid, to_annotations
 _T = TypeVar("_T")
 
 # Only the fields named here are decoded; the parser skips all others, polygons above all.
-# What numpy's int64 holds.
-_Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+# What numpy's int64 holds, and names short enough that one of them can't make a column of gigabytes.
+_Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_Id = _Number | Annotated[str, msgspec.Meta(max_length=255)]
+_Name = Annotated[str, msgspec.Meta(max_length=4096)]
 _Side = Annotated[int, msgspec.Meta(ge=1, le=MAX_SIDE)]
 
 
 class Image(msgspec.Struct, gc=False):
-    id: _Id | str
-    file_name: str
+    id: _Id
+    file_name: _Name
     height: _Side
     width: _Side
 
 
 class _Box(msgspec.Struct, gc=False):
-    image_id: _Id | str
-    category_id: _Id
+    image_id: _Id
+    category_id: _Number
     bbox: tuple[float, float, float, float]
-    id: int | str | None = None
+    id: _Id | None = None
     area: float | None = None
     segmentation: msgspec.Raw = msgspec.Raw()  # looked into for crowds only
     iscrowd: int = 0
@@ -49,8 +51,8 @@ class _Rle(msgspec.Struct, gc=False):
 
 
 class _Category(msgspec.Struct, gc=False):
-    id: _Id
-    name: str
+    id: _Number
+    name: _Name
 
 
 class File(msgspec.Struct, gc=False):
@@ -96,6 +98,7 @@ def read_columns(content: File, source: str, image_dir: str) -> dict[str, Any]:
                     f"`images[{position_of[image.id]}].id`, first at `images[{place}].id`"
                 )
     _check_annotations(content, source, position_of, class_of)
+    masks = _read_masks(content, source, position_of)
 
     annotations = content.annotations
     count = len(annotations)
@@ -114,7 +117,7 @@ def read_columns(content: File, source: str, image_dir: str) -> dict[str, Any]:
         "areas": np.fromiter((np.nan if b.area is None else b.area for b in annotations), np.float64, count),
         "class_names": [category.name for category in categories],
         "category_ids": np.array([category.id for category in categories], np.int64),
-        "masks": _read_masks(content, source, position_of),
+        "masks": masks,
         "source": source,
         "where": lambda row: f"`annotations[{row}].bbox` (image_id {annotations[row].image_id!r})",
     }
@@ -149,15 +152,18 @@ def _check_annotations(content: File, source: str, position_of: dict[int | str, 
 def _read_masks(content: File, source: str, position_of: dict[int | str, int]) -> dict[int, Runs]:
     """Run lengths of the crowds' masks, by place in `annotations`; polygons and what is missing are left out."""
     masks = {}
+    nothing = msgspec.Raw()
     for place, box in enumerate(content.annotations):
-        if not box.iscrowd or not bytes(box.segmentation).startswith(b"{"):
+        # Taken away, since it would keep all of the file's text in memory.
+        segmentation, box.segmentation = box.segmentation, nothing
+        if not box.iscrowd or not bytes(segmentation).startswith(b"{"):
             continue
         where = f"at `annotations[{place}].segmentation` (image_id {box.image_id!r})"
         image = content.images[position_of[box.image_id]]
         try:
-            rle = msgspec.json.decode(box.segmentation, type=_Rle)
+            rle = msgspec.json.decode(segmentation, type=_Rle)
             runs = parse_runs(rle.counts)
-        except (msgspec.ValidationError, ValueError) as error:
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise AnnotationError(
                 f"{source}: expected an RLE mask, got one that does not parse: {error} - {where}"
             ) from None

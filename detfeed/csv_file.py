@@ -67,10 +67,12 @@ def read_csv(
         positions.append(position_of[name])
         class_ids.append(class_of[label])
         lines.append(line)
+    # First of all, since a path too long for a file would make a column of names that long.
+    sizes = [image_hw(path).oriented_hw for path in paths]
     return to_annotations(
         paths=paths,
         image_ids=np.array(list(position_of), str),
-        image_hw=[image_hw(path).oriented_hw for path in paths],
+        image_hw=sizes,
         boxes=np.array(boxes, np.float64).reshape(-1, 4),
         positions=np.array(positions, np.int64),
         class_ids=np.array(class_ids, np.int32),

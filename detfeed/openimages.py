@@ -79,11 +79,13 @@ def read_openimages(
     sizes = [image_hw(path).oriented_hw for path in paths]
     rows = np.array(positions, np.int64)
     boxes_norm = np.array(corners, np.float64).reshape(-1, 4)
+    with np.errstate(over="ignore"):  # infinite is one way to reach out of the image
+        boxes = boxes_norm * np.tile(np.array(sizes, np.float64).reshape(-1, 2)[rows, ::-1], 2)
     return to_annotations(
         paths=paths,
         image_ids=np.array(list(position_of), str),
         image_hw=sizes,
-        boxes=boxes_norm * np.tile(np.array(sizes, np.float64).reshape(-1, 2)[rows, ::-1], 2),
+        boxes=boxes,
         positions=rows,
         class_ids=np.array(class_ids, np.int32),
         ignore=np.array(ignore, bool),

@@ -1,4 +1,17 @@
-"""Policies: what readers do about boxes that are merely bad."""
+"""Policies: what readers do about boxes that are merely bad.
+
+A box is bad if it has no area inside its image (zero or negative size, wholly outside), if it reaches out of the
+image by more than half a pixel, or if it repeats a box of the same image, class, corners and ignore flag. What
+reaches out by less is clipped and not spoken of. With `invalid`
+
+- "clip", boxes are clipped to their image, and those without area inside it are dropped.
+- "drop", all bad boxes are dropped.
+- "ignore", bad boxes become ignore regions, clipped to their image; one whose corners are swapped becomes the
+  region between them, and those that still have no area inside the image are dropped.
+- "raise", the first one is an error.
+
+Of boxes that repeat each other the first stays. One warning says what was done to how many boxes.
+"""
 
 from __future__ import annotations
 
@@ -42,18 +55,6 @@ def to_annotations(
     **columns: Any,
 ) -> Annotations:
     """Make the table of what a reader read; every reader ends here, called by its user.
-
-    A box is bad if it has no area inside its image (zero or negative size, wholly outside), if it reaches out of the
-    image by more than half a pixel, or if it repeats a box of the same image, class, corners and ignore flag. What
-    reaches out by less is clipped and not spoken of. With `invalid`
-
-    - "clip", boxes are clipped to their image, and those without area inside it are dropped.
-    - "drop", all bad boxes are dropped.
-    - "ignore", bad boxes become ignore regions, clipped to their image; one whose corners are swapped becomes the
-      region between them, and those that still have no area inside the image are dropped.
-    - "raise", the first one is an error.
-
-    Of boxes that repeat each other the first stays. One warning says what was done to how many boxes.
 
     Args:
         boxes: float64 (N, 4), finite, xyxy pixels, in any order of images.
@@ -149,15 +150,18 @@ def _repeats(
     positions: NDArray[np.int64], class_ids: NDArray[np.int32], ignore: NDArray[np.bool_], boxes: Boxes
 ) -> NDArray[np.bool_]:
     """Which rows equal an earlier one."""
-    rows = np.column_stack([positions, class_ids, ignore, boxes.view(np.int32)])
-    repeats = np.zeros(len(rows), bool)
+    columns = (positions, class_ids, ignore, *boxes.view(np.int32).T)
+    repeats = np.zeros(len(boxes), bool)
     # Sorting hashes takes a tenth of sorting rows; only those whose hash is not alone are then compared.
-    factors = np.random.default_rng(0).integers(2**63, size=rows.shape[1], dtype=np.uint64) | np.uint64(1)
-    hashes = rows.astype(np.uint64) @ factors
+    factors = np.random.default_rng(0).integers(2**63, size=len(columns), dtype=np.uint64) | np.uint64(1)
+    hashes = np.zeros(len(boxes), np.uint64)
+    for column, factor in zip(columns, factors, strict=True):
+        hashes += column.astype(np.uint64) * factor
     order = np.argsort(hashes, kind="stable")
     alike = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
     if len(alike):
         suspects = np.union1d(order[alike], order[alike + 1])
-        _, first, inverse = np.unique(rows[suspects], axis=0, return_index=True, return_inverse=True)
+        rows = np.column_stack([column[suspects] for column in columns])
+        _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
         repeats[suspects] = first[inverse.reshape(-1)] != np.arange(len(suspects))
     return repeats

@@ -52,7 +52,11 @@ def read_yolo(
     content = _read_yaml(source)
     name_of = _names(content, source)
     class_of = {category_id: row for row, category_id in enumerate(name_of)}
-    folder = os.path.join(os.path.dirname(source), _text(content, "path", source)) if root is None else os.fspath(root)
+    folder = (
+        os.path.join(os.path.dirname(source) or ".", _text(content, "path", source))
+        if root is None
+        else os.fspath(root)
+    )
     if not os.path.isdir(folder):
         raise AnnotationError(f"{source}: expected a folder, got {folder}, which is none - at `path`; see `root`")
     has_keypoints = "kpt_shape" in content

@@ -137,6 +137,7 @@ def broken(**change):
         ),
         (image(file_name="/etc/7.jpg"), r"got the absolute path '/etc/7.jpg'; give .* - at `images\[0\].file_name`"),
         (image(file_name="C:\\7.jpg"), r"got the absolute path 'C:\\\\7.jpg'"),
+        (image(id="7" * 300), r"`str` of length <= 255, got \"7+\.\.\. - at `images\[0\].id`"),
         (image(file_name=""), r"the name of an image file, got '' - at `images\[0\].file_name`"),
         (image(height=10**7), r"`int` <= 1000000, got 10000000 - at `images\[0\].height`"),
         (

@@ -91,5 +91,7 @@ def test_bad_file_of_classes_is_an_error_with_an_address(read, classes, message)
 def test_missing_files_are_errors_that_name_them(read, tmp_path):
     with pytest.raises(ImageError, match=r"none\.png: expected an image file, got No such file"):
         read("none.png,,,,,\n")
+    with pytest.raises(ImageError, match="File name too long"):
+        read("x" * 100_000 + ",,,,,\n")
     with pytest.raises(AnnotationError, match=r"none\.csv: expected a CSV file of classes, got No such file"):
         read_csv(tmp_path / "boxes.csv", tmp_path / "none.csv")

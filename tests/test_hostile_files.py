@@ -102,7 +102,7 @@ def read(folder, reader, data):
     name, function = READERS[reader]
     (folder / name).write_bytes(data)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore", UserWarning)  # of bad boxes; those of numpy are errors
         # YOLO, CSV and OpenImages open images, whose names a mutation may change.
         with contextlib.suppress(AnnotationError, ImageError):
             table = function(folder, folder / name)
@@ -198,6 +198,34 @@ TEXTS = st.one_of(
     st.sampled_from(["", "1", "-5", "1e9", "nan", "-inf", "9" * 400, "cat", "a.png", "../a.png", " 7 ", "١"]),
     st.text(st.characters(blacklist_characters="<&", blacklist_categories=("Cs", "Cc")), max_size=5),
 )
+
+
+NUMBERS = st.one_of(st.floats(allow_nan=False), st.sampled_from([1e308, -1e308, 0, 1, 0.5]))
+
+
+@few
+@given(numbers=st.lists(NUMBERS, min_size=8, max_size=8), invalid=st.sampled_from(["clip", "drop", "ignore", "raise"]))
+def test_any_numbers_in_boxes_give_a_table_or_an_error(folder, numbers, invalid):
+    x0, y0, x1, y1, *rest = numbers
+    (folder / "labels" / "a.txt").write_text(" ".join(map(str, [0, *numbers])) + f"\n0 {x0} {y0} {x1} {y1}\n")
+    (folder / "oi.csv").write_text(f"ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\na,/m/0,{x0},{x1},{y0},{y1},0\n")
+    (folder / "boxes.csv").write_text(f"images/a.png,{x0},{y0},{x1},{y1},cow\n")
+    content = json.loads(SAMPLES["coco"])
+    content["annotations"][0] |= {"bbox": numbers[:4], "area": rest[0]}
+    (folder / "numbers.json").write_text(json.dumps(content))
+    for function in (
+        lambda: read_yolo(folder / "plain.yaml", invalid=invalid),
+        lambda: read_openimages(folder / "oi.csv", folder / "descriptions.csv", folder / "images", invalid=invalid),
+        lambda: read_csv(folder / "boxes.csv", folder / "classes.csv", invalid=invalid),
+        lambda: read_coco(folder / "numbers.json", folder / "images", invalid=invalid),
+    ):
+        with warnings.catch_warnings(), contextlib.suppress(AnnotationError):
+            warnings.simplefilter("ignore", UserWarning)
+            table = function()
+            limits = np.repeat(table.image_hw[:, ::-1], np.diff(table.offsets), axis=0)
+            assert (table.boxes >= 0).all()
+            assert (table.boxes[:, 2:] <= limits).all()
+            assert (table.boxes[:, 2:] > table.boxes[:, :2]).all()
 
 
 @few

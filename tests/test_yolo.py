@@ -81,6 +81,12 @@ def test_root_is_the_path_in_the_file_or_the_one_given(read, tmp_path):
     assert len(read(labels, text="train: ../images/train\nnames: [cat]\n")) == 1
 
 
+def test_file_in_the_current_folder_has_its_root_there(read, tmp_path, monkeypatch):
+    read({"train/a": ""}, text="train: images\nnames: [cat]\n")
+    monkeypatch.chdir(tmp_path)
+    assert read_yolo("data.yaml").image_ids.tolist() == ["images/train/a.png"]
+
+
 def test_circles_of_links_end(read, tmp_path):
     (tmp_path / "images" / "train").mkdir(parents=True)
     (tmp_path / "images" / "train" / "loop").symlink_to(tmp_path / "images")
