@@ -190,6 +190,9 @@ class Annotations:
         counts = np.diff(self.offsets)[chosen]
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         rows = np.repeat(self.offsets[chosen] - offsets[:-1], counts) + np.arange(offsets[-1])
+        masks = {}
+        if self.masks:
+            masks = {new: self.masks[old] for new, old in enumerate(rows.tolist()) if old in self.masks}
         pairs: dict[str, Any] = {}
         if self.neg_classes is not None:
             place_of = np.full(len(self), -1, np.int32)
@@ -208,9 +211,7 @@ class Annotations:
             ignore=self.ignore[rows],
             areas=self.areas[rows],
             offsets=offsets,
-            masks={new: self.masks[old] for new, old in enumerate(rows.tolist()) if old in self.masks}
-            if self.masks
-            else {},
+            masks=masks,
             **pairs,
         )
 

@@ -9,7 +9,6 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError
@@ -18,6 +17,9 @@ from detfeed.paths import path_inside
 from detfeed.policies import MAX_SIDE, Invalid, to_annotations
 
 _T = TypeVar("_T")
+
+# What a federated table's columns are called in LVIS's files.
+_LVIS_FIELDS = {"neg_classes": "neg_category_ids", "not_exhaustive_classes": "not_exhaustive_category_ids"}
 
 # Only the fields named here are decoded; the parser skips all others, polygons above all.
 # What numpy's int64 holds, and names short enough that one of them can't make a column of gigabytes.
@@ -242,7 +244,7 @@ def write_coco(
         if ignore and row not in table.masks:
             item["ignore"] = 1
         if row in table.masks:
-            item["segmentation"] = _rle(table.masks[row], table.image_hw[position])
+            item["segmentation"] = {"counts": table.masks[row].tolist(), "size": table.image_hw[position].tolist()}
         objects.append(item)
     categories = [
         {"id": category_id, "name": name}
@@ -252,14 +254,6 @@ def write_coco(
     with open(path, "wb") as file:
         file.write(msgspec.json.encode(content))
     return image_dir
-
-
-# What a federated table's columns are called in LVIS's files.
-_LVIS_FIELDS = {"neg_classes": "neg_category_ids", "not_exhaustive_classes": "not_exhaustive_category_ids"}
-
-
-def _rle(runs: Runs, image_hw: NDArray[np.int32]) -> dict[str, Any]:
-    return {"counts": runs.tolist(), "size": image_hw.tolist()}
 
 
 def decode_json(source: str, form: type[_T], noun: str) -> _T:
@@ -312,10 +306,10 @@ def _explain(error: msgspec.ValidationError, data: bytes) -> str:
         for key in re.findall(r"\[(\d+)\]|\.(\w+)", path):
             value = value[int(key[0])] if key[0] else value[key[1]]
             if isinstance(value, dict) and "image_id" in value:
-                owner = f" (image_id {value['image_id']!r})"
+                owner = f" (image_id {value['image_id']!r:.80})"
         got = msgspec.json.encode(value).decode()
-    except (msgspec.DecodeError, ValueError, RecursionError, OverflowError):
-        return str(error)  # what follows is broken as well
+    except (msgspec.DecodeError, ValueError, RecursionError, OverflowError, LookupError, TypeError):
+        return str(error)  # what follows is broken as well, or a key that stands twice leads elsewhere
     got = got if len(got) <= 80 else got[:77] + "..."
     # The value says more than msgspec's "Expected `int`, got `str`".
     expected = message.partition(", got ")[0]

@@ -87,13 +87,15 @@ def read_csv(
 
 def _read_classes(source: str) -> dict[str, int]:
     category_of: dict[str, int] = {}
+    seen: set[int] = set()
     for line, row in read_rows(source, "a CSV file of classes"):
         if len(row) != 2 or not row[1].strip().isascii() or not row[1].strip().isdigit() or len(row[1]) > 9:
             raise AnnotationError(f"{source}: expected `class_name,id`, got {shorten(','.join(row))} - at line {line}")
         name, category_id = row[0], int(row[1])
-        if name in category_of or category_id in category_of.values():
+        if name in category_of or category_id in seen:
             raise AnnotationError(
                 f"{source}: expected each class and each id once, got {shorten(name)} {category_id} - at line {line}"
             )
         category_of[name] = category_id
+        seen.add(category_id)
     return category_of

@@ -79,6 +79,7 @@ def to_annotations(
         )
     order = np.argsort(positions, kind="stable")
     boxes, positions, class_ids, ignore = boxes[order], positions[order], class_ids[order], ignore[order]
+    given = boxes
     swapped = (boxes[:, 2:] < boxes[:, :2]).any(axis=1) & (invalid == "ignore")
     if invalid == "ignore":
         boxes = np.sort(boxes.reshape(-1, 2, 2), axis=1).reshape(-1, 4)
@@ -92,12 +93,13 @@ def to_annotations(
     repeated = np.zeros(len(boxes), bool)
     compared = np.flatnonzero(~empty & ~outside if invalid == "drop" else ~empty)
     repeated[compared] = _repeats(positions[compared], class_ids[compared], ignore[compared], clipped[compared])
+    outside &= ~repeated
 
     bad = empty | outside | repeated
     if bad.any():
         row = int(np.flatnonzero(bad)[order[bad].argmin()])
         height, width = sizes_hw[positions[row]].tolist()
-        first = f"{boxes[row].tolist()} in an image of height {height} and width {width} - at {where(int(order[row]))}"
+        first = f"{given[row].tolist()} in an image of height {height} and width {width} - at {where(int(order[row]))}"
         if invalid == "raise":
             expected = "each box once" if repeated[row] else "a box with area, inside its image"
             raise AnnotationError(
@@ -126,8 +128,8 @@ def to_annotations(
     own = geometry.area(clipped[kept])
     if areas is not None:
         with np.errstate(over="ignore"):
-            given = areas[order].astype(np.float32)
-        np.copyto(own, given, where=(given >= 0) & np.isfinite(given))
+            stated = areas[order].astype(np.float32)
+        np.copyto(own, stated, where=(stated >= 0) & np.isfinite(stated))
     row_of = {int(row): place for place, row in enumerate(order)} if masks else {}
     return Annotations(
         paths=tuple(paths),

@@ -173,6 +173,10 @@ def test_federated_pairs_follow_their_images_and_classes(federated):
     assert joined.neg_classes.tolist() == [[0, 2], [1, 0], [1, 1], [3, 2], [4, 0], [4, 1]]
     # Image 0 was seen to show no class 2 but not to show no class 0, so nothing is known of the two as one.
     assert federated.rename_classes({"class 2": "class 0"}).neg_classes.tolist() == [[1, 1]]
+    none = np.zeros((0, 2), np.int32)
+    bare = dataclasses.replace(federated, neg_classes=none, not_exhaustive_classes=none)
+    for same in (bare.rename_classes({"class 1": "class 0"}), bare.select([1]), concat([bare])):
+        assert same.neg_classes.shape == same.not_exhaustive_classes.shape == (0, 2)
     merged = federated.rename_classes({"class 1": "class 0"})
     assert merged.neg_classes.tolist() == [[0, 1], [1, 0]]
     assert merged.not_exhaustive_classes.tolist() == [[2, 0]]

@@ -126,6 +126,7 @@ def broken(**change):
         (broken(image_id=8), r"image_id of an image in the file, .* - at `annotations\[1\]` \(image_id 8\)"),
         (broken(bbox=[1, 2, math.nan, 4]), r"does not parse: .*NaN, 4.* - at line 1; JSON knows no NaN"),
         (broken(bbox=[1, 2, -math.inf, 4]), r"does not parse: .*-Infinity, 4.* - at line 1"),
+        ('{"images": [{"id": []}], "images": 5}', r"Expected `int \| str`, got `array` - at `\$.images\[0\].id`"),
         ('{"images": [], "more": ' + "[" * 100_000, "nested too deeply"),
         (
             [{"image_id": 7, "bbox": [1, 2, 3, 4], "score": 1}],

@@ -135,7 +135,7 @@ EDITS = st.lists(
             st.binary(max_size=4),
             st.sampled_from(
                 [
-                    *(b"NaN", b"-1", b"1e999", b"9" * 5000, b"\0", b"../", b"null", b"[" * 2000, b"<a>" * 200),
+                    *(b"NaN", b"-1", b"1e999", b"9" * 5000, b"\0", b"../", b"null", b"[" * 500, b"<a>" * 200),
                     *(b'"', b"\xff", b"\xed\xa0\x80", b"&amp;", b"&x;", b"*a", b"&a [*a]", b"!!int x", b"\\ud800"),
                 ]
             ),

@@ -92,6 +92,18 @@ def test_one_of_boxes_that_repeat_each_other_stays():
         clean(boxes, "raise", **given)
 
 
+def test_box_that_is_bad_twice_is_counted_once():
+    with pytest.warns(UserWarning, match=r"of 2 boxes 1 reaching .* clipped to it, 1 repeating another dropped \("):
+        clean([[-5, 0, 5, 5], [-6, 0, 5, 5]])
+
+
+def test_message_says_corners_as_they_stand():
+    with pytest.warns(
+        UserWarning, match=r"1 reaching .* or with swapped corners made .* first is \[9.0, 8.0, 3.0, 4.0\]"
+    ):
+        clean([[9, 8, 3, 4]], "ignore")
+
+
 def test_box_inside_outlives_a_dropped_one_that_would_be_clipped_to_it():
     with pytest.warns(UserWarning, match=r"of 2 boxes 1 reaching out of their image dropped"):
         table = clean([[-5, 0, 5, 5], [0, 0, 5, 5]], "drop")
