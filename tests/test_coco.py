@@ -22,7 +22,10 @@ def instances(**changes):
             {"id": 2, "image_id": 7, "category_id": 2, "bbox": [0.5, 0, 10.25, 4], "iscrowd": 1},
             {"id": 3, "image_id": 3, "category_id": 2, "bbox": [0, 0, 2, 2], "ignore": 1, "keypoints": [0, 0, 0]},
         ],
-        "categories": [{"id": 90, "name": "toothbrush"}, {"id": 2, "name": "bicycle", "supercategory": "vehicle"}],
+        "categories": [
+            {"id": 90, "name": "toothbrush"},
+            {"id": 2, "name": "bicycle", "keypoints": ["bell"], "skeleton": [[1, 1]]},
+        ],
     }
     return {**content, **changes}
 
