@@ -11,18 +11,23 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 from detfeed.anchors import AnchorGrid
-from detfeed.annotations import Annotations
-from detfeed.coco import read_coco
+from detfeed.annotations import Annotations, concat
+from detfeed.coco import read_coco, write_coco
+from detfeed.csv_file import read_csv
 from detfeed.errors import AnnotationError, DetfeedError, ImageError, SampleError, WorkerError
 from detfeed.images import Fixed, ShortSide
+from detfeed.kitti import read_kitti
 from detfeed.loader import BatchLoader
+from detfeed.lvis import read_lvis
 from detfeed.matching import match_anchors, sample_anchors
+from detfeed.openimages import read_openimages
 from detfeed.proposals import Proposals, read_proposals
 from detfeed.recall import proposal_recall
 from detfeed.sample import Sample
 from detfeed.shapes import make_shapes
 from detfeed.targets import AnchorTargets, RoiTargets
 from detfeed.voc import read_voc
+from detfeed.yolo import read_yolo
 
 if TYPE_CHECKING:
     from detfeed.sequence import AnchorTargetSequence, DetectionSequence, RoiTargetSequence
@@ -47,13 +52,20 @@ __all__ = [
     "SampleError",
     "ShortSide",
     "WorkerError",
+    "concat",
     "make_shapes",
     "match_anchors",
     "proposal_recall",
     "read_coco",
+    "read_csv",
+    "read_kitti",
+    "read_lvis",
+    "read_openimages",
     "read_proposals",
     "read_voc",
+    "read_yolo",
     "sample_anchors",
+    "write_coco",
 ]
 
 _NEED_KERAS = ("AnchorTargetSequence", "DetectionSequence", "RoiTargetSequence")

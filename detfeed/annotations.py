@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from detfeed.boxes import Boxes
 from detfeed.errors import AnnotationError
 from detfeed.masks import Runs
+
+_PAIRS = ("neg_classes", "not_exhaustive_classes")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -27,7 +30,8 @@ class Annotations:
         image_hw: int32 (P, 2), height and width in pixels as annotated.
         boxes: float32 (N, 4), xyxy pixels of the image as it is stored in the file.
         class_ids: int32 (N,), 0-based and contiguous; row of `class_names`.
-        ignore: bool (N,), True for COCO's `iscrowd` and `ignore` and for VOC's `difficult`.
+        ignore: bool (N,), True for COCO's `iscrowd` and `ignore`, VOC's `difficult`, KITTI's DontCare, OpenImages'
+            IsGroupOf and what the policy "ignore" made of bad boxes.
         areas: float32 (N,), square pixels of the object (of its mask where the file says so, else of its box).
         offsets: int64 (P + 1,), from 0 to N.
         class_names: C names.
@@ -35,6 +39,10 @@ class Annotations:
         masks: by row of the box columns, the RLE masks of those boxes that have one (COCO's crowds): int32 (K,) run
             lengths, see `masks`, that add up to the image's pixels.
         source: the file or folder this was read from, for messages.
+        neg_classes: of a federated set such as LVIS, which annotates each image for some classes only: int32 (K, 2),
+            pairs of position and class id, the images that were seen to show none of a class. None: not federated,
+            so that an image shows none of any class that it has no boxes of.
+        not_exhaustive_classes: likewise int32 (K, 2), the images that may show more of a class than has boxes.
 
     Raises:
         AnnotationError: columns that do not fit together, boxes that are not finite or have x1 < x0 or y1 < y0,
@@ -53,6 +61,8 @@ class Annotations:
     category_ids: NDArray[np.int64]
     masks: Mapping[int, Runs] = dataclasses.field(default_factory=dict)
     source: str = "annotations"
+    neg_classes: NDArray[np.int32] | None = None
+    not_exhaustive_classes: NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
         images, count, classes = len(self.paths), len(self.boxes), len(self.class_names)
@@ -80,6 +90,7 @@ class Annotations:
             raise AnnotationError(f"{self.source}: expected `offsets` to rise from 0 to {count}, got {self.offsets}")
         self._check_images()
         self._check_boxes()
+        self._check_pairs()
 
     def _check_images(self) -> None:
         ids, first, counts = np.unique(self.image_ids, return_index=True, return_counts=True)
@@ -126,6 +137,23 @@ class Annotations:
                     f"{self.image_ids[position]} ({self.paths[position]})"
                 )
 
+    def _check_pairs(self) -> None:
+        if (self.neg_classes is None) != (self.not_exhaustive_classes is None):
+            raise AnnotationError(f"{self.source}: expected both of {' and '.join(_PAIRS)}, or none, got one")
+        for name in _PAIRS if self.neg_classes is not None else ():
+            pairs = getattr(self, name)
+            if pairs.shape != (len(pairs), 2) or pairs.dtype != np.int32:
+                raise AnnotationError(
+                    f"{self.source}: expected `{name}` to be int32 (K, 2), got {pairs.dtype.name} {pairs.shape}"
+                )
+            known = ((pairs >= 0) & (pairs < [len(self), len(self.class_names)])).all(axis=1)
+            if not known.all():
+                raise AnnotationError(
+                    f"{self.source}: expected pairs of one of {len(self)} positions and of {len(self.class_names)} "
+                    f"classes, got {pairs[np.argmin(known)].tolist()} - at `{name}[{np.argmin(known)}]`"
+                )
+            pairs.setflags(write=False)
+
     def _position(self, row: int) -> int:
         """Row of the image that a row of the box columns belongs to."""
         return int(np.searchsorted(self.offsets, row, side="right")) - 1
@@ -146,3 +174,189 @@ class Annotations:
     def image_id(self, position: int) -> int | str:
         """The file's id of the image at `position`, as a plain Python value."""
         return self.image_ids[position].item()
+
+    def select(self, positions: Sequence[int] | NDArray[np.integer] | NDArray[np.bool_]) -> Annotations:
+        """The images in some rows, in that order, with their boxes and masks; all classes stay.
+
+        Args:
+            positions: rows (Q,), each at most once, or bool (P,); Q may be 0.
+
+        Raises:
+            IndexError: a position out of range.
+            AnnotationError: a position that stands twice.
+        """
+        chosen = np.asarray(positions)
+        chosen = np.arange(len(self))[chosen if chosen.size else chosen.astype(np.int64)]
+        counts = np.diff(self.offsets)[chosen]
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        rows = np.repeat(self.offsets[chosen] - offsets[:-1], counts) + np.arange(offsets[-1])
+        masks = {}
+        if self.masks:
+            masks = {new: self.masks[old] for new, old in enumerate(rows.tolist()) if old in self.masks}
+        pairs: dict[str, Any] = {}
+        if self.neg_classes is not None:
+            place_of = np.full(len(self), -1, np.int32)
+            place_of[chosen] = np.arange(len(chosen))
+            for name in _PAIRS:
+                column = getattr(self, name)
+                moved = np.stack([place_of[column[:, 0]], column[:, 1]], axis=1)
+                pairs[name] = moved[moved[:, 0] >= 0]
+        return dataclasses.replace(
+            self,
+            paths=tuple(self.paths[position] for position in chosen),
+            image_ids=self.image_ids[chosen],
+            image_hw=self.image_hw[chosen],
+            boxes=self.boxes[rows],
+            class_ids=self.class_ids[rows],
+            ignore=self.ignore[rows],
+            areas=self.areas[rows],
+            offsets=offsets,
+            masks=masks,
+            **pairs,
+        )
+
+    def split(self, fractions: float | Sequence[float], *, seed: int = 0) -> tuple[Annotations, ...]:
+        """Divide the images at random into parts; each image is in exactly one of them, in the order it has here.
+
+        A function of the number of images, fractions and seed alone: the same call gives the same parts.
+
+        Args:
+            fractions: shares of the parts, which add up to 1, or one number f for the two parts f and 1 - f. A part
+                gets the nearest whole number of images, which may be 0.
+            seed: not negative.
+
+        Raises:
+            ValueError: shares that are negative or do not add up to 1, or a negative seed.
+        """
+        shares = (fractions, 1 - fractions) if isinstance(fractions, int | float) else tuple(fractions)
+        if not shares or not min(shares) >= 0 or not abs(sum(shares) - 1) < 1e-6:
+            raise ValueError(
+                f"Expected fractions to be a number from 0 to 1, or several that add up to 1. Received: {fractions}"
+            )
+        if seed < 0:
+            raise ValueError(f"Expected seed to be at least 0. Received: {seed}")
+        shuffled = np.random.default_rng(np.random.SeedSequence(seed)).permutation(len(self))
+        ends = np.rint(np.cumsum(shares)[:-1] * len(self)).astype(np.int64)
+        return tuple(self.select(np.sort(part)) for part in np.split(shuffled, ends))
+
+    def rename_classes(self, names: Mapping[str, str]) -> Annotations:
+        """Give classes other names; those that come to have one name become one class.
+
+        A merged class has the place and the category id of the first of those it was made of. Of a federated set,
+        an image shows none of it if it shows none of all of them.
+
+        Args:
+            names: new name by old name; classes that it leaves out keep theirs.
+
+        Raises:
+            ValueError: an old name that no class has.
+        """
+        unknown = sorted(set(names) - set(self.class_names))
+        if unknown:
+            raise ValueError(f"Expected names of classes among {list(self.class_names)}. Received: {unknown}")
+        renamed = [names.get(name, name) for name in self.class_names]
+        class_names = tuple(dict.fromkeys(renamed))
+        class_of = {name: row for row, name in enumerate(class_names)}
+        new_ids = np.array([class_of[name] for name in renamed], np.int32)
+        pairs: dict[str, Any] = {}
+        if self.neg_classes is not None and self.not_exhaustive_classes is not None:
+            moved, counts = np.unique(_moved(np.unique(self.neg_classes, axis=0), new_ids), axis=0, return_counts=True)
+            pairs["neg_classes"] = moved[counts == np.bincount(new_ids, minlength=1)[moved[:, 1]]]
+            pairs["not_exhaustive_classes"] = np.unique(_moved(self.not_exhaustive_classes, new_ids), axis=0)
+        return dataclasses.replace(
+            self,
+            class_ids=new_ids[self.class_ids],
+            class_names=class_names,
+            category_ids=self.category_ids[[renamed.index(name) for name in class_names]],
+            **pairs,
+        )
+
+
+def concat(tables: Sequence[Annotations], *, new_ids: bool = False) -> Annotations:
+    """One table of the images of several, in their order; classes of one name become one class.
+
+    Classes are in the order in which the tables name them first. They keep their category ids if the tables agree on
+    them and they ascend, else they are numbered from 1.
+
+    Args:
+        tables: at least one.
+        new_ids: number the images from 1 instead of keeping their ids.
+
+    Raises:
+        AnnotationError: two images have the same id, or some ids are numbers and others names, and not `new_ids`; some
+            tables are federated and others not.
+        ValueError: no tables.
+    """
+    if not tables:
+        raise ValueError("Expected at least one table. Received: none")
+    source = " + ".join(table.source for table in tables)
+    if new_ids:
+        image_ids: NDArray[np.generic] = np.arange(1, 1 + sum(map(len, tables)), dtype=np.int64)
+    else:
+        image_ids = _joined_ids(tables, source)
+    federated = [table.neg_classes is not None for table in tables]
+    if any(federated) != all(federated):
+        odd = tables[federated.index(False)]
+        raise AnnotationError(
+            f"{source}: expected all tables to be federated or none, got {odd.source} with neg_classes=None; "
+            "dataclasses.replace gives it neg_classes and not_exhaustive_classes"
+        )
+
+    ids_of: dict[str, set[int]] = {}
+    for table in tables:
+        for name, category_id in zip(table.class_names, table.category_ids.tolist(), strict=True):
+            ids_of.setdefault(name, set()).add(category_id)
+    class_names = tuple(ids_of)
+    class_of = {name: row for row, name in enumerate(class_names)}
+    category_ids = np.array([min(ids) for ids in ids_of.values()], np.int64)
+    if any(len(ids) > 1 for ids in ids_of.values()) or (np.diff(category_ids) <= 0).any():
+        category_ids = np.arange(1, 1 + len(class_names))
+
+    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in ("class_ids", "offsets", *_PAIRS)}
+    masks: dict[int, Runs] = {}
+    first_image = first_row = 0
+    for table in tables:
+        new_classes = np.array([class_of[name] for name in table.class_names], np.int32)
+        columns["class_ids"].append(new_classes[table.class_ids])
+        columns["offsets"].append(table.offsets[:-1] + first_row)
+        for name in _PAIRS if all(federated) else ():
+            columns[name].append(_moved(getattr(table, name), new_classes, first_image))
+        masks |= {row + first_row: runs for row, runs in table.masks.items()}
+        first_image += len(table)
+        first_row += len(table.boxes)
+    columns["offsets"].append(np.array([first_row]))
+    return Annotations(
+        paths=tuple(path for table in tables for path in table.paths),
+        image_ids=image_ids,
+        image_hw=np.concatenate([table.image_hw for table in tables]),
+        boxes=np.concatenate([table.boxes for table in tables]),
+        ignore=np.concatenate([table.ignore for table in tables]),
+        areas=np.concatenate([table.areas for table in tables]),
+        class_names=class_names,
+        category_ids=category_ids,
+        masks=masks,
+        source=source,
+        **{name: np.concatenate(parts) for name, parts in columns.items() if parts},
+    )
+
+
+def _joined_ids(tables: Sequence[Annotations], source: str) -> NDArray[np.generic]:
+    kinds = [table.image_ids.dtype.kind for table in tables if len(table)]
+    if len(set(kinds)) > 1:
+        raise AnnotationError(
+            f"{source}: expected image ids that are all numbers or all names, got both; new_ids=True numbers the images"
+        )
+    image_ids = np.concatenate([table.image_ids for table in tables if len(table)] or [tables[0].image_ids])
+    unique, counts = np.unique(image_ids, return_counts=True)
+    if len(unique) < len(image_ids):
+        twice = unique[counts > 1][0].item()
+        raise AnnotationError(
+            f"{source}: expected each image id once, got {twice!r} {counts.max()} times; "
+            "new_ids=True numbers the images"
+        )
+    return image_ids
+
+
+def _moved(pairs: NDArray[np.int32], class_ids: NDArray[np.int32], first_image: int = 0) -> NDArray[np.int32]:
+    """Pairs of positions and class ids with other class ids, and positions counted from another image on."""
+    return np.stack([pairs[:, 0] + first_image, class_ids[pairs[:, 1]]], axis=1).astype(np.int32)

@@ -1,37 +1,46 @@
-"""COCO: instances JSON files to Annotations."""
+"""COCO: instances JSON files to Annotations and back."""
 
 from __future__ import annotations
 
 import os
 import re
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
 
-from detfeed import boxes as geometry
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError
 from detfeed.masks import Runs, parse_runs
+from detfeed.paths import path_inside
+from detfeed.policies import MAX_SIDE, Invalid, to_annotations
+
+_T = TypeVar("_T")
+
+# What a federated table's columns are called in LVIS's files.
+_LVIS_FIELDS = {"neg_classes": "neg_category_ids", "not_exhaustive_classes": "not_exhaustive_category_ids"}
 
 # Only the fields named here are decoded; the parser skips all others, polygons above all.
-# What numpy's int64 holds, and more pixels than any image has.
-_Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-_Side = Annotated[int, msgspec.Meta(ge=1, le=10**6)]
+# What numpy's int64 holds, and names short enough that one of them can't make a column of gigabytes.
+_Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_Id = _Number | Annotated[str, msgspec.Meta(max_length=255)]
+_Name = Annotated[str, msgspec.Meta(max_length=4096)]
+_Side = Annotated[int, msgspec.Meta(ge=1, le=MAX_SIDE)]
 
 
-class _Image(msgspec.Struct, gc=False):
-    id: _Id | str
-    file_name: str
+class Image(msgspec.Struct, gc=False):
+    id: _Id
+    file_name: _Name
     height: _Side
     width: _Side
 
 
 class _Box(msgspec.Struct, gc=False):
-    image_id: _Id | str
-    category_id: _Id
+    image_id: _Id
+    category_id: _Number
     bbox: tuple[float, float, float, float]
-    id: int | str | None = None
+    id: _Id | None = None
     area: float | None = None
     segmentation: msgspec.Raw = msgspec.Raw()  # looked into for crowds only
     iscrowd: int = 0
@@ -44,46 +53,40 @@ class _Rle(msgspec.Struct, gc=False):
 
 
 class _Category(msgspec.Struct, gc=False):
-    id: _Id
-    name: str
+    id: _Number
+    name: _Name
 
 
-class _File(msgspec.Struct, gc=False):
-    images: list[_Image]
+class File(msgspec.Struct, gc=False):
+    images: list[Image]
     annotations: list[_Box]
     categories: list[_Category]
 
 
-def read_coco(json: str | os.PathLike[str], image_dir: str | os.PathLike[str]) -> Annotations:
+def read_coco(
+    json: str | os.PathLike[str], image_dir: str | os.PathLike[str], *, invalid: Invalid = "clip"
+) -> Annotations:
     """Read a COCO instances file.
 
     Classes are numbered from 0 in the order of their category ids, which may have gaps. `iscrowd` and `ignore` make a
     box an ignore region, and the RLE masks of crowds are kept. Images without boxes are kept, in the order of the file.
-    Boxes are taken as they stand.
 
     Args:
         json: the instances file.
-        image_dir: folder that its file names start from. Images are not opened.
+        image_dir: folder that its file names start from, and that they may not leave. Images are not opened.
+        invalid: what to do about boxes that reach out of their image, have no area inside it, or repeat another;
+            see `policies`.
 
     Raises:
         AnnotationError: the file is missing or not such a file; the message names the place in it.
     """
     source = os.fspath(json)
-    try:
-        with open(source, "rb") as file:
-            data = file.read()
-    except OSError as error:
-        raise AnnotationError(f"{source}: expected a COCO JSON file, got {error.strerror or error}") from error
-    try:
-        content = msgspec.json.decode(data, type=_File)
-    except msgspec.ValidationError as error:
-        raise AnnotationError(f"{source}: {explain_json(error, data)}") from None
-    except msgspec.DecodeError as error:
-        raise AnnotationError(f"{source}: expected JSON, got a file that does not parse: {error}") from None
-    return _to_annotations(content, source, os.fspath(image_dir))
+    content = decode_json(source, File, "a COCO JSON file")
+    return to_annotations(**read_columns(content, source, os.fspath(image_dir)), invalid=invalid)
 
 
-def _to_annotations(content: _File, source: str, image_dir: str) -> Annotations:
+def read_columns(content: File, source: str, image_dir: str) -> dict[str, Any]:
+    """The arguments of `to_annotations`, but for `invalid`, of a file that was decoded."""
     categories = sorted(content.categories, key=lambda category: category.id)
     class_of = {category.id: row for row, category in enumerate(categories)}
     if len(class_of) != len(categories):
@@ -99,66 +102,70 @@ def _to_annotations(content: _File, source: str, image_dir: str) -> Annotations:
     _check_annotations(content, source, position_of, class_of)
     masks = _read_masks(content, source, position_of)
 
-    count = len(content.annotations)
-    positions = np.fromiter((position_of[box.image_id] for box in content.annotations), np.int64, count)
-    order = np.argsort(positions, kind="stable")
-    xywh = np.array([box.bbox for box in content.annotations], np.float64).reshape(-1, 4)[order]
-    areas = np.fromiter((np.nan if b.area is None else b.area for b in content.annotations), np.float64, count)[order]
-    with np.errstate(over="ignore"):  # what float32 does not hold becomes infinite, which Annotations refuses
-        boxes = geometry.from_xywh(xywh)
-        areas_or_boxes = np.where(np.isnan(areas), xywh[:, 2] * xywh[:, 3], areas).astype(np.float32)
+    annotations = content.annotations
+    count = len(annotations)
+    boxes = np.array([box.bbox for box in annotations], np.float64).reshape(-1, 4)
+    with np.errstate(over="ignore"):  # infinite is one way to reach out of the image
+        boxes[:, 2:] += boxes[:, :2]
     ids = [image.id for image in content.images]
-    row_of = {int(place): row for row, place in enumerate(order)} if masks else {}
-    return Annotations(
-        paths=tuple(os.path.join(image_dir, image.file_name) for image in content.images),
-        image_ids=np.array(ids, np.int64) if all(isinstance(i, int) for i in ids) else np.array(ids, str),
-        image_hw=np.array([(i.height, i.width) for i in content.images], np.int32).reshape(-1, 2),
-        boxes=boxes,
-        class_ids=np.fromiter((class_of[b.category_id] for b in content.annotations), np.int32, count)[order],
-        ignore=np.fromiter((bool(b.iscrowd or b.ignore) for b in content.annotations), np.bool_, count)[order],
-        areas=areas_or_boxes,
-        offsets=np.searchsorted(positions[order], np.arange(len(ids) + 1)).astype(np.int64),
-        class_names=tuple(category.name for category in categories),
-        category_ids=np.array([category.id for category in categories], np.int64),
-        masks={row_of[place]: runs for place, runs in masks.items()},
-        source=source,
-    )
+    return {
+        "paths": _paths(content.images, source, image_dir),
+        "image_ids": np.array(ids, np.int64) if all(isinstance(i, int) for i in ids) else np.array(ids, str),
+        "image_hw": [(image.height, image.width) for image in content.images],
+        "boxes": boxes,
+        "positions": np.fromiter((position_of[box.image_id] for box in annotations), np.int64, count),
+        "class_ids": np.fromiter((class_of[box.category_id] for box in annotations), np.int32, count),
+        "ignore": np.fromiter((bool(box.iscrowd or box.ignore) for box in annotations), np.bool_, count),
+        "areas": np.fromiter((np.nan if b.area is None else b.area for b in annotations), np.float64, count),
+        "class_names": [category.name for category in categories],
+        "category_ids": np.array([category.id for category in categories], np.int64),
+        "masks": masks,
+        "source": source,
+        "where": lambda row: f"`annotations[{row}].bbox` (image_id {annotations[row].image_id!r})",
+    }
 
 
-def _check_annotations(
-    content: _File, source: str, position_of: dict[int | str, int], class_of: dict[int, int]
-) -> None:
+def _paths(images: Sequence[Image], source: str, image_dir: str) -> list[str]:
+    paths = []
+    for place, image in enumerate(images):
+        try:
+            paths.append(path_inside(image_dir, image.file_name))
+        except ValueError as error:
+            raise AnnotationError(f"{source}: {error} - at `images[{place}].file_name`") from None
+    return paths
+
+
+def _check_annotations(content: File, source: str, position_of: dict[int | str, int], class_of: dict[int, int]) -> None:
     seen: set[int | str] = set()
     for place, box in enumerate(content.annotations):
-        where = f"at `annotations[{place}]` (image_id {box.image_id!r})"
         if box.image_id not in position_of:
-            raise AnnotationError(f"{source}: expected the image_id of an image in the file, got none such - {where}")
-        if box.category_id not in class_of:
-            raise AnnotationError(
-                f"{source}: expected a category_id among {sorted(class_of)}, got {box.category_id} - {where}"
-            )
-        if box.bbox[2] < 0 or box.bbox[3] < 0:
-            raise AnnotationError(
-                f"{source}: expected a bbox of width and height of at least 0, got {list(box.bbox)} - {where}"
-            )
-        if box.id is not None:
-            if box.id in seen:
-                raise AnnotationError(f"{source}: expected each annotation id once, got {box.id!r} again - {where}")
-            seen.add(box.id)
+            problem = "the image_id of an image in the file, got none such"
+        elif box.category_id not in class_of:
+            problem = f"a category_id among {sorted(class_of)}, got {box.category_id}"
+        elif box.id is not None and box.id in seen:
+            problem = f"each annotation id once, got {box.id!r} again"
+        else:
+            if box.id is not None:
+                seen.add(box.id)
+            continue
+        raise AnnotationError(f"{source}: expected {problem} - at `annotations[{place}]` (image_id {box.image_id!r})")
 
 
-def _read_masks(content: _File, source: str, position_of: dict[int | str, int]) -> dict[int, Runs]:
+def _read_masks(content: File, source: str, position_of: dict[int | str, int]) -> dict[int, Runs]:
     """Run lengths of the crowds' masks, by place in `annotations`; polygons and what is missing are left out."""
     masks = {}
+    nothing = msgspec.Raw()
     for place, box in enumerate(content.annotations):
-        if not box.iscrowd or not bytes(box.segmentation).startswith(b"{"):
+        # Taken away, since it would keep all of the file's text in memory.
+        segmentation, box.segmentation = box.segmentation, nothing
+        if not box.iscrowd or not bytes(segmentation).startswith(b"{"):
             continue
         where = f"at `annotations[{place}].segmentation` (image_id {box.image_id!r})"
         image = content.images[position_of[box.image_id]]
         try:
-            rle = msgspec.json.decode(box.segmentation, type=_Rle)
+            rle = msgspec.json.decode(segmentation, type=_Rle)
             runs = parse_runs(rle.counts)
-        except (msgspec.ValidationError, ValueError) as error:
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise AnnotationError(
                 f"{source}: expected an RLE mask, got one that does not parse: {error} - {where}"
             ) from None
@@ -171,19 +178,145 @@ def _read_masks(content: _File, source: str, position_of: dict[int | str, int]) 
     return masks
 
 
-def explain_json(error: msgspec.ValidationError, data: bytes) -> str:
+def write_coco(
+    annotations: Annotations, path: str | os.PathLike[str], image_dir: str | os.PathLike[str] | None = None
+) -> str:
+    """Write a COCO instances file, from which `read_coco` makes the same table again.
+
+    Ignored boxes with a mask are written as crowds, other ignored ones with `ignore`, masks as uncompressed RLE.
+    A federated table gets LVIS's fields, for `read_lvis`. Corners and areas are written exactly.
+
+    Args:
+        annotations: the table. It comes back with its classes in the order of their category ids.
+        path: the file; one that exists is written over.
+        image_dir: folder that the images' `file_name` are to start from. None: the one that holds all of them.
+
+    Returns:
+        The image folder, for `read_coco`.
+
+    Raises:
+        ValueError: an image outside `image_dir`, or a category id that stands twice.
+        OSError: the file can't be written.
+    """
+    table = annotations
+    if len(set(table.category_ids.tolist())) < len(table.category_ids):
+        raise ValueError(f"Expected each category id once. Received: {table.category_ids.tolist()}")
+    if image_dir is None:
+        image_dir = os.path.commonpath([os.path.dirname(name) for name in table.paths]) if table.paths else ""
+    image_dir = os.fspath(image_dir)
+    ids = table.image_ids.tolist()
+    images: list[dict[str, Any]] = []
+    for name, image_id, (height, width) in zip(table.paths, ids, table.image_hw.tolist(), strict=True):
+        file_name = os.path.relpath(name, image_dir or None)
+        if file_name.split(os.sep)[0] == "..":
+            raise ValueError(f"Expected images in the folder {image_dir!r}. Received: {name}")
+        images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
+    for column, field in _LVIS_FIELDS.items():
+        pairs = getattr(table, column)
+        if pairs is not None:
+            for image in images:
+                image[field] = []
+            for position, class_id in pairs.tolist():
+                images[position][field].append(int(table.category_ids[class_id]))
+
+    boxes = table.boxes.astype(np.float64)
+    boxes[:, 2:] -= boxes[:, :2]
+    positions = np.repeat(np.arange(len(table)), np.diff(table.offsets))
+    category_ids = table.category_ids[table.class_ids]
+    rows = zip(
+        positions.tolist(),
+        category_ids.tolist(),
+        boxes.tolist(),
+        table.areas.tolist(),
+        table.ignore.tolist(),
+        strict=True,
+    )
+    objects = []
+    for row, (position, category_id, bbox, area, ignore) in enumerate(rows):
+        item: dict[str, Any] = {
+            "id": row + 1,
+            "image_id": ids[position],
+            "category_id": category_id,
+            "bbox": bbox,
+            "area": area,
+            "iscrowd": int(ignore and row in table.masks),
+        }
+        if ignore and row not in table.masks:
+            item["ignore"] = 1
+        if row in table.masks:
+            item["segmentation"] = {"counts": table.masks[row].tolist(), "size": table.image_hw[position].tolist()}
+        objects.append(item)
+    categories = [
+        {"id": category_id, "name": name}
+        for category_id, name in zip(table.category_ids.tolist(), table.class_names, strict=True)
+    ]
+    content = {"images": images, "annotations": objects, "categories": categories}
+    with open(path, "wb") as file:
+        file.write(msgspec.json.encode(content))
+    return image_dir
+
+
+def decode_json(source: str, form: type[_T], noun: str) -> _T:
+    """A JSON file's content as msgspec decodes it.
+
+    Args:
+        source: path of the file.
+        form: the type to decode to.
+        noun: what the file is expected to be.
+
+    Raises:
+        AnnotationError: the file is missing, no JSON, or of another form; the message names the place in it.
+    """
+    try:
+        with open(source, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise AnnotationError(f"{source}: expected {noun}, got {error.strerror or error}") from error
+    try:
+        return msgspec.json.decode(data, type=form)
+    except msgspec.ValidationError as error:
+        raise AnnotationError(f"{source}: {_explain(error, data)}") from None
+    except RecursionError:
+        raise AnnotationError(f"{source}: expected {noun}, got JSON that is nested too deeply") from None
+    except (msgspec.DecodeError, ValueError) as error:
+        raise AnnotationError(
+            f"{source}: expected JSON, got a file that does not parse: {error}{_surroundings(str(error), data)}"
+        ) from None
+
+
+def _surroundings(message: str, data: bytes) -> str:
+    """What stands at the byte that msgspec's message names."""
+    found = re.search(r"byte (\d+)", message)
+    if not found:
+        return ""
+    byte = int(found[1])
+    text = data[max(0, byte - 40) : byte + 20].decode(errors="replace")
+    line = data.count(b"\n", 0, byte) + 1
+    hint = "; JSON knows no NaN and no Infinity" if data[byte : byte + 3] in (b"NaN", b"Inf") else ""
+    return f", in {text!r} - at line {line}{hint}"
+
+
+def _explain(error: msgspec.ValidationError, data: bytes) -> str:
     """msgspec's message with the value it stumbled on and, for an annotation, the image it belongs to."""
     message, _, path = str(error).partition(" - at `$")
     path = path.rstrip("`")
-    value: Any = msgspec.json.decode(data)
     owner = ""
-    for key in re.findall(r"\[(\d+)\]|\.(\w+)", path):
-        value = value[int(key[0])] if key[0] else value[key[1]]
-        if isinstance(value, dict) and "image_id" in value:
-            owner = f" (image_id {value['image_id']!r})"
-    got = msgspec.json.encode(value).decode()
+    try:
+        value: Any = msgspec.json.decode(data)
+        for key in re.findall(r"\[(\d+)\]|\.(\w+)", path):
+            value = value[int(key[0])] if key[0] else value[key[1]]
+            if isinstance(value, dict) and "image_id" in value:
+                owner = f" (image_id {value['image_id']!r:.80})"
+        got = msgspec.json.encode(value).decode()
+    except (msgspec.DecodeError, ValueError, RecursionError, OverflowError, LookupError, TypeError):
+        return str(error)  # what follows is broken as well, or a key that stands twice leads elsewhere
     got = got if len(got) <= 80 else got[:77] + "..."
     # The value says more than msgspec's "Expected `int`, got `str`".
     expected = message.partition(", got ")[0]
     verdict = f"e{expected[1:]}, got {got}" if expected.startswith("Expected") else f"{message} in {got}"
-    return f"{verdict} - at `{path.lstrip('.') or 'top level'}`{owner}"
+    hint = (
+        "; a list is a results file, which read_proposals reads"
+        if message == "Expected `object`, got `array`" and not path
+        else ""
+    )
+    return f"{verdict} - at `{path.lstrip('.') or 'top level'}`{owner}{hint}"

@@ -33,6 +33,8 @@ def parse_runs(counts: str | list[int]) -> Runs:
             bits = ord(character) - 48
             if not 0 <= bits < 64:
                 raise ValueError(f"expected characters from '0' to 'o', got {character!r}")
+            if shift > 35:
+                raise ValueError("expected run lengths from 0 to 2147483647, got one of more digits")
             value |= (bits & 31) << shift
             shift += 5
             if not bits & 32:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from detfeed import boxes as geometry
 from detfeed.annotations import Annotations
 from detfeed.boxes import Boxes
-from detfeed.coco import explain_json
+from detfeed.coco import decode_json
 from detfeed.errors import AnnotationError
 
 Missing = Literal["raise", "allow"]
@@ -134,7 +134,7 @@ def read_proposals(path: str | os.PathLike[str], annotations: Annotations, *, mi
         positions = np.repeat(of_image, np.diff(stored.offsets))
         boxes, scores = stored.boxes, stored.scores
     else:
-        results = _read_results(source)
+        results = decode_json(source, list[_Result], "a COCO results JSON file")
         ids = [result.image_id for result in results]
         positions = _positions(ids, position_of, source, "`[{}].image_id`", annotations)
         boxes = _boxes(results, source)
@@ -178,20 +178,6 @@ class _Result(msgspec.Struct, gc=False):
     image_id: int | str
     bbox: tuple[float, float, float, float]
     score: float
-
-
-def _read_results(source: str) -> list[_Result]:
-    try:
-        with open(source, "rb") as file:
-            data = file.read()
-    except OSError as error:
-        raise AnnotationError(f"{source}: expected a COCO results JSON file, got {error.strerror or error}") from error
-    try:
-        return msgspec.json.decode(data, type=list[_Result])
-    except msgspec.ValidationError as error:
-        raise AnnotationError(f"{source}: {explain_json(error, data)}") from None
-    except msgspec.DecodeError as error:
-        raise AnnotationError(f"{source}: expected JSON, got a file that does not parse: {error}") from None
 
 
 def _boxes(results: list[_Result], source: str) -> Boxes:

@@ -1,9 +1,12 @@
+import dataclasses
 import json
+import math
+import os
 
 import numpy as np
 import pytest
 
-from detfeed import AnnotationError, read_coco
+from detfeed import AnnotationError, read_coco, write_coco
 from detfeed.masks import fill_mask
 
 
@@ -19,17 +22,26 @@ def instances(**changes):
             {"id": 2, "image_id": 7, "category_id": 2, "bbox": [0.5, 0, 10.25, 4], "iscrowd": 1},
             {"id": 3, "image_id": 3, "category_id": 2, "bbox": [0, 0, 2, 2], "ignore": 1, "keypoints": [0, 0, 0]},
         ],
-        "categories": [{"id": 90, "name": "toothbrush"}, {"id": 2, "name": "bicycle", "supercategory": "vehicle"}],
+        "categories": [
+            {"id": 90, "name": "toothbrush"},
+            {"id": 2, "name": "bicycle", "keypoints": ["bell"], "skeleton": [[1, 1]]},
+        ],
     }
     return {**content, **changes}
 
 
+def image(**changes):
+    content = instances()
+    content["images"][0] |= changes
+    return content
+
+
 @pytest.fixture
 def read(tmp_path):
-    def write_and_read(content):
+    def write_and_read(content, **arguments):
         text = content if isinstance(content, str) else json.dumps(content)
         (tmp_path / "instances.json").write_text(text)
-        return read_coco(tmp_path / "instances.json", tmp_path / "images")
+        return read_coco(tmp_path / "instances.json", tmp_path / "images", **arguments)
 
     return write_and_read
 
@@ -113,10 +125,25 @@ def broken(**change):
         (broken(bbox=[12, 5]), r"length 4.*, got \[12,5\] - at `annotations\[1\].bbox` \(image_id 7\)"),
         (broken(bbox=[1, 2, "x", 4]), r'got "x" - at `annotations\[1\].bbox\[2\]` \(image_id 7\)'),
         (broken(bbox=None), r"missing required field `bbox` in .* - at `annotations\[1\]` \(image_id 7\)"),
-        (broken(bbox=[1, 2, -3, 4]), r"at least 0, got \[1.0, 2.0, -3.0, 4.0\] - at `annotations\[1\]` \(image_id 7\)"),
         (broken(category_id=4), r"a category_id among \[2, 90\], got 4 - at `annotations\[1\]` \(image_id 7\)"),
         (broken(image_id=8), r"image_id of an image in the file, .* - at `annotations\[1\]` \(image_id 8\)"),
-        (broken(bbox=[1, 2, 1e39, 4]), r"finite box corners, got .*inf.* at box 0 of image 7"),
+        (broken(bbox=[1, 2, math.nan, 4]), r"does not parse: .*NaN, 4.* - at line 1; JSON knows no NaN"),
+        (broken(bbox=[1, 2, -math.inf, 4]), r"does not parse: .*-Infinity, 4.* - at line 1"),
+        ('{"images": [{"id": []}], "images": 5}', r"Expected `int \| str`, got `array` - at `\$.images\[0\].id`"),
+        ('{"images": [], "more": ' + "[" * 100_000, "nested too deeply"),
+        (
+            [{"image_id": 7, "bbox": [1, 2, 3, 4], "score": 1}],
+            r"expected `object`, .*results file, which read_proposals",
+        ),
+        (
+            image(file_name="../7.jpg"),
+            r"inside the image folder .*images, got '../7.jpg'.* - at `images\[0\].file_name`",
+        ),
+        (image(file_name="/etc/7.jpg"), r"got the absolute path '/etc/7.jpg'; give .* - at `images\[0\].file_name`"),
+        (image(file_name="C:\\7.jpg"), r"got the absolute path 'C:\\\\7.jpg'"),
+        (image(id="7" * 300), r"`str` of length <= 255, got \"7+\.\.\. - at `images\[0\].id`"),
+        (image(file_name=""), r"the name of an image file, got '' - at `images\[0\].file_name`"),
+        (image(height=10**7), r"`int` <= 1000000, got 10000000 - at `images\[0\].height`"),
         (
             broken(image_id=10**19),
             r"`int` <= 9223372036854775807, got 10000000000000000000 - at `annotations\[1\].image_id`",
@@ -135,9 +162,106 @@ def test_bad_file_is_an_error_with_an_address(read, content, message):
         read(content)
 
 
+def test_compressed_masks_are_those_pycocotools_writes(read):
+    from pycocotools import mask
+
+    pixels = np.asfortranarray(np.random.default_rng(0).random((40, 60)) < 0.5, np.uint8)
+    rle = mask.encode(pixels)
+    content = instances()
+    content["annotations"][1]["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode()}
+    np.testing.assert_array_equal(fill_mask(read(content).masks[0], (40, 60)), pixels * 255)
+
+
+def test_bad_boxes_follow_the_policy_with_the_place_of_the_first(read):
+    content = instances()
+    content["annotations"][0]["bbox"] = [25, 2, 30, 4]
+    content["annotations"][1]["bbox"] = [5, 5, -3, 4]
+    address = r"the first is \[25.0, 2.0, 55.0, 6.0\] .* - at `annotations\[0\].bbox` \(image_id 3\)"
+    with pytest.warns(
+        UserWarning, match=r"instances.json: of 3 boxes 1 reaching .* 1 without area .*" + address
+    ) as said:
+        table = read(content)
+    assert len(said) == 1
+    assert said[0].filename == __file__
+    assert table.boxes.tolist() == [[25, 2, 30, 6], [0, 0, 2, 2]]
+    assert table.areas.tolist() == [7.5, 4]
+    with pytest.raises(AnnotationError, match=r"expected a box with area, inside its image, got \[25.0"):
+        read(content, invalid="raise")
+
+
+def test_area_that_is_negative_or_missing_is_that_of_the_box(read):
+    content = instances()
+    content["annotations"][0]["area"] = -1
+    assert read(content).areas.tolist() == [41, 12, 4]
+
+
+def columns(table):
+    return {field.name: getattr(table, field.name) for field in dataclasses.fields(table) if field.name != "source"}
+
+
+def assert_same(table, other):
+    for name, column in columns(other).items():
+        mine = getattr(table, name)
+        if name == "masks":
+            assert sorted(mine) == sorted(column)
+            assert all((mine[row] == column[row]).all() for row in column)
+        else:
+            np.testing.assert_array_equal(mine, column, err_msg=name)
+            assert getattr(mine, "dtype", None) == getattr(column, "dtype", None), name
+
+
+def test_set_without_images_is_written_and_read_back(annotate, tmp_path):
+    table = annotate([], [])
+    write_coco(table, tmp_path / "empty.json")
+    assert_same(read_coco(tmp_path / "empty.json", ""), table)
+
+
+def test_drawn_set_is_written_and_read_back_column_for_column(shapes, tmp_path):
+    assert shapes.masks
+    folder = write_coco(shapes, tmp_path / "again.json")
+    assert folder == os.path.dirname(shapes.paths[0])
+    assert_same(read_coco(tmp_path / "again.json", folder), shapes)
+    parent = os.path.dirname(folder)
+    assert write_coco(shapes, tmp_path / "again.json", parent) == parent
+    assert json.loads((tmp_path / "again.json").read_text())["images"][0]["file_name"] == "images/000001.jpg"
+    assert_same(read_coco(tmp_path / "again.json", parent), shapes)
+
+
+def test_any_clean_boxes_are_written_and_read_back(annotate, tmp_path):
+    rng = np.random.default_rng(0)
+    corners = np.sort(rng.uniform(0, 50, (200, 2, 2)), axis=1).reshape(-1, 4)
+    table = annotate([(50, 50)] * 2, [corners[:150], corners[150:]], ignore_of=rng.random((2, 100)) < 0.3)
+    write_coco(table, tmp_path / "again.json")
+    assert_same(read_coco(tmp_path / "again.json", tmp_path), table)
+
+
+def test_crowds_without_masks_come_back_ignored_and_masks_without_ignore_are_no_crowds(annotate, tmp_path):
+    table = annotate([(8, 8)], [[(0, 0, 4, 4), (1, 1, 4, 4)]], ignore_of=[[True, False]])
+    table = dataclasses.replace(table, masks={1: np.int32([60, 4])})
+    write_coco(table, tmp_path / "x.json")
+    first, second = json.loads((tmp_path / "x.json").read_text())["annotations"]
+    assert (first["iscrowd"], first["ignore"]) == (0, 1)
+    assert (second["iscrowd"], second["segmentation"]) == (0, {"counts": [60, 4], "size": [8, 8]})
+    assert read_coco(tmp_path / "x.json", tmp_path).ignore.tolist() == [True, False]
+
+
+def test_what_read_coco_could_not_read_back_is_not_written(annotate, tmp_path):
+    table = annotate([(8, 8)], [[]])
+    with pytest.raises(ValueError, match=r"Expected images in the folder .*other.* Received: .*000.png"):
+        write_coco(table, tmp_path / "x.json", tmp_path / "other")
+    with pytest.raises(ValueError, match=r"each category id once. Received: \[1, 1, 2\]"):
+        write_coco(dataclasses.replace(table, category_ids=np.array([1, 1, 2])), tmp_path / "x.json")
+
+
 def test_missing_file_is_an_error_that_names_it(tmp_path):
     with pytest.raises(AnnotationError, match=r"none\.json: expected a COCO JSON file, got No such file"):
         read_coco(tmp_path / "none.json", tmp_path)
+
+
+def test_real_coco_is_written_and_read_back(data, tmp_path):
+    table = read_coco(data / "coco" / "annotations" / "instances_train2017.json", data / "coco" / "train2017")
+    write_coco(table, tmp_path / "again.json", data / "coco" / "train2017")
+    assert_same(read_coco(tmp_path / "again.json", data / "coco" / "train2017"), table)
 
 
 def test_real_coco_agrees_with_pycocotools(data, capsys):

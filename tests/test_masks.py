@@ -29,7 +29,13 @@ def test_compressed_strings_are_read_as_pycocotools_writes_them(mask):
 
 @pytest.mark.parametrize(
     ("counts", "message"),
-    [("\n", "characters from '0' to 'o'"), ("Q", "breaks off"), ([3, -1], "got -1 to 3"), ([2**31], "got 2147483648")],
+    [
+        ("o" * 10**6, "of more digits"),
+        ("\n", "characters from '0' to 'o'"),
+        ("Q", "breaks off"),
+        ([3, -1], "got -1 to 3"),
+        ([2**31], "got 2147483648"),
+    ],
 )
 def test_what_is_no_mask_is_refused(counts, message):
     with pytest.raises(ValueError, match=message):

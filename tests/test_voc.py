@@ -121,8 +121,16 @@ def test_image_is_the_one_named_or_else_that_of_the_same_name(voc):
         (SIZE + "<object><name>cat</name></object>", r"expected a bndbox, got none - at `object\[1\]`"),
         (SIZE + item(""), r"expected a name, got '' - at `object\[1\]/name`"),
         (SIZE + CAT + item(box=("x", 1, 2, 3)), r"expected a number, got 'x' - at `object\[2\]/bndbox/xmin`"),
-        (SIZE + item(box=(9, 1, 2, 3)), r"expected xmin <= xmax .*, got 9 1 2 3 - at `object\[1\]/bndbox`"),
-        (SIZE + item(box=("nan", 1, 2, 3)), r"expected xmin <= xmax .*, got nan 1 2 3 - at `object\[1\]/bndbox`"),
+        (SIZE + item(box=("nan", 1, 2, 3)), r"expected a number, got 'nan' - at `object\[1\]/bndbox/xmin`"),
+        (
+            "<size><width>30</width><height>1e99</height></size>",
+            r"expected 1 to 1000000 pixels, got 1e\+99 - at `size/",
+        ),
+        ("<size><width>0</width><height>20</height></size>", r"expected 1 to 1000000 pixels, got 0 - at `size/width`"),
+        (
+            "<a>" * 70 + "</a>" * 70,
+            r"expected XML, got a file that does not parse: elements are nested more than 64 deep: line 1",
+        ),
         (SIZE + item(extra="<difficult>no</difficult>"), r"expected a number, got 'no' - at `object\[1\]/difficult`"),
         ("<size><width>30</width></size>", r"expected a number, got nothing - at `size/height`"),
     ],
@@ -130,6 +138,37 @@ def test_image_is_the_one_named_or_else_that_of_the_same_name(voc):
 def test_bad_file_is_an_error_with_an_address(voc, body, message):
     with pytest.raises(AnnotationError, match=r"a\.xml: " + message):
         voc({"a": body})
+
+
+def test_bad_boxes_follow_the_policy_with_the_place_of_the_first(voc):
+    bodies = {"a": SIZE + CAT, "b": SIZE + CAT + item(box=(9, 1, 2, 3)) + item(box=(0, 5, 9, 9)) + CAT}
+    with pytest.warns(
+        UserWarning,
+        match=r"VOC: of 5 boxes 1 reaching .* clipped to it, 1 without area .* dropped, 1 repeating another dropped "
+        r'\(invalid="clip"\); the first is \[8.0, 0.0, 2.0, 3.0\] .* - at .*b\.xml, `object\[2\]/bndbox`',
+    ):
+        table = voc(bodies)
+    assert table.boxes.tolist() == [[0, 1, 30, 20], [0, 1, 30, 20], [0, 4, 9, 9]]
+    assert table.offsets.tolist() == [0, 1, 3]
+    with pytest.raises(AnnotationError, match=r"got \[8.0, 0.0, 2.0, 3.0\]"):
+        voc(bodies, invalid="raise")
+
+
+def test_entities_are_refused_before_they_grow(voc):
+    bomb = "".join(f'<!ENTITY a{i + 1} "{f"&a{i};" * 10}">' for i in range(12))
+    (voc.root / "Annotations" / "a.xml").write_text(
+        f'<?xml version="1.0"?><!DOCTYPE annotation [<!ENTITY a0 "ha">{bomb}]><annotation>&a12;</annotation>'
+    )
+    with pytest.raises(
+        AnnotationError, match=r"a\.xml: .* a document type is declared, which may hold entities: line 1"
+    ):
+        read_voc(voc.root)
+
+
+def test_list_of_images_does_not_leave_the_folder(voc):
+    (voc.root / "ImageSets" / "Main" / "train.txt").write_text("../../secret\n")
+    with pytest.raises(AnnotationError, match=r"Annotations: .* got '\.\./\.\./secret\.xml'; remove its"):
+        voc({"a": SIZE}, "train")
 
 
 def test_missing_folders_are_errors_that_name_them(tmp_path):

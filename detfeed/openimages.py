@@ -1,0 +1,111 @@
+"""OpenImages: its CSV files of boxes and classes to Annotations."""
+
+from __future__ import annotations
+
+import os
+from array import array
+
+import numpy as np
+
+from detfeed.annotations import Annotations
+from detfeed.errors import AnnotationError
+from detfeed.headers import image_hw
+from detfeed.paths import path_inside, shorten
+from detfeed.policies import Invalid, to_annotations
+from detfeed.texts import read_rows, to_number
+
+_COLUMNS = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax", "IsGroupOf")
+
+
+def read_openimages(
+    boxes_csv: str | os.PathLike[str],
+    classes_csv: str | os.PathLike[str],
+    image_dir: str | os.PathLike[str],
+    *,
+    invalid: Invalid = "clip",
+) -> Annotations:
+    """Read OpenImages' boxes, such as oidv6-train-annotations-bbox.csv.
+
+    `IsGroupOf` makes a box an ignore region. Images are those that the file has boxes of, in its order; sizes are read
+    from their headers, turned as EXIF says. Classes are in the order of `classes_csv`, category ids count from 1.
+
+    Args:
+        boxes_csv: the boxes, with a line of headings.
+        classes_csv: a line `LabelName,name` for each class, such as class-descriptions-boxable.csv.
+        image_dir: folder of the images, `ImageID`.jpg.
+        invalid: what to do about bad boxes; see `policies`.
+
+    Raises:
+        AnnotationError: a file is missing or not what it should be; the message names file and line.
+        ImageError: an image is missing or of an unknown format.
+    """
+    source = os.fspath(boxes_csv)
+    name_of = _read_classes(os.fspath(classes_csv))
+    class_of = {label: row for row, label in enumerate(name_of)}
+    position_of: dict[str, int] = {}
+    paths: list[str] = []
+    # Arrays, since the training set has 14 million boxes.
+    corners, positions, class_ids, ignore, lines = array("d"), array("q"), array("i"), array("b"), array("q")
+    place_of: dict[str, int] | None = None
+    for line, row in read_rows(source, "a CSV file of boxes"):
+        if place_of is None:
+            place_of = {heading: place for place, heading in enumerate(row)}
+            missing = [name for name in _COLUMNS if name not in place_of]
+            if missing:
+                raise AnnotationError(f"{source}: expected headings {', '.join(_COLUMNS)}, got none of {missing}")
+            places = [place_of[name] for name in _COLUMNS]
+            continue
+        if len(row) != len(place_of):
+            raise AnnotationError(f"{source}: expected {len(place_of)} fields, got {len(row)} - at line {line}")
+        image_id, label, x0, x1, y0, y1, group = (row[place] for place in places)
+        if label not in class_of:
+            raise AnnotationError(
+                f"{source}: expected a class of {os.fspath(classes_csv)}, got {shorten(label)} - at line {line}"
+            )
+        if image_id not in position_of:
+            try:
+                paths.append(path_inside(os.fspath(image_dir), image_id and f"{image_id}.jpg"))
+            except ValueError as error:
+                raise AnnotationError(f"{source}: {error} - at line {line}") from None
+            position_of[image_id] = len(position_of)
+        corners.extend(to_number(text, source, f"line {line}") for text in (x0, y0, x1, y1))
+        positions.append(position_of[image_id])
+        class_ids.append(class_of[label])
+        ignore.append(group == "1")
+        lines.append(line)
+    if place_of is None:
+        raise AnnotationError(f"{source}: expected headings {', '.join(_COLUMNS)}, got an empty file")
+
+    sizes = [image_hw(path).oriented_hw for path in paths]
+    rows = np.array(positions, np.int64)
+    boxes_norm = np.array(corners, np.float64).reshape(-1, 4)
+    with np.errstate(over="ignore"):  # infinite is one way to reach out of the image
+        boxes = boxes_norm * np.tile(np.array(sizes, np.float64).reshape(-1, 2)[rows, ::-1], 2)
+    return to_annotations(
+        paths=paths,
+        image_ids=np.array(list(position_of), str),
+        image_hw=sizes,
+        boxes=boxes,
+        positions=rows,
+        class_ids=np.array(class_ids, np.int32),
+        ignore=np.array(ignore, bool),
+        class_names=list(name_of.values()),
+        category_ids=np.arange(1, len(name_of) + 1),
+        source=source,
+        invalid=invalid,
+        where=lambda row: f"line {lines[row]} ({paths[positions[row]]})",
+    )
+
+
+def _read_classes(source: str) -> dict[str, str]:
+    """Names of classes by the file's labels, such as /m/01g317."""
+    name_of: dict[str, str] = {}
+    for line, row in read_rows(source, "a CSV file of classes"):
+        if len(row) != 2:
+            raise AnnotationError(f"{source}: expected `LabelName,name`, got {len(row)} fields - at line {line}")
+        if row[0] == "LabelName":  # headings, since version 7
+            continue
+        if row[0] in name_of:
+            raise AnnotationError(f"{source}: expected each class once, got {shorten(row[0])} again - at line {line}")
+        name_of[row[0]] = row[1]
+    return name_of

@@ -1,0 +1,169 @@
+"""Policies: what readers do about boxes that are merely bad.
+
+A box is bad if it has no area inside its image (zero or negative size, wholly outside), if it reaches out of the
+image by more than half a pixel, or if it repeats a box of the same image, class, corners and ignore flag. What
+reaches out by less is clipped and not spoken of. With `invalid`
+
+- "clip", boxes are clipped to their image, and those without area inside it are dropped.
+- "drop", all bad boxes are dropped.
+- "ignore", bad boxes become ignore regions, clipped to their image; one whose corners are swapped becomes the
+  region between them, and those that still have no area inside the image are dropped.
+- "raise", the first one is an error.
+
+Of boxes that repeat each other the first stays. One warning says what was done to how many boxes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detfeed import boxes as geometry
+from detfeed.annotations import Annotations
+from detfeed.boxes import Boxes
+from detfeed.errors import AnnotationError
+from detfeed.masks import Runs
+
+Invalid = Literal["drop", "clip", "ignore", "raise"]
+
+# Pixels that a box may reach out of its image without being bad: formats round, YOLO's and OpenImages' above all.
+TOLERANCE = 0.5
+# More than any image has, and float32 still tells its pixels apart.
+MAX_SIDE = 10**6
+
+
+def to_annotations(
+    *,
+    paths: Sequence[str],
+    image_ids: NDArray[np.generic],
+    image_hw: Sequence[tuple[int, int]],
+    boxes: NDArray[np.float64],
+    positions: NDArray[np.int64],
+    class_ids: NDArray[np.int32],
+    ignore: NDArray[np.bool_],
+    class_names: Sequence[str],
+    category_ids: NDArray[np.int64],
+    source: str,
+    invalid: Invalid,
+    where: Callable[[int], str],
+    areas: NDArray[np.float64] | None = None,
+    masks: Mapping[int, Runs] | None = None,
+    **columns: Any,
+) -> Annotations:
+    """Make the table of what a reader read; every reader ends here, called by its user.
+
+    Args:
+        boxes: float64 (N, 4), finite, xyxy pixels, in any order of images.
+        positions: int64 (N,), each box's image.
+        where: place of a row of `boxes` in the file, for messages.
+        areas: float64 (N,), square pixels; NaN or negative, and None: those of the boxes.
+        masks: by row of `boxes`.
+        columns: further ones of `Annotations`, as the rest.
+
+    Raises:
+        AnnotationError: a bad box and invalid="raise", or columns that `Annotations` refuses.
+        ValueError: unknown `invalid`.
+    """
+    if invalid not in get_args(Invalid):
+        raise ValueError(f"Expected invalid to be one of {get_args(Invalid)}. Received: {invalid!r}")
+    sizes_hw = np.array(image_hw, np.int64).reshape(-1, 2)
+    large = np.flatnonzero((sizes_hw > MAX_SIDE).any(axis=1))
+    if len(large):
+        raise AnnotationError(
+            f"{source}: expected images of at most {MAX_SIDE} pixels a side, got height and width "
+            f"{sizes_hw[large[0]].tolist()} - at {paths[large[0]]}"
+        )
+    order = np.argsort(positions, kind="stable")
+    boxes, positions, class_ids, ignore = boxes[order], positions[order], class_ids[order], ignore[order]
+    given = boxes
+    swapped = (boxes[:, 2:] < boxes[:, :2]).any(axis=1) & (invalid == "ignore")
+    if invalid == "ignore":
+        boxes = np.sort(boxes.reshape(-1, 2, 2), axis=1).reshape(-1, 4)
+
+    exact = np.clip(boxes, 0, np.tile(sizes_hw[positions, ::-1], 2))
+    clipped = exact.astype(np.float32) + np.float32(0)  # no -0.0
+    empty = geometry.area(clipped) <= 0
+    outside: NDArray[np.bool_] = ((np.abs(boxes - exact) > TOLERANCE).any(axis=1) | swapped) & ~empty
+    if invalid == "ignore":
+        ignore = ignore | outside
+    repeated = np.zeros(len(boxes), bool)
+    compared = np.flatnonzero(~empty & ~outside if invalid == "drop" else ~empty)
+    repeated[compared] = _repeats(positions[compared], class_ids[compared], ignore[compared], clipped[compared])
+    outside &= ~repeated
+
+    bad = empty | outside | repeated
+    if bad.any():
+        row = int(np.flatnonzero(bad)[order[bad].argmin()])
+        height, width = sizes_hw[positions[row]].tolist()
+        first = f"{given[row].tolist()} in an image of height {height} and width {width} - at {where(int(order[row]))}"
+        if invalid == "raise":
+            expected = "each box once" if repeated[row] else "a box with area, inside its image"
+            raise AnnotationError(
+                f'{source}: expected {expected}, got {first}; invalid="clip", "drop" or "ignore" goes on and reports'
+            )
+        done = {"clip": "clipped to it", "drop": "dropped", "ignore": "made ignore regions"}[invalid]
+        effects = [
+            f"{count} {what}"
+            for count, what in (
+                (
+                    outside.sum(),
+                    f"reaching out of their image{' or with swapped corners' if swapped.any() else ''} {done}",
+                ),
+                (empty.sum(), "without area inside their image dropped"),
+                (repeated.sum(), "repeating another dropped"),
+            )
+            if count
+        ]
+        warnings.warn(
+            f'{source}: of {len(bad)} boxes {", ".join(effects)} (invalid="{invalid}"); the first is {first}',
+            stacklevel=3,
+        )
+
+    kept = ~(bad if invalid == "drop" else empty | repeated)
+    order = order[kept]
+    own = geometry.area(clipped[kept])
+    if areas is not None:
+        with np.errstate(over="ignore"):
+            stated = areas[order].astype(np.float32)
+        np.copyto(own, stated, where=(stated >= 0) & np.isfinite(stated))
+    row_of = {int(row): place for place, row in enumerate(order)} if masks else {}
+    return Annotations(
+        paths=tuple(paths),
+        image_ids=image_ids,
+        image_hw=sizes_hw.astype(np.int32),
+        boxes=clipped[kept],
+        class_ids=class_ids[kept],
+        ignore=ignore[kept],
+        areas=own,
+        offsets=np.searchsorted(positions[kept], np.arange(len(paths) + 1)).astype(np.int64),
+        class_names=tuple(class_names),
+        category_ids=category_ids,
+        masks={row_of[row]: runs for row, runs in (masks or {}).items() if row in row_of},
+        source=source,
+        **columns,
+    )
+
+
+def _repeats(
+    positions: NDArray[np.int64], class_ids: NDArray[np.int32], ignore: NDArray[np.bool_], boxes: Boxes
+) -> NDArray[np.bool_]:
+    """Which rows equal an earlier one."""
+    columns = (positions, class_ids, ignore, *boxes.view(np.int32).T)
+    repeats = np.zeros(len(boxes), bool)
+    # Sorting hashes takes a tenth of sorting rows; only those whose hash is not alone are then compared.
+    factors = np.random.default_rng(0).integers(2**63, size=len(columns), dtype=np.uint64) | np.uint64(1)
+    hashes = np.zeros(len(boxes), np.uint64)
+    for column, factor in zip(columns, factors, strict=True):
+        hashes += column.astype(np.uint64) * factor
+    order = np.argsort(hashes, kind="stable")
+    alike = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
+    if len(alike):
+        suspects = np.union1d(order[alike], order[alike + 1])
+        rows = np.column_stack([column[suspects] for column in columns])
+        _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+        repeats[suspects] = first[inverse.reshape(-1)] != np.arange(len(suspects))
+    return repeats

@@ -1,0 +1,210 @@
+"""YOLO: a YAML file of folders and classes with a text file of boxes for each image, to Annotations."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import yaml
+
+from detfeed.annotations import Annotations
+from detfeed.errors import AnnotationError
+from detfeed.headers import image_hw
+from detfeed.paths import path_inside, shorten
+from detfeed.policies import Invalid, to_annotations
+from detfeed.texts import read_text, to_number
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+_MOST_YAML = 2**20  # characters; the parser takes seconds for more
+
+
+def read_yolo(
+    data_yaml: str | os.PathLike[str],
+    split: str = "train",
+    *,
+    root: str | os.PathLike[str] | None = None,
+    invalid: Invalid = "clip",
+) -> Annotations:
+    """Read a data set in the layout of Ultralytics' YOLO.
+
+    A label file has a line `class x y width height` for each box (its centre and sizes as shares of the image's), or
+    `class x1 y1 x2 y2 x3 y3 ...` for a polygon, which becomes the box around it; keypoints after a box are left out. It
+    lies where the image does, with the last folder `images` of the path replaced by `labels`. An image without one has
+    no boxes. Sizes are read from the headers of the images, turned as EXIF says. The image id is the image's path
+    below the root; category ids are the classes' numbers in the file.
+
+    Args:
+        data_yaml: the file, with `names` (a list, or names by number), `path` (the root, from the file's folder on)
+            and for each split a folder of images, a text file that lists images, or several of these.
+        split: which: "train", "val" or "test".
+        root: folder that the splits start from, and that no image may be outside of; instead of `path`.
+        invalid: what to do about bad boxes; see `policies`.
+
+    Raises:
+        AnnotationError: a file is missing or not what it should be, or no image has a label file; the message names
+            file and place.
+        ImageError: an image is missing or of an unknown format.
+
+    Source: docs.ultralytics.com/datasets/detect, and for the places of files its data/utils.py.
+    """
+    source = os.fspath(data_yaml)
+    content = _read_yaml(source)
+    name_of = _names(content, source)
+    class_of = {category_id: row for row, category_id in enumerate(name_of)}
+    folder = (
+        os.path.join(os.path.dirname(source) or ".", _text(content, "path", source))
+        if root is None
+        else os.fspath(root)
+    )
+    if not os.path.isdir(folder):
+        raise AnnotationError(f"{source}: expected a folder, got {folder}, which is none - at `path`; see `root`")
+    has_keypoints = "kpt_shape" in content
+
+    names = _images(content, split, folder, source)
+    paths = [os.path.join(folder, name) for name in names]
+    files = [_label_path(path) for path in paths]
+    sizes = [image_hw(path).oriented_hw for path in paths]
+    boxes, class_ids, positions, lines = [], [], [], []
+    for position, file in enumerate(files):
+        if not os.path.exists(file):
+            continue
+        height, width = sizes[position]
+        for line, text in enumerate(read_text(file, "a text file of boxes").splitlines(), start=1):
+            fields = text.split()
+            if not fields:
+                continue
+            where = f"line {line}"
+            category, *values = (to_number(field, file, where) for field in fields)
+            if category not in class_of:
+                raise AnnotationError(
+                    f"{file}: expected a class among {list(name_of)}, got {shorten(fields[0])} - at `{where}`"
+                )
+            if has_keypoints:
+                values = values[:4]
+            if len(values) == 4:
+                x, y, w, h = values
+                box = [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
+            elif len(values) >= 6 and len(values) % 2 == 0:
+                box = [min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])]
+            else:
+                raise AnnotationError(
+                    f"{file}: expected a class with 4 numbers or with 3 or more points, got {len(values)} numbers - "
+                    f"at `{where}`"
+                )
+            boxes.append([box[0] * width, box[1] * height, box[2] * width, box[3] * height])
+            class_ids.append(class_of[int(category)])
+            positions.append(position)
+            lines.append(line)
+    if files and not any(map(os.path.exists, files)):
+        raise AnnotationError(
+            f"{source}: expected label files of {len(files)} images, got none, not even {files[0]} - at `{split}`"
+        )
+    return to_annotations(
+        paths=paths,
+        image_ids=np.array(names, str),
+        image_hw=sizes,
+        boxes=np.array(boxes, np.float64).reshape(-1, 4),
+        positions=np.array(positions, np.int64),
+        class_ids=np.array(class_ids, np.int32),
+        ignore=np.zeros(len(boxes), bool),
+        class_names=list(name_of.values()),
+        category_ids=np.array(list(name_of), np.int64),
+        source=f"{source} ({split})",
+        invalid=invalid,
+        where=lambda row: f"{files[positions[row]]}, line {lines[row]}",
+    )
+
+
+def _read_yaml(source: str) -> dict[str, Any]:
+    text = read_text(source, "a YAML file")
+    if len(text) > _MOST_YAML:
+        raise AnnotationError(f"{source}: expected at most {_MOST_YAML} characters of YAML, got {len(text)}")
+    try:
+        # The loader that makes strings, lists and dicts and nothing else: safer than the safe one, whose merged
+        # mappings can be made to grow without end, and a class called "no" stays one.
+        content = yaml.load(text, Loader=yaml.BaseLoader)
+    except RecursionError:
+        raise AnnotationError(f"{source}: expected a YAML file, got one that is nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:
+        message = " ".join(str(error).split())
+        raise AnnotationError(f"{source}: expected YAML, got a file that does not parse: {message}") from None
+    if not isinstance(content, dict):
+        raise AnnotationError(f"{source}: expected `names`, `path` and splits, got a {type(content).__name__}")
+    return content
+
+
+def _names(content: dict[str, Any], source: str) -> dict[int, str]:
+    """Names of classes by their numbers, in the order of these."""
+    given = content.get("names")
+    names = dict(enumerate(given)) if isinstance(given, list) else given
+    if not isinstance(names, dict):
+        raise AnnotationError(
+            f"{source}: expected a list of classes, or names by number, got a {type(given).__name__} - at `names`"
+        )
+    name_of: dict[int, str] = {}
+    for key, name in names.items():
+        number = str(key)
+        if not (number.isascii() and number.isdigit() and len(number) < 10) or not isinstance(name, str):
+            raise AnnotationError(
+                f"{source}: expected a class's number and its name, got {shorten(number)} and a "
+                f"{type(name).__name__} - at `names`"
+            )
+        name_of[int(number)] = name
+    return dict(sorted(name_of.items()))
+
+
+def _text(content: dict[str, Any], key: str, source: str) -> str:
+    value = content.get(key, "")
+    if not isinstance(value, str):
+        raise AnnotationError(f"{source}: expected a text, got a {type(value).__name__} - at `{key}`")
+    return value
+
+
+def _images(content: dict[str, Any], split: str, folder: str, source: str) -> list[str]:
+    """Paths of a split's images below the root."""
+    if split not in content:
+        have = sorted({"train", "val", "test"} & content.keys())
+        raise AnnotationError(f"{source}: expected a split {split!r}, got none; there are {have}")
+    entries = content[split] if isinstance(content[split], list) else [content[split]]
+    names: list[str] = []
+    for entry in entries:
+        if not isinstance(entry, str):
+            raise AnnotationError(f"{source}: expected a path, got a {type(entry).__name__} - at `{split}`")
+        # Roboflow writes ../train/images and means train/images.
+        path = _inside(folder, entry.removeprefix("../") or ".", f"{source}: {{}} - at `{split}`")
+        if os.path.isdir(path):
+            found = [
+                os.path.join(parent, name)
+                for parent, _, children in os.walk(path)  # which follows no links, so that none can lead in circles
+                for name in children
+                if name.lower().endswith(_SUFFIXES)
+            ]
+            names += sorted(os.path.relpath(name, folder) for name in found)
+        elif os.path.isfile(path):
+            for line, text in enumerate(read_text(path, "a list of images").splitlines(), start=1):
+                if text.strip():
+                    name = text.strip().removeprefix("./")
+                    if not os.path.isabs(name):
+                        name = os.path.join(os.path.relpath(os.path.dirname(path), folder), name)
+                    inside = _inside(folder, name.removeprefix("./"), f"{path}: {{}} - at line {line}")
+                    names.append(os.path.relpath(inside, folder))
+        else:
+            raise AnnotationError(
+                f"{source}: expected a folder of images or a file that lists them, got {path}, which is neither - at "
+                f"`{split}`; see `root`"
+            )
+    return names
+
+
+def _inside(folder: str, name: str, message: str) -> str:
+    try:
+        return path_inside(folder, name)
+    except ValueError as error:
+        raise AnnotationError(message.format(error)) from None
+
+
+def _label_path(path: str) -> str:
+    before, images, after = path.rpartition(f"{os.sep}images{os.sep}")
+    stem = os.path.splitext(after)[0]
+    return f"{before}{os.sep}labels{os.sep}{stem}.txt" if images else f"{stem}.txt"

@@ -1,0 +1,97 @@
+import cv2
+import numpy as np
+import pytest
+
+from detfeed import AnnotationError, ImageError, read_csv
+
+
+@pytest.fixture
+def read(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("a.png", "sub/b.png"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((20, 30, 3), np.uint8))
+
+    def write_and_read(boxes, classes="cow,0\ncat,1\n", image_dir=None, **arguments):
+        for name, text in (("boxes.csv", boxes), ("classes.csv", classes)):
+            (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+        return read_csv(tmp_path / "boxes.csv", tmp_path / "classes.csv", image_dir, **arguments)
+
+    return write_and_read
+
+
+def test_empty_file_and_image_without_objects_are_ordinary(read):
+    assert len(read("")) == len(read("", "")) == 0
+    table = read("a.png,,,,,\n")
+    assert table.image_ids.tolist() == ["a.png"]
+    assert table.boxes.shape == (0, 4)
+    assert table.class_names == ("cow", "cat")
+
+
+def test_boxes_images_and_classes_are_read_in_their_orders(read, tmp_path):
+    table = read("sub/b.png,1,2,9.5,8,cat\r\na.png,0,0,30,20,cow\r\n\r\nsub/b.png,3,3,4,4,cow\r\n", "cow,7\ncat,3\n")
+    assert table.paths == (str(tmp_path / "sub/b.png"), str(tmp_path / "a.png"))
+    assert table.boxes.tolist() == [[1, 2, 9.5, 8], [3, 3, 4, 4], [0, 0, 30, 20]]
+    assert table.class_names == ("cat", "cow")
+    assert table.category_ids.tolist() == [3, 7]
+    assert table.class_ids.tolist() == [0, 1, 1]
+    assert table.image_hw.tolist() == [[20, 30]] * 2
+
+
+def test_absolute_paths_are_fine_inside_the_image_folder_alone(read, tmp_path):
+    line = f"{tmp_path}/a.png,1,2,3,4,cat\n"
+    assert read(line).paths == (str(tmp_path / "a.png"),)
+    with pytest.raises(AnnotationError, match=r"the image folder .*sub, got the absolute path .* - at line 1"):
+        read(line, image_dir=tmp_path / "sub")
+
+
+def test_a_byte_order_mark_and_quotes_are_understood(read):
+    table = read(b'\xef\xbb\xbf"a.png",1,2,3,4,"cow, brown"\n', '"cow, brown",0\n')
+    assert table.class_names == ("cow, brown",)
+
+
+def test_bad_boxes_follow_the_policy_with_the_line_of_the_first(read):
+    with pytest.warns(UserWarning, match=r"of 2 boxes 1 without area .* - at line 2 \(.*a.png\)"):
+        assert read("a.png,1,1,2,2,cow\na.png,5,5,4,4,cow\n").boxes.tolist() == [[1, 1, 2, 2]]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        ("a.png,1,2,3,4\n", "expected 6 fields, got 5 - at line 1"),
+        ("a.png,,,,,\na.png,1,2,x,4,cow\n", "expected a number, got 'x' - at `line 2`"),
+        ("a.png,1,2,,4,cow\n", "expected a number, got '' - at `line 1`"),
+        ("a.png,1,2,nan,4,cow\n", "expected a number, got 'nan' - at `line 1`"),
+        ("a.png,1,2,3,4,dog\n", r"expected a class among \['cow', 'cat'\], got 'dog' - at line 1"),
+        ("../a.png,,,,,\n", "got '../a.png'; remove its \"..\" - at line 1"),
+        (",1,2,3,4,cow\n", "the name of an image file, got '' - at line 1"),
+        ('"a.png\n', "unexpected end of data - at line 1"),
+        ("x" * 200_000, "field larger than field limit"),
+        (b"\xff\xfe", "a CSV file of boxes in UTF-8, got"),
+    ],
+)
+def test_bad_file_is_an_error_with_an_address(read, boxes, message):
+    with pytest.raises(AnnotationError, match=rf"boxes\.csv: .*{message}"):
+        read(boxes)
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ("cow\n", "expected `class_name,id`, got 'cow' - at line 1"),
+        ("cow,x\n", "expected `class_name,id`, got 'cow,x' - at line 1"),
+        ("cow,0\ncow,1\n", "expected each class and each id once, got 'cow' 1 - at line 2"),
+        ("cow,0\ncat,0\n", "expected each class and each id once, got 'cat' 0 - at line 2"),
+    ],
+)
+def test_bad_file_of_classes_is_an_error_with_an_address(read, classes, message):
+    with pytest.raises(AnnotationError, match=rf"classes\.csv: {message}"):
+        read("", classes)
+
+
+def test_missing_files_are_errors_that_name_them(read, tmp_path):
+    with pytest.raises(ImageError, match=r"none\.png: expected an image file, got No such file"):
+        read("none.png,,,,,\n")
+    with pytest.raises(ImageError, match="File name too long"):
+        read("x" * 100_000 + ",,,,,\n")
+    with pytest.raises(AnnotationError, match=r"none\.csv: expected a CSV file of classes, got No such file"):
+        read_csv(tmp_path / "boxes.csv", tmp_path / "none.csv")

@@ -1,0 +1,75 @@
+import cv2
+import numpy as np
+import pytest
+
+from detfeed import AnnotationError, read_kitti
+
+CAR = "Car 0.00 0 -1.58 5.01 7.5 24.3 18 1.65 1.67 3.64 -0.65 1.71 46.70 -1.59\n"
+DONT_CARE = "DontCare -1 -1 -10 20.0 1.0 29.0 9.0 -1 -1 -1 -1000 -1000 -1000 -10\n"
+
+
+@pytest.fixture
+def read(tmp_path):
+    for folder in ("label_2", "image_2"):
+        (tmp_path / folder).mkdir()
+
+    def write_and_read(texts, **arguments):
+        for name, text in texts.items():
+            (tmp_path / "label_2" / f"{name}.txt").write_text(text)
+            cv2.imwrite(str(tmp_path / "image_2" / f"{name}.png"), np.zeros((20, 30, 3), np.uint8))
+        return read_kitti(tmp_path, **arguments)
+
+    return write_and_read
+
+
+def test_no_files_and_empty_ones_are_ordinary(read):
+    assert len(read({})) == 0
+    table = read({"000000": ""})
+    assert table.boxes.shape == (0, 4)
+    assert table.image_hw.tolist() == [[20, 30]]
+
+
+def test_boxes_are_fields_five_to_eight(read, tmp_path):
+    table = read({"000001": CAR, "000000": CAR.replace("Car", "Van").rstrip() + " 0.9\n\n"})
+    assert table.image_ids.tolist() == ["000000", "000001"]
+    assert table.paths[1] == str(tmp_path / "image_2" / "000001.png")
+    assert table.boxes.tolist() == np.float32([[5.01, 7.5, 24.3, 18]] * 2).tolist()
+    assert table.class_names == ("Car", "Van", "DontCare")
+    assert table.class_ids.tolist() == [1, 0]
+    assert not table.ignore.any()
+
+
+def test_dont_care_is_an_ignore_region_of_the_last_class(read):
+    for arguments in ({}, {"class_names": ("Car",)}):
+        table = read({"000000": DONT_CARE + CAR}, **arguments)
+        assert table.ignore.tolist() == [True, False]
+        assert table.class_names == ("Car", "DontCare")
+        assert table.class_ids.tolist() == [1, 0]
+
+
+def test_bad_boxes_follow_the_policy_with_the_line_of_the_first(read):
+    with pytest.warns(UserWarning, match=r"of 2 boxes 1 reaching .* - at .*000000\.txt, line 2"):
+        table = read({"000000": CAR + CAR.replace(" 24.3 ", " 44.3 ")})
+    assert table.boxes[1, 2] == 30
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Car 1 2 3\n", "expected 15 or 16 fields, got 4 - at line 1"),
+        (CAR + CAR.replace("24.3", "x"), "expected a number, got 'x' - at `line 2`"),
+        (CAR.replace("24.3", "inf"), "expected a number, got 'inf' - at `line 1`"),
+        (CAR.replace("Car", "Tram"), r"expected one of \['Car', 'DontCare'\], got 'Tram' - at line 1"),
+    ],
+)
+def test_bad_file_is_an_error_with_an_address(read, text, message):
+    with pytest.raises(AnnotationError, match=rf"000000\.txt: {message}"):
+        read({"000000": text}, class_names=("Car",))
+
+
+def test_missing_folders_and_images_are_errors_that_name_them(read, tmp_path):
+    with pytest.raises(AnnotationError, match=r"labels: expected a folder, got none; see `label_dir`"):
+        read({}, label_dir="labels")
+    (tmp_path / "label_2" / "000009.txt").write_text(CAR)
+    with pytest.raises(AnnotationError, match=r"000009\.txt: expected an image 000009\.\* in .*image_2, got none"):
+        read({})

@@ -1,0 +1,171 @@
+import os
+
+import cv2
+import numpy as np
+import pytest
+
+from detfeed import AnnotationError, ImageError, read_yolo
+
+YAML = "path: .\ntrain: images/train\nval: [images/val, images/train]\nnames: [cat, dog]\n"
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Write labels by the name of their image, None for an image without a file of labels, and read them."""
+
+    def write_and_read(labels, split="train", *, text=YAML, **arguments):
+        for name, content in labels.items():
+            image, label = tmp_path / "images" / f"{name}.png", tmp_path / "labels" / f"{name}.txt"
+            for path in (image, label):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(image), np.zeros((20, 40, 3), np.uint8))
+            if content is not None:
+                label.write_text(content)
+        (tmp_path / "data.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+        return read_yolo(tmp_path / "data.yaml", split, **arguments)
+
+    return write_and_read
+
+
+def test_split_without_images_and_images_without_boxes_are_ordinary(read, tmp_path):
+    (tmp_path / "images" / "train").mkdir(parents=True)
+    assert len(read({})) == 0
+    table = read({"train/a": "", "train/b": None})
+    assert table.image_ids.tolist() == ["images/train/a.png", "images/train/b.png"]
+    assert table.boxes.shape == (0, 4)
+    assert table.image_hw.tolist() == [[20, 40]] * 2
+
+
+def test_centres_and_shares_become_corners_in_pixels(read):
+    table = read({"train/a": "1 0.5 0.5 0.25 0.5\n\n0 0.5 0.5 1 1\n"})
+    assert table.boxes.tolist() == [[15, 5, 25, 15], [0, 0, 40, 20]]
+    assert table.class_ids.tolist() == [1, 0]
+    assert table.class_names == ("cat", "dog")
+    assert table.category_ids.tolist() == [0, 1]
+
+
+def test_polygons_become_the_boxes_around_them_and_keypoints_are_left_out(read):
+    polygon = "0 0.25 0.5 0.5 0.25 0.75 1\n"
+    assert read({"train/a": polygon}).boxes.tolist() == [[10, 5, 30, 20]]
+    pose = read({"train/a": "0 0.5 0.5 0.25 0.5 0.1 0.1 0.9 0.9\n"}, text=YAML + "kpt_shape: [2, 2]\n")
+    assert pose.boxes.tolist() == [[15, 5, 25, 15]]
+
+
+def test_names_may_be_numbered_with_gaps_and_are_never_taken_for_something_else(read):
+    text = "train: images\nnames:\n  7: no\n  3: 2020-01-01\n"
+    table = read({"a": "7 0.5 0.5 1 1\n"}, text=text)
+    assert table.class_names == ("2020-01-01", "no")
+    assert table.category_ids.tolist() == [3, 7]
+    assert table.class_ids.tolist() == [1]
+
+
+def test_splits_may_be_several_folders_or_lists_of_images(read, tmp_path):
+    labels = {"train/a": "", "val/b": "", "val/deep/c": ""}
+    val, deep = "images/val/b.png", "images/val/deep/c.png"
+    assert read(labels, "val").image_ids.tolist() == [val, deep, "images/train/a.png"]
+    (tmp_path / "list.txt").write_text(f"./{val}\n\n{tmp_path}/{deep}\n")
+    text = YAML + "test: list.txt\n"
+    assert read(labels, "test", text=text).image_ids.tolist() == [val, deep]
+    os.rename(tmp_path / "list.txt", tmp_path / "images" / "list.txt")
+    (tmp_path / "images" / "list.txt").write_text("val/b.png\n")
+    assert read(labels, "test", text=YAML + "test: images/list.txt\n").image_ids.tolist() == [val]
+
+
+def test_root_is_the_path_in_the_file_or_the_one_given(read, tmp_path):
+    labels = {"train/a": "0 0.5 0.5 1 1\n"}
+    assert read(labels, text=f"path: {tmp_path}\ntrain: images\nnames: [cat]\n").image_ids.tolist() == [
+        "images/train/a.png"
+    ]
+    assert read(labels, text="path: /none\ntrain: images\nnames: [cat]\n", root=tmp_path).boxes.shape == (1, 4)
+    # As Roboflow writes it.
+    assert len(read(labels, text="train: ../images/train\nnames: [cat]\n")) == 1
+
+
+def test_file_in_the_current_folder_has_its_root_there(read, tmp_path, monkeypatch):
+    read({"train/a": ""}, text="train: images\nnames: [cat]\n")
+    monkeypatch.chdir(tmp_path)
+    assert read_yolo("data.yaml").image_ids.tolist() == ["images/train/a.png"]
+
+
+def test_circles_of_links_end(read, tmp_path):
+    (tmp_path / "images" / "train").mkdir(parents=True)
+    (tmp_path / "images" / "train" / "loop").symlink_to(tmp_path / "images")
+    assert len(read({"train/a": ""})) == 1
+
+
+def test_bad_boxes_follow_the_policy_with_the_line_of_the_first(read):
+    with pytest.warns(UserWarning, match=r"of 2 boxes 1 reaching .* - at .*labels/train/a\.txt, line 2"):
+        table = read({"train/a": "0 0.5 0.5 1 1.04\n0 0.5 0.5 1.5 1\n"}, invalid="ignore")
+    assert table.boxes.tolist() == [[0, 0, 40, 20]] * 2
+    assert table.ignore.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ("0 0.5 0.5 1\n", "a class with 4 numbers or with 3 or more points, got 3 numbers - at `line 1`"),
+        ("0 0.5 0.5 1 1 0.9\n", "got 5 numbers - at `line 1`"),
+        ("0 0.5 0.5 1 1\n0 0.5 0.5 1 x\n", "expected a number, got 'x' - at `line 2`"),
+        ("0 0.5 0.5 1 nan\n", "expected a number, got 'nan' - at `line 1`"),
+        ("2 0.5 0.5 1 1\n", r"expected a class among \[0, 1\], got '2' - at `line 1`"),
+        ("0.5 0.5 0.5 1 1\n", r"expected a class among \[0, 1\], got '0.5' - at `line 1`"),
+    ],
+)
+def test_bad_labels_are_an_error_with_an_address(read, label, message):
+    with pytest.raises(AnnotationError, match=rf"labels/train/a\.txt: .*{message}"):
+        read({"train/a": label})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected `names`, `path` and splits, got a NoneType"),
+        ("cat", "expected `names`, `path` and splits, got a str"),
+        ("a: [", "expected YAML, got a file that does not parse: while parsing"),
+        ("[" * 20_000, "nested too deeply"),
+        ("#" * 2**21, "at most 1048576 characters of YAML, got 2097152"),
+        (b"\xff\xfe\x00", "expected a YAML file in UTF-8"),
+        ("train: images\n", "a list of classes, or names by number, got a NoneType - at `names`"),
+        ("train: images\nnames: [[cat]]\n", "a class's number and its name, got '0' and a list - at `names`"),
+        ("train: images\nnames: {one: cat}\n", "a class's number and its name, got 'one' and a str - at `names`"),
+        ("val: images\nnames: [cat]\n", r"expected a split 'train', got none; there are \['val'\]"),
+        ("path: [1]\nnames: [cat]\n", "expected a text, got a list - at `path`"),
+        ("path: none\nnames: [cat]\n", r"expected a folder, got .*none, which is none - at `path`; see `root`"),
+        ("train: [[a]]\nnames: [cat]\n", "expected a path, got a list - at `train`"),
+        (
+            "train: none\nnames: [cat]\n",
+            "expected a folder of images .*none, which is neither - at `train`; see `root`",
+        ),
+        ("train: ../../images\nnames: [cat]\n", 'remove its ".." - at `train`'),
+        ("train: /etc\nnames: [cat]\n", "got the absolute path '/etc'; .* - at `train`"),
+    ],
+)
+def test_bad_yaml_is_an_error_with_an_address(read, text, message):
+    with pytest.raises(AnnotationError, match=rf"data\.yaml: .*{message}"):
+        read({"train/a": ""}, text=text)
+
+
+def test_objects_named_in_yaml_are_never_made(read, tmp_path):
+    text = f"names: !!python/object/apply:os.mkdir [{tmp_path}/made]\ntrain: images\n"
+    with pytest.raises(AnnotationError):
+        read({}, text=text)
+    assert not (tmp_path / "made").exists()
+
+
+def test_lists_do_not_lead_out_of_the_root(read, tmp_path):
+    for line, message in (("../x.png", 'remove its ".."'), ("/etc/x.png", "got the absolute path '/etc/x.png'")):
+        (tmp_path / "list.txt").write_text(line)
+        with pytest.raises(AnnotationError, match=rf"list\.txt: .*{message}.* - at line 1"):
+            read({}, text="train: list.txt\nnames: [cat]\n")
+
+
+def test_missing_labels_and_images_are_errors_that_name_them(read, tmp_path):
+    with pytest.raises(
+        AnnotationError, match=r"expected label files of 1 images, got none, not even .*labels/train/a\.txt"
+    ):
+        read({"train/a": None})
+    (tmp_path / "list.txt").write_text("images/none.png")
+    with pytest.raises(ImageError, match=r"none\.png: expected an image file, got No such file"):
+        read({}, text="train: list.txt\nnames: [cat]\n")
+    with pytest.raises(AnnotationError, match=r"none\.yaml: expected a YAML file, got No such file"):
+        read_yolo(tmp_path / "none.yaml")
