@@ -30,6 +30,7 @@ from detfeed.voc import read_voc
 from detfeed.yolo import read_yolo
 
 if TYPE_CHECKING:
+    from detfeed.callbacks import FeedMonitor, ResumeFeed
     from detfeed.sequence import AnchorTargetSequence, DetectionSequence, RoiTargetSequence
 
 __version__ = "0.1.0.dev0"
@@ -43,9 +44,11 @@ __all__ = [
     "BatchLoader",
     "DetectionSequence",
     "DetfeedError",
+    "FeedMonitor",
     "Fixed",
     "ImageError",
     "Proposals",
+    "ResumeFeed",
     "RoiTargetSequence",
     "RoiTargets",
     "Sample",
@@ -68,12 +71,18 @@ __all__ = [
     "write_coco",
 ]
 
-_NEED_KERAS = ("AnchorTargetSequence", "DetectionSequence", "RoiTargetSequence")
+_NEED_KERAS = {
+    "AnchorTargetSequence": "detfeed.sequence",
+    "DetectionSequence": "detfeed.sequence",
+    "FeedMonitor": "detfeed.callbacks",
+    "ResumeFeed": "detfeed.callbacks",
+    "RoiTargetSequence": "detfeed.sequence",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name in _NEED_KERAS:
-        return getattr(importlib.import_module("detfeed.sequence"), name)
+        return getattr(importlib.import_module(_NEED_KERAS[name]), name)
     raise AttributeError(f"module 'detfeed' has no attribute {name!r}")
 
 

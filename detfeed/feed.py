@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from itertools import islice
 
@@ -29,9 +29,7 @@ class Feed:
         executor: makes the batches instead; `workers` and `use_multiprocessing` do not count.
 
     Attributes:
-        handed: batches handed out so far.
-        last_handed: when the latest was, by `time.perf_counter`.
-        waited: seconds that whoever asked has waited, in all.
+        on_handed: called after each batch with the time, by `time.perf_counter`, and the number of its images.
     """
 
     def __init__(
@@ -53,8 +51,7 @@ class Feed:
         self.timeout = timeout
         self.executor = executor
         self.ahead = max(ahead, workers)
-        self.handed = 0
-        self.waited = 0.0
+        self.on_handed: Callable[[tuple[float, int]], None] | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -85,12 +82,10 @@ class Feed:
             SampleError: a sample of it could not be made.
             WorkerError: workers died of it or hung, again and again.
         """
-        start = time.perf_counter()
-        try:
-            return self._get(key, upcoming) if self.in_background else self.loader.load(*key)
-        finally:
-            self.waited += time.perf_counter() - start
-            self.handed += 1
+        batch = self._get(key, upcoming) if self.in_background else self.loader.load(*key)
+        if self.on_handed is not None:
+            self.on_handed((time.perf_counter(), len(batch[0]["image"])))
+        return batch
 
     def _get(self, key: Key, upcoming: Iterable[Key]) -> Batch:
         if os.getpid() != self._pid:

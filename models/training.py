@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from detfeed import Annotations, DetectionSequence, drawing, proposal_recall
+from detfeed import Annotations, DetectionSequence, FeedMonitor, ResumeFeed, drawing, proposal_recall
 from detfeed.images import read_image
 from models.proposals import ProposalModel
 
@@ -94,12 +95,14 @@ def train(
     *,
     recipe: Recipe,
     validate_every: int = 1,
+    backup_every: int | None = None,
     verbose: int | str = "auto",
 ) -> dict[str, float]:
     """Fit an RPN and keep all that is worth keeping in a folder.
 
-    Writes log.csv and curves.png (losses and recall by epoch), tensorboard/, backup/ (model, optimiser and epoch after
-    each epoch: training goes on from there if it exists), rpn.weights.h5, and what `score` writes.
+    Writes log.csv and curves.png (losses and recall by epoch), fed.csv (the ids of the images of each step),
+    tensorboard/, backup/ (model and optimiser: training goes on from there if it exists, with the batch that follows),
+    rpn.weights.h5, and what `score` writes.
 
     Args:
         model: its RPN is trained; compiled here.
@@ -108,6 +111,7 @@ def train(
         run_dir: the folder; made if it is missing.
         recipe: see `Recipe`.
         validate_every: score after every so many epochs, and after the last.
+        backup_every: steps from backup to backup. None: one at the end of each epoch.
         verbose: Keras's own.
 
     Returns:
@@ -121,6 +125,13 @@ def train(
     total = recipe.total_steps(len(sequence))
     rpn.compile(optimizer=recipe.build_optimizer(total))
     epochs = math.ceil(total / len(sequence))
+    # Both bring back the same; one keeps it at the end of each epoch as well.
+    backups = [
+        keras.callbacks.BackupAndRestore(
+            str(run_dir / "backup"), save_freq=save_freq, double_checkpoint=True, delete_checkpoint=False
+        )
+        for save_freq in (*([backup_every] if backup_every else []), "epoch")
+    ]
     callbacks: list[keras.callbacks.Callback] = [_Progress(sequence, total)]
     if validation is not None:
         callbacks.append(_Recall(model, validation, run_dir, every=validate_every, last=epochs))
@@ -128,11 +139,18 @@ def train(
     callbacks += [
         _Log(log),
         keras.callbacks.TensorBoard(str(run_dir / "tensorboard"), write_graph=False),
-        # Last: an epoch is done when it is scored and logged as well.
-        keras.callbacks.BackupAndRestore(str(run_dir / "backup"), delete_checkpoint=False),
+        FeedMonitor(sequence, verbose=bool(verbose)),
+        # An epoch is done when it is scored and logged as well.
+        *backups,
+        ResumeFeed(sequence),
+        _Fed(sequence, run_dir / "fed.csv"),
     ]
-    # Shuffled by the sequence already; and so Keras's batch k is the sequence's, whose images can be named.
-    history = rpn.fit(sequence, epochs=epochs, callbacks=callbacks, shuffle=False, verbose=verbose)
+    with warnings.catch_warnings():
+        # Of an epoch that is gone on with; that all of it was fed is what _Progress sees to.
+        warnings.filterwarnings("ignore", message="Your input ran out of data", category=UserWarning)
+        # Shuffled by the sequence already; and so Keras's batches are the sequence's, whose images can be named.
+        history = rpn.fit(sequence, epochs=epochs, callbacks=callbacks, shuffle=False, verbose=verbose)
+    sequence.close()
     rpn.save_weights(run_dir / "rpn.weights.h5")
     if log.exists():
         draw_curves(log, run_dir / "curves.png")
@@ -238,7 +256,7 @@ def draw_curves(log: Path, picture: Path) -> None:
 
 
 class _Progress(keras.callbacks.Callback):
-    """Keep the sequence at the model's epoch, stop after the last step, and stop on a loss that is not finite."""
+    """Stop after the last step, on a loss that is not finite, and on an epoch that was not fed whole."""
 
     def __init__(self, sequence: DetectionSequence, total_steps: int) -> None:
         super().__init__()
@@ -246,23 +264,60 @@ class _Progress(keras.callbacks.Callback):
         self.total_steps = total_steps
 
     def on_epoch_begin(self, epoch, logs=None):
-        # A resumed run begins at a later epoch than the sequence knows of.
-        self.sequence.epoch = epoch
         self.epoch = epoch
+        # A resumed run may begin in the midst of an epoch; Keras counts its batches from 0.
+        self.done = self.first = self.sequence.loader.num_batches - len(self.sequence)
 
     def on_train_batch_end(self, batch, logs=None):
         if not math.isfinite(logs["loss"]):
             annotations = self.sequence.annotations
             images = [
                 f"{annotations.image_id(p)} ({annotations.paths[p]})"
-                for p in self.sequence.loader.batches(self.epoch)[batch].tolist()
+                for p in self.sequence.loader.batches(self.epoch)[self.first + batch].tolist()
             ]
             raise FloatingPointError(
-                f"The loss is {logs['loss']} after batch {batch} of epoch {self.epoch}, of the images "
+                f"The loss is {logs['loss']} after batch {self.first + batch} of epoch {self.epoch}, of the images "
                 f"{', '.join(images)}. Look at them, or lower the learning rate or clip_norm."
             )
-        if self.epoch * len(self.sequence) + batch + 1 >= self.total_steps:
+        self.done = self.first + batch + 1
+        if self.epoch * self.sequence.loader.num_batches + self.done >= self.total_steps:
             self.model.stop_training = True
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.done < self.sequence.loader.num_batches and not self.model.stop_training:
+            raise RuntimeError(
+                f"Epoch {epoch} ended after {self.done} of {self.sequence.loader.num_batches} batches: its data ended "
+                "too early."
+            )
+
+
+class _Fed(keras.callbacks.Callback):
+    """Write down which images each step was trained on; what a resumed run does again, it writes again."""
+
+    def __init__(self, sequence: DetectionSequence, path: Path) -> None:
+        super().__init__()
+        self.sequence = sequence
+        self.path = path
+
+    def on_train_begin(self, logs=None):
+        # After ResumeFeed, which knows what the restored model was trained on.
+        rows = []
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                rows = list(csv.reader(file))[1:]
+        rows = [row for row in rows if (int(row[0]), int(row[1])) < self.sequence.cursor]
+        with self.path.open("w", newline="") as file:
+            csv.writer(file).writerows([("epoch", "batch", "image_ids"), *rows])
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+        self.first = self.sequence.loader.num_batches - len(self.sequence)
+
+    def on_train_batch_end(self, batch, logs=None):
+        annotations, batch = self.sequence.annotations, self.first + batch
+        ids = [annotations.image_id(p) for p in self.sequence.loader.batches(self.epoch)[batch].tolist()]
+        with self.path.open("a", newline="") as file:
+            csv.writer(file).writerow((self.epoch, batch, " ".join(map(str, ids))))
 
 
 class _Recall(keras.callbacks.Callback):

@@ -73,6 +73,9 @@ def build_parser() -> argparse.ArgumentParser:
     recipe.add_argument("--weight-decay", type=float, default=0.0, help="default 0")
     recipe.add_argument("--clip-norm", type=float, help="upper limit of the gradients' norm; default none")
     recipe.add_argument("--mixed-precision", choices=("none", "float16", "bfloat16"), default="none")
+    recipe.add_argument(
+        "--backup-every", type=positive, metavar="STEPS", help="what --resume starts from; default: after each epoch"
+    )
     recipe.add_argument("--validate-every", type=positive, default=1, metavar="EPOCHS", help="default 1")
     return parser
 
@@ -192,7 +195,13 @@ def main(argv: list[str] | None = None) -> None:
             clip_norm=arguments.clip_norm,
         )
         recall = train(
-            model, sequence, validation, arguments.out, recipe=recipe, validate_every=arguments.validate_every
+            model,
+            sequence,
+            validation,
+            arguments.out,
+            recipe=recipe,
+            validate_every=arguments.validate_every,
+            backup_every=arguments.backup_every,
         )
     if validation is not None:
         # A run that was finished before it was resumed trains no epoch and scores nothing.

@@ -2,6 +2,10 @@
 
 import csv
 import json
+import signal
+import subprocess
+import sys
+import time
 import types
 
 import cv2
@@ -33,6 +37,7 @@ def test_run_leaves_settings_logs_weights_curves_and_proposals(run):
     assert {path.name for path in run.iterdir()} == {
         "settings.json",
         "log.csv",
+        "fed.csv",
         "tensorboard",
         "backup",
         "rpn.weights.h5",
@@ -105,6 +110,38 @@ def test_resumed_run_ends_as_one_that_was_never_interrupted(run, tmp_path, monke
         assert row["epoch"] == expected["epoch"]
         assert float(row["loss"]) == pytest.approx(float(expected["loss"]), rel=1e-3)
     assert rows_of(tmp_path)[1]["AR@1000"]
+
+
+def killed_in_the_midst_of_an_epoch(arguments, run, rows):
+    """Run the script and kill it as soon as its fed.csv has so many rows."""
+    with (run.parent / "output").open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, train_rpn.__file__, *arguments], stdout=output, stderr=subprocess.STDOUT
+        )
+    fed = run / "fed.csv"
+    while process.poll() is None and not (fed.exists() and fed.read_text().count("\n") > rows):
+        time.sleep(0.002)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, (run.parent / "output").read_text()
+
+
+def test_run_killed_in_the_midst_of_an_epoch_goes_on_with_exactly_the_batches_not_yet_trained(run, tmp_path):
+    small = [*SMALL, "--shapes-dir", str(run.parent / "shapes"), "--batch-size", "1", "--validate-every", "2"]
+    arguments = [*small, "--backup-every", "3", "--workers", "2"]
+    train_rpn.main([*arguments, "--out", str(tmp_path / "whole")])
+    whole = (tmp_path / "whole" / "fed.csv").read_text()
+    assert whole.count("\n") == 1 + 16
+    killed = tmp_path / "killed" / "run"
+    killed.mkdir(parents=True)
+    killed_in_the_midst_of_an_epoch([*arguments, "--out", str(killed)], killed, rows=5)
+    before = (killed / "fed.csv").read_text()
+    assert whole.startswith(before) and 1 + 5 <= before.count("\n") < 1 + 8
+    train_rpn.main(["--resume", str(killed)])
+    assert (killed / "fed.csv").read_text() == whole
+    assert [row["epoch"] for row in rows_of(killed)] == ["0", "1"]
+    # The second epoch saw the same images with the same weights.
+    losses = [[float(row["loss"]) for row in rows_of(folder)] for folder in (killed, tmp_path / "whole")]
+    assert losses[0][1] == pytest.approx(losses[1][1], rel=1e-2)
 
 
 def test_folder_of_an_earlier_run_is_not_written_over(run, capsys):

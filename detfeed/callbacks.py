@@ -1,0 +1,156 @@
+"""Callbacks for Keras's fit: go on where a run was interrupted, and see whether the feed keeps up."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from detfeed.sequence import DetectionSequence
+
+
+class ResumeFeed(keras.callbacks.Callback):
+    """Let a restored run go on with exactly the batches that its model was not trained on.
+
+    Stands after the callback that restores the model: `fit(sequence, shuffle=False, callbacks=[
+    keras.callbacks.BackupAndRestore(folder, save_freq=100, double_checkpoint=True), ResumeFeed(sequence)])`. The place
+    is told by the optimizer's own count of steps, which is saved with the weights, so that the two always agree. (Steps
+    that float16 loss scaling left out are not counted: as many batches come again.)
+
+    Keras ends the epoch that is gone on with early, since it is shorter, and warns that it ran out of data. Its own
+    shuffle must be off: nobody can know that order any more.
+
+    Args:
+        sequence: what fit is fed; of an unchanged data set and unchanged arguments.
+    """
+
+    def __init__(self, sequence: DetectionSequence) -> None:
+        super().__init__()
+        self.sequence = sequence
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Called by Keras."""
+        steps = int(self.model.optimizer.iterations)
+        epoch, batch = divmod(steps, self.sequence.loader.num_batches)
+        self.sequence.seek(epoch, batch)
+        # What BackupAndRestore sets, too. Its own note of the epoch counts from 0 again after it restored one.
+        self.model._initial_epoch = epoch
+
+
+class FeedMonitor(keras.callbacks.Callback):
+    """Measure, and say after each epoch, whether the model waits for its data.
+
+    A step has waited from the end of the step before it, or the beginning of the epoch, until its batch was handed to
+    Keras. The first step of a fit, in which the model is compiled, does not count.
+
+    Args:
+        sequence: what fit is fed.
+        verbose: print a line after each epoch.
+
+    Attributes:
+        history: for each epoch a dict of images_per_second; waiting, the share of the time in which the model had no
+            batch; busy, the share of their time in which workers made batches (None where there are none, or they are
+            somebody else's); and advice, a sentence.
+    """
+
+    def __init__(self, sequence: DetectionSequence, *, verbose: bool = True) -> None:
+        super().__init__()
+        self.sequence = sequence
+        self.verbose = verbose
+        self.history: list[dict[str, Any]] = []
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Called by Keras."""
+        # From here on batches are handed out in the order that they are trained in: Keras's first looks are over.
+        self._handed: deque[tuple[float, int]] = deque()
+        self.sequence.feed.on_handed = self._handed.append
+        self._compiled = False
+        self._line = ""
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Called by Keras."""
+        self._print()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._start = self._ready = time.perf_counter()
+        self._busy = self.sequence.feed.busy
+        self._waited = 0.0
+        self._images = 0
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Called by Keras."""
+        # Keras may have run several steps (`steps_per_execution`), of which this is told once.
+        handed, images = self._handed.popleft() if self._handed else (0.0, 0)
+        if not self._compiled:
+            self._compiled = True
+            self._begin()
+            return
+        self._waited += max(handed - self._ready, 0.0)
+        self._images += images
+        self._ready = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Called by Keras."""
+        # Until the last step, since a validation may lie between that and now.
+        seconds = self._ready - self._start
+        if not seconds:
+            return
+        feed = self.sequence.feed
+        waiting = min(self._waited / seconds, 1.0)
+        workers = 0 if feed.executor is not None else feed.num_workers
+        busy = min((feed.busy - self._busy) / seconds / workers, 1.0) if feed.in_background and workers else None
+        measured = {
+            "images_per_second": self._images / seconds,
+            "waiting": waiting,
+            "busy": busy,
+            "advice": advise(waiting, busy, workers, os.cpu_count() or 1, processes=feed.use_multiprocessing),
+        }
+        self.history.append(measured)
+        share = "" if busy is None else f", workers {busy:.0%} busy"
+        self._line = (
+            f"feed: {measured['images_per_second']:.1f} images/s, waiting for data {waiting:.0%} of the time{share}. "
+            f"{measured['advice']}"
+        )
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Called by Keras."""
+        self._print()
+        self.sequence.feed.on_handed = None
+
+    def _print(self) -> None:
+        # Later than the end of the epoch, when Keras has ended the line of its progress bar.
+        if self.verbose and self._line:
+            print(self._line, flush=True)
+        self._line = ""
+
+
+def advise(waiting: float, busy: float | None, workers: int, cores: int, *, processes: bool) -> str:
+    """One sentence on what to change.
+
+    Args:
+        waiting: share of the time in which the model had no batch.
+        busy: share of the time in which workers were at work; None if unknown.
+        workers: how many there are; 0 if somebody's executor has them.
+        cores: of this machine.
+        processes: whether they are processes.
+    """
+    if waiting < 0.05:
+        if busy is not None and workers > 1 and busy * workers < (workers - 1) * 0.8:
+            return f"The model sets the pace, and {max(1, round(busy * workers / 0.8 + 0.5))} workers would do."
+        return "The model sets the pace; the feed keeps up."
+    if busy is None and workers == 0:
+        return "The executor does not keep up: give it more workers."
+    if busy is None:
+        return f"The model waits while its own thread makes the batches: use workers=2 or more (of {cores} cores)."
+    if busy < 0.7:
+        if not processes:
+            return "Threads stand in each other's way: use use_multiprocessing=True."
+        return "Workers idle while the model waits: use fit(shuffle=False), or a larger max_queue_size."
+    if workers < cores:
+        return f"The feed does not keep up: use more workers, up to {cores} here."
+    return "The feed does not keep up and all cores are at work: use smaller images, or an executor on other machines."
