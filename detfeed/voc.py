@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 from detfeed.annotations import Annotations
+from detfeed.decoding import read_image
 from detfeed.errors import AnnotationError
-from detfeed.images import read_image
 
 
 def read_voc(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detfeed import Annotations, DetectionSequence, drawing, proposal_recall
-from detfeed.images import read_image
+from detfeed.decoding import read_image
 from models.proposals import ProposalModel
 
 PICTURES = 6

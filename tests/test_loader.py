@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from detfeed import AnchorGrid, AnchorTargets, BatchLoader, Fixed, Proposals, RoiTargets, SampleError, ShortSide
-from detfeed.images import read_image
+from detfeed.decoding import read_image
 from detfeed.matching import COUNTS
 
 GRID = AnchorGrid.fpn()
