@@ -16,7 +16,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from detfeed.errors import ImageError
-from detfeed.headers import Header, file_size, read_header
+from detfeed.headers import MAX_PARTS, Header, file_size, read_header
 from detfeed.images import Image
 
 Exif = Literal["auto", "apply", "ignore"]
@@ -86,8 +86,8 @@ def decode_image(
     except that 8-bit TIFFs come with their colours multiplied by it.
 
     A file that is cut short always raises. A damaged one does if its format shows it: PNG has checksums, and in a JPEG
-    damage nearly always leaves bytes over or too few (of 64 random bytes in a row 95 to 99 % are noticed, of single
-    flipped bits, most of which change little, a third). In WebP, BMP, GIF and TIFF damage is often seen by nobody.
+    damage nearly always leaves bytes over or too few (64 random bytes in a row were noticed in 95 to 99 % of trials, a
+    single flipped bit, which mostly changes little, in 17 to 37 %). In WebP, BMP, GIF and TIFF damage is often seen by nobody.
 
     Args:
         data: uint8 (bytes,). Bytes after the end of the picture do no harm.
@@ -122,6 +122,8 @@ def decode_image(
         # cv2 has turned it already, whatever it is told.
         orientation = 1 if turned else {6: 8, 8: 6}.get(header.orientation, header.orientation)
     try:
+        if header.format == "png":
+            _check_chunks(data)
         image = _decode_jpeg(data, header.stored_hw, divisor) if header.format == "jpeg" else _decode_other(data)
         image = _TURNS[orientation](image)
         if header.format != "jpeg" and image.shape[:2] != shown_hw:
@@ -178,6 +180,20 @@ def _decode_jpeg(data: NDArray[np.uint8], stored_hw: tuple[int, int], divisor: i
     # libjpeg rounds up. A last row of which less than half lies in the picture would shift all the others.
     height, width = (_divided(side, divisor) for side in stored_hw)
     return np.ascontiguousarray(image[:height, :width])
+
+
+def _check_chunks(data: NDArray[np.uint8]) -> None:
+    """Refuse a PNG with a chunk longer than the file: cv2 would make room for it first, up to 4 GB."""
+    at = 8
+    for _ in range(MAX_PARTS):
+        part = data[at : at + 8].tobytes()
+        length = int.from_bytes(part[:4], "big")
+        if len(part) < 8 or at + 12 + length > len(data):
+            raise ValueError("cut short")
+        if part[4:] == b"IEND":
+            return
+        at += 12 + length
+    raise ValueError("too many chunks")
 
 
 def _decode_other(data: NDArray[np.uint8]) -> Image:

@@ -1,5 +1,6 @@
 import io
 import os
+import resource
 import struct
 
 import cv2
@@ -363,6 +364,16 @@ def test_pictures_of_too_many_pixels_are_refused_before_they_are_decoded(kind):
     assert min(read_header(bombs()[kind]).stored_hw) > 59000
     with pytest.raises(ImageError, match=r"a\.img: expected at most 268435456 pixels, got \d{5} x \d{5}; make the"):
         decode(bombs()[kind], name="a.img")
+
+
+def test_chunk_that_claims_gigabytes_is_refused_before_cv2_makes_room_for_it():
+    content = bytearray(FILES["png"])
+    place = content.index(b"IDAT") - 4
+    content[place : place + 4] = struct.pack(">I", 2**32 - 1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ImageError, match=r"do not decode as png \(cut short\)"):
+        decode(bytes(content))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "kilobytes"
 
 
 def test_limit_of_pixels_can_be_given():
