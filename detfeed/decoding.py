@@ -21,15 +21,15 @@ from detfeed.images import Image
 
 Exif = Literal["auto", "apply", "ignore"]
 
-# More than any camera makes (the largest phones' 200 megapixels), and 0.8 GB once decoded.
+# More than any camera makes (the largest phones' 200 megapixels), and 0.8 GB once decoded; twice that meanwhile.
 MAX_PIXELS = 2**28
 # What cv2 can address, and more than MAX_PIXELS take without any compression.
 MAX_BYTES = 2**31 - 1
 # Each scan of a JPEG is a pass over the whole picture, which a few bytes can ask for. Usual progressive files have 10.
 MAX_SCANS = 100
-# Warnings of libjpeg that say nothing about the pixels: some cameras and programs write such files. libjpeg tells the
-# first warning only, so that one of these can hide another.
-_HARMLESS = ("Invalid SOS parameters", "unknown JFIF revision", "Unknown Adobe color transform")
+# Warnings of libjpeg that say nothing about the pixels: some cameras and programs write such files. It tells the first
+# warning only, so that one of these can hide that of damage.
+_HARMLESS = ("Invalid SOS parameters", "unknown JFIF revision")
 
 
 def read_image(
@@ -87,7 +87,7 @@ def decode_image(
 
     A file that is cut short always raises. A damaged one does if its format shows it: PNG has checksums, and in a JPEG
     damage nearly always leaves bytes over or too few (64 random bytes in a row were noticed in 95 to 99 % of trials, a
-    single flipped bit, which mostly changes little, in 17 to 37 %). In WebP, BMP, GIF and TIFF damage is often seen by nobody.
+    single flipped bit, which mostly changes little, in 17 to 37 %). WebP, BMP, GIF and TIFF rarely show it.
 
     Args:
         data: uint8 (bytes,). Bytes after the end of the picture do no harm.

@@ -15,7 +15,8 @@ from detfeed.errors import ImageError
 
 # A PNG of 2**28 pixels has some 100,000 chunks; more of them than this are there to keep a reader busy.
 MAX_PARTS = 2**18
-ORIENTATION = 0x0112  # the tag, in EXIF as in TIFF itself
+_EXIF = b"Exif\0\0"
+_ORIENTATION = 0x0112  # the tag, in EXIF as in TIFF itself
 
 Read = Callable[[int, int], bytes]  # (offset, count) -> the bytes there, fewer at the end of the file
 
@@ -131,8 +132,8 @@ def _jpeg(read: Read) -> tuple[int, int, int]:
         else:
             if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
                 height, width = struct.unpack(">HH", read(at + 5, 4))
-            elif marker == 0xE1 and not orientation and read(at + 4, 6) == b"Exif\0\0":
-                orientation = _exif(read, at + 10)
+            elif marker == 0xE1 and not orientation and read(at + 4, 6) == _EXIF:
+                orientation = _exif(read, at + 4)
             at += 2 + length
     raise _Bad("too many segments")
 
@@ -177,8 +178,7 @@ def _webp(read: Read) -> tuple[int, int, int]:
         if len(part) < 8:
             return height, width, 1
         if part[:4] == b"EXIF":
-            skip = 6 if read(at + 8, 6) == b"Exif\0\0" else 0
-            return height, width, _exif(read, at + 8 + skip)
+            return height, width, _exif(read, at + 8)
         length = int(struct.unpack("<I", part[4:])[0])
         at += 8 + length + length % 2
     raise _Bad("too many chunks")
@@ -197,13 +197,15 @@ def _gif(read: Read) -> tuple[int, int, int]:
 
 def _tiff(read: Read) -> tuple[int, int, int]:
     tags = _tiff_tags(read, 0)
-    return tags.get(257, 0), tags.get(256, 0), _valid(tags.get(ORIENTATION, 1))
+    return tags.get(257, 0), tags.get(256, 0), _valid(tags.get(_ORIENTATION, 1))
 
 
 def _exif(read: Read, start: int) -> int:
     """The orientation in an EXIF block at `start`; 1 where the block is damaged, which harms no pixel."""
+    if read(start, 6) == _EXIF:  # always in a JPEG, sometimes in a WebP or PNG
+        start += 6
     try:
-        return _valid(_tiff_tags(read, start).get(ORIENTATION, 1))
+        return _valid(_tiff_tags(read, start).get(_ORIENTATION, 1))
     except (struct.error, _Bad):
         return 1
 

@@ -215,20 +215,26 @@ def test_png_with_too_few_rows_raises():
         decode(png(3, 4, 3 * row))
 
 
-def jfif(version):
-    """A JPEG whose JFIF version libjpeg warns of, as it does of many in the cats and dogs of Kaggle."""
-    content = FILES["jpeg"]
-    place = content.index(b"JFIF\0") + 5
-    return content[:place] + bytes([version]) + content[place + 1 :]
+def unusual(warning):
+    """A JPEG that libjpeg warns of although it is whole."""
+    content = bytearray(FILES["jpeg"])
+    if warning == "unknown JFIF revision":  # as of many in the cats and dogs of Kaggle
+        content[content.index(b"JFIF\0") + 5] = 0
+    else:
+        content[content.index(b"\xff\xda") + 12] = 0
+    return bytes(content)
 
 
-def test_harmless_warnings_of_libjpeg_are_no_errors_and_hide_no_cut():
-    with pytest.raises(ValueError, match="unknown JFIF revision"):
-        simplejpeg.decode_jpeg(jfif(0))
-    np.testing.assert_array_equal(decode(jfif(0)), decode(FILES["jpeg"]))
-    for size in range(len(jfif(0))):
+@pytest.mark.parametrize("warning", ["unknown JFIF revision", "Invalid SOS parameters"])
+def test_harmless_warnings_of_libjpeg_are_no_errors_and_hide_no_cut(warning):
+    content = unusual(warning)
+    with pytest.raises(ValueError, match=warning):
+        simplejpeg.decode_jpeg(content)
+    np.testing.assert_array_equal(decode(content), decode(FILES["jpeg"]))
+    assert decode(content, at_least_hw=(1, 1)).shape == (24, 40, 3), "cv2 decodes it whole"
+    for size in range(len(content)):
         with pytest.raises(ImageError):
-            decode(jfif(0)[:size])
+            decode(content[:size])
 
 
 def test_scan_after_scan_is_refused_before_it_takes_time():
