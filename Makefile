@@ -45,6 +45,7 @@ lint: $(VENV)/dev
 # BENCH_COCO=instances.json times the box sets of a COCO file as well.
 bench: $(VENV)/dev
 	$(BIN)/python scripts/bench_targets.py $(if $(BENCH_COCO),--coco $(BENCH_COCO))
+	$(BIN)/python scripts/bench_images.py
 
 clean:
 	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache .hypothesis

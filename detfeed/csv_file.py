@@ -8,7 +8,7 @@ import numpy as np
 
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError
-from detfeed.headers import image_hw
+from detfeed.headers import read_header
 from detfeed.paths import path_inside, shorten
 from detfeed.policies import Invalid, to_annotations
 from detfeed.texts import read_rows, to_number
@@ -68,7 +68,7 @@ def read_csv(
         class_ids.append(class_of[label])
         lines.append(line)
     # First of all, since a path too long for a file would make a column of names that long.
-    sizes = [image_hw(path).oriented_hw for path in paths]
+    sizes = [read_header(path).oriented_hw for path in paths]
     return to_annotations(
         paths=paths,
         image_ids=np.array(list(position_of), str),

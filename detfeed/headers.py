@@ -1,178 +1,240 @@
-"""Headers: the size of an image file from its first bytes, without decoding it."""
+"""Headers: an image file's format, size and EXIF orientation, read without decoding it."""
 
 from __future__ import annotations
 
 import os
+import stat
 import struct
-from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from detfeed.errors import ImageError
 
-# More than any camera's file has before its pixels; a file made to stall us has millions.
-_MOST_PARTS = 4096
-_MOST_EXIF = 2**16  # what a JPEG segment can hold
+# A PNG of 2**28 pixels has some 100,000 chunks; more of them than this are there to keep a reader busy.
+MAX_PARTS = 2**18
+_EXIF = b"Exif\0\0"
+_ORIENTATION = 0x0112  # the tag, in EXIF as in TIFF itself
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-# Start of frame of every coding; between them are tables of Huffman codes, extensions and arithmetic conditioning.
-_SOF = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+Read = Callable[[int, int], bytes]  # (offset, count) -> the bytes there, fewer at the end of the file
 
 
-class ImageHeader(NamedTuple):
-    """What the header of an image file says.
+class Header(NamedTuple):
+    """What an image file says of itself.
 
     Attributes:
-        height, width: in pixels as they are stored.
-        orientation: EXIF's: 1 upright (also where the file says nothing), 2 to 8 mirrored and turned, others invalid.
+        format: jpeg, png, webp, bmp, gif or tiff, told from the content.
+        height, width: in pixels, of the picture as it is stored.
+        orientation: EXIF orientation, 1 to 8; 1, as stored, where there is none or an invalid one.
     """
 
+    format: str
     height: int
     width: int
     orientation: int
 
     @property
+    def stored_hw(self) -> tuple[int, int]:
+        """Height and width of the picture as it is stored."""
+        return self.height, self.width
+
+    @property
     def oriented_hw(self) -> tuple[int, int]:
-        """Height and width in pixels of the picture as `read_image` decodes it, turned as EXIF says."""
-        return (self.width, self.height) if 5 <= self.orientation <= 8 else (self.height, self.width)
+        """Height and width of the picture when turned as its orientation says."""
+        return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
 
 
-def image_hw(path: str | os.PathLike[str]) -> ImageHeader:
-    """Read the size of a JPEG, PNG, WebP or BMP file, told from its content, not from its name.
+def read_header(source: str | os.PathLike[str] | bytes | NDArray[np.uint8], *, name: str = "image") -> Header:
+    """Read the header of an image file: a few small reads, mostly of its first kilobytes.
 
-    Reads few bytes and decodes nothing, so that a file whose pixels are damaged goes unnoticed.
+    Args:
+        source: path of the file, or its content as bytes or uint8 (bytes,).
+        name: what to call content in errors; a path is called by itself.
 
     Raises:
-        ImageError: the file is missing, of another format, or ends within its header.
-
-    Source: ITU-T T.81 (JPEG), W3C PNG, RFC 9649 (WebP), Microsoft's BITMAPINFOHEADER; orientations as cv2 takes them.
+        ImageError: the file is missing, of no known format, or ends in its header.
     """
-    source = os.fspath(path)
+    if isinstance(source, bytes):
+        return _parse(lambda at, count: source[at : at + count], name)
+    if isinstance(source, np.ndarray):
+        return _parse(lambda at, count: source[at : at + count].tobytes(), name)
+    file_size(source)
+    name = os.fspath(source)
     try:
         with open(source, "rb") as file:
-            header = _read(file)
+
+            def read(at: int, count: int) -> bytes:
+                file.seek(at)
+                return file.read(count)
+
+            return _parse(read, name)
     except OSError as error:
-        raise ImageError(f"{source}: expected an image file, got {error.strerror or error}") from error
-    except (struct.error, EOFError):
-        raise ImageError(f"{source}: expected an image, got a file that ends within its header") from None
-    except ValueError as error:
-        raise ImageError(f"{source}: {error}") from None
-    if header.height < 1 or header.width < 1:
-        raise ImageError(
-            f"{source}: expected an image of at least 1 pixel, got height {header.height}, width {header.width}"
-        )
-    return header
+        raise ImageError(f"{name}: expected an image file, got {error.strerror or error}") from error
 
 
-def _read(file: BinaryIO) -> ImageHeader:
-    start = file.read(12)
-    file.seek(0)
-    if start.startswith(b"\xff\xd8"):
-        return _read_jpeg(file)
-    if start.startswith(_PNG):
-        return _read_png(file)
-    if start.startswith(b"RIFF") and start[8:] == b"WEBP":
-        return _read_webp(file)
-    if start.startswith(b"BM"):
-        return _read_bmp(file)
-    raise ValueError(f"expected a JPEG, PNG, WebP or BMP, got a file that begins with {start!r}")
+def file_size(path: str | os.PathLike[str]) -> int:
+    """Bytes of a file.
 
-
-def _read_jpeg(file: BinaryIO) -> ImageHeader:
-    orientation = 1
-    file.seek(2)
-    for _ in range(_MOST_PARTS):
-        marker = _exactly(file, 2)
-        while marker[1] == 0xFF:  # padding before a marker
-            marker = b"\xff" + _exactly(file, 1)
-        if marker[0] != 0xFF:
-            raise ValueError(f"expected a JPEG marker, got {marker!r} at byte {file.tell() - 2}")
-        (length,) = struct.unpack(">H", _exactly(file, 2))
-        end = file.tell() + length - 2
-        if marker[1] in _SOF:
-            _, height, width = struct.unpack(">BHH", _exactly(file, 5))
-            return ImageHeader(height, width, orientation)
-        if marker[1] == 0xE1 and length >= 8 and file.read(6) == b"Exif\0\0":
-            orientation = _orientation(file.read(length - 8))
-        file.seek(end)
-    raise ValueError(f"expected a JPEG frame, got none in the first {_MOST_PARTS} segments")
-
-
-def _read_png(file: BinaryIO) -> ImageHeader:
-    height = width = 0
-    orientation = 1
-    for name, length in _chunks(file, 8, webp=False):
-        if name == b"IHDR":
-            width, height = struct.unpack(">II", _exactly(file, 8))
-        elif name == b"eXIf":
-            orientation = _orientation(file.read(min(length, _MOST_EXIF)))
-        if name in (b"eXIf", b"IEND"):
-            break
-    return ImageHeader(height, width, orientation)
-
-
-def _read_webp(file: BinaryIO) -> ImageHeader:
-    height = width = 0
-    orientation = 1
-    for name, length in _chunks(file, 12, webp=True):
-        if name == b"VP8X":
-            data = _exactly(file, 10)
-            width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (4, 7))
-            if not data[0] & 8:  # no EXIF follows
-                break
-        elif name == b"EXIF":
-            orientation = _orientation(file.read(min(length, _MOST_EXIF)))
-            break
-        elif name == b"VP8 " and not height:
-            width, height = (side & 0x3FFF for side in struct.unpack("<HH", _exactly(file, 10)[6:]))
-            break
-        elif name == b"VP8L" and not height:
-            sides = int.from_bytes(_exactly(file, 5)[1:], "little")
-            width, height = 1 + (sides & 0x3FFF), 1 + (sides >> 14 & 0x3FFF)
-            break
-    return ImageHeader(height, width, orientation)
-
-
-def _read_bmp(file: BinaryIO) -> ImageHeader:
-    file.seek(14)
-    (size,) = struct.unpack("<I", _exactly(file, 4))
-    if size == 12:
-        width, height = struct.unpack("<HH", _exactly(file, 4))
-    else:
-        width, height = struct.unpack("<ii", _exactly(file, 8))
-    return ImageHeader(abs(height), width, 1)  # a negative height: rows from top to bottom
-
-
-def _chunks(file: BinaryIO, at: int, *, webp: bool) -> Iterator[tuple[bytes, int]]:
-    """Names and lengths of chunks from a byte on; each time the file stands at the chunk's data."""
-    for _ in range(_MOST_PARTS):
-        file.seek(at)
-        head = file.read(8)
-        if len(head) < 8:  # the size may be known by now; if not, it is 0
-            return
-        name, length = (head[:4], int.from_bytes(head[4:], "little")) if webp else (head[4:], int.from_bytes(head[:4]))
-        yield name, length
-        at += 8 + length + (length & 1 if webp else 4)  # WebP pads to even, PNG adds a checksum
-
-
-def _orientation(exif: bytes) -> int:
-    """The orientation in a TIFF header's first directory; 1 where there is none or the header is damaged."""
-    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
-    if order is None:
-        return 1
+    Raises:
+        ImageError: there is none, or it is no regular file: a pipe would be waited for, a device has no end.
+    """
     try:
-        (directory,) = struct.unpack_from(f"{order}I", exif, 4)
-        (entries,) = struct.unpack_from(f"{order}H", exif, directory)
-        for entry in range(entries):
-            tag, _, _, value = struct.unpack_from(f"{order}HHIH", exif, directory + 2 + 12 * entry)
-            if tag == 0x0112:
-                return int(value)
-    except struct.error:
-        pass
-    return 1
+        status = os.stat(path)
+    except (OSError, ValueError) as error:  # ValueError: a path that no file can have
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"{os.fspath(path)}: expected an image file, got {reason}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError(f"{os.fspath(path)}: expected an image file, got a folder or device")
+    return status.st_size
 
 
-def _exactly(file: BinaryIO, count: int) -> bytes:
-    data = file.read(count)
-    if len(data) < count:
-        raise EOFError
-    return data
+def _parse(read: Read, name: str) -> Header:
+    start = read(0, 16)
+    mark = start[:4] + start[8:12] if start[:4] == b"RIFF" else start
+    format = next((format for format, (marks, _) in _FORMATS.items() if mark.startswith(marks)), None)
+    if format is None:
+        got = f"bytes that begin with {start!r}" if start else "0 bytes"
+        raise ImageError(f"{name}: expected an image ({', '.join(_FORMATS)}), got {got}")
+    try:
+        height, width, orientation = _FORMATS[format][1](read)
+    except (struct.error, _Bad) as error:
+        raise ImageError(
+            f"{name}: expected the header of a {format} file, got one that is damaged or cut short ({error}); "
+            "replace the file or leave the image out"
+        ) from error
+    if height < 1 or width < 1:
+        raise ImageError(f"{name}: expected a picture of at least one pixel, got height {height} and width {width}")
+    return Header(format, height, width, orientation)
+
+
+class _Bad(Exception):
+    """A header that makes no sense; `_parse` says of which file."""
+
+
+def _jpeg(read: Read) -> tuple[int, int, int]:
+    """Segment by segment up to the first scan."""
+    height = width = orientation = 0
+    at = 2
+    for _ in range(MAX_PARTS):
+        fill, marker, length = struct.unpack(">BBH", read(at, 4))
+        if fill != 0xFF:
+            raise _Bad(f"no marker at byte {at}")
+        if marker == 0xFF:  # a fill byte
+            at += 1
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD7:  # without content
+            at += 2
+        elif marker in (0xD9, 0xDA):  # the end of the file, or a scan
+            if not height:
+                raise _Bad("no size before the picture")
+            return height, width, orientation or 1
+        else:
+            if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+                height, width = struct.unpack(">HH", read(at + 5, 4))
+            elif marker == 0xE1 and not orientation and read(at + 4, 6) == _EXIF:
+                orientation = _exif(read, at + 4)
+            at += 2 + length
+    raise _Bad("too many segments")
+
+
+def _png(read: Read) -> tuple[int, int, int]:
+    if read(12, 4) != b"IHDR":
+        raise _Bad("no IHDR")
+    width, height = struct.unpack(">II", read(16, 8))
+    at = 8
+    for _ in range(MAX_PARTS):
+        # Behind the picture as well: writers that add the chunk later put it at the end.
+        part = read(at, 8)
+        if len(part) < 8 or part[4:] == b"IEND":
+            return height, width, 1
+        if part[4:] == b"eXIf":
+            return height, width, _exif(read, at + 8)
+        at += 12 + int(struct.unpack(">I", part[:4])[0])
+    raise _Bad("too many chunks")
+
+
+def _webp(read: Read) -> tuple[int, int, int]:
+    kind = read(12, 4)
+    if kind == b"VP8 ":
+        if read(23, 3) != b"\x9d\x01\x2a":
+            raise _Bad("no key frame")
+        width, height = (side & 0x3FFF for side in struct.unpack("<HH", read(26, 4)))
+        return height, width, 1
+    if kind == b"VP8L":
+        mark, bits = struct.unpack("<BI", read(20, 5))
+        if mark != 0x2F:
+            raise _Bad("no lossless picture")
+        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1, 1
+    if kind != b"VP8X":
+        raise _Bad(f"first chunk {kind!r}")
+    flags, low_width, high_width, low_height, high_height = struct.unpack("<B3xHBHB", read(20, 10))
+    height, width = (low_height | high_height << 16) + 1, (low_width | high_width << 16) + 1
+    if not flags & 8:
+        return height, width, 1
+    at = 12
+    for _ in range(MAX_PARTS):
+        part = read(at, 8)
+        if len(part) < 8:
+            return height, width, 1
+        if part[:4] == b"EXIF":
+            return height, width, _exif(read, at + 8)
+        length = int(struct.unpack("<I", part[4:])[0])
+        at += 8 + length + length % 2
+    raise _Bad("too many chunks")
+
+
+def _bmp(read: Read) -> tuple[int, int, int]:
+    (length,) = struct.unpack("<I", read(14, 4))
+    width, height = struct.unpack("<HH", read(18, 4)) if length == 12 else struct.unpack("<ii", read(18, 8))
+    return abs(height), width, 1  # a negative height: rows from the top
+
+
+def _gif(read: Read) -> tuple[int, int, int]:
+    width, height = struct.unpack("<HH", read(6, 4))
+    return height, width, 1
+
+
+def _tiff(read: Read) -> tuple[int, int, int]:
+    tags = _tiff_tags(read, 0)
+    return tags.get(257, 0), tags.get(256, 0), _valid(tags.get(_ORIENTATION, 1))
+
+
+def _exif(read: Read, start: int) -> int:
+    """The orientation in an EXIF block at `start`; 1 where the block is damaged, which harms no pixel."""
+    if read(start, 6) == _EXIF:  # always in a JPEG, sometimes in a WebP or PNG
+        start += 6
+    try:
+        return _valid(_tiff_tags(read, start).get(_ORIENTATION, 1))
+    except (struct.error, _Bad):
+        return 1
+
+
+def _valid(orientation: int) -> int:
+    return orientation if 1 <= orientation <= 8 else 1
+
+
+def _tiff_tags(read: Read, start: int) -> dict[int, int]:
+    """Those tags of the first directory of a TIFF at `start` that are one integer."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(read(start, 4))
+    if order is None:
+        raise _Bad("no byte order")
+    (at,) = struct.unpack(f"{order}I", read(start + 4, 4))
+    (count,) = struct.unpack(f"{order}H", read(start + at, 2))
+    entries = read(start + at + 2, 12 * count)
+    tags: dict[int, int] = {}
+    for place in range(0, len(entries) - 11, 12):
+        tag, kind, values = struct.unpack_from(f"{order}HHI", entries, place)
+        if kind in (3, 4) and values == 1:  # unsigned, of 16 or 32 bits
+            (tags[tag],) = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", entries, place + 8)
+    return tags
+
+
+_FORMATS: dict[str, tuple[tuple[bytes, ...], Callable[[Read], tuple[int, int, int]]]] = {
+    "jpeg": ((b"\xff\xd8\xff",), _jpeg),
+    "png": ((b"\x89PNG\r\n\x1a\n",), _png),
+    "webp": ((b"RIFFWEBP",), _webp),
+    "bmp": ((b"BM",), _bmp),
+    "gif": ((b"GIF87a", b"GIF89a"), _gif),
+    "tiff": ((b"II*\0", b"MM\0*"), _tiff),
+}

@@ -1,40 +1,16 @@
-"""Images: the one place that decodes and resizes them."""
+"""Images: how large each is fed, on which canvas, and the resizing itself."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from detfeed.errors import ImageError
 from detfeed.ordering import told_apart
 
 Image = NDArray[np.uint8]
-
-
-def read_image(path: str | os.PathLike[str]) -> Image:
-    """Decode an image file to uint8 (H, W, 3) RGB; grey becomes three equal channels, alpha is dropped.
-
-    The format is told from the content, not from the name, and a JPEG's EXIF orientation is applied.
-
-    Raises:
-        ImageError: the file is missing, empty, cut short (never half a picture), or no image at all.
-    """
-    try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise ImageError(f"{os.fspath(path)}: expected an image file, got {error.strerror or error}") from error
-    # imdecode, since imread returns a file that is cut short half grey and says nothing.
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if len(data) else None
-    if image is None:
-        raise ImageError(
-            f"{os.fspath(path)}: expected a whole image, got {len(data)} bytes that do not decode; "
-            "replace the file or leave the image out"
-        )
-    return image  # type: ignore[return-value]
 
 
 @dataclasses.dataclass(frozen=True)

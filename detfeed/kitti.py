@@ -9,7 +9,7 @@ import numpy as np
 
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError
-from detfeed.headers import image_hw
+from detfeed.headers import read_header
 from detfeed.paths import shorten
 from detfeed.policies import Invalid, to_annotations
 from detfeed.texts import read_text, to_number
@@ -76,7 +76,7 @@ def read_kitti(
     return to_annotations(
         paths=paths,
         image_ids=np.array([file.stem for file in files], str),
-        image_hw=[image_hw(path).oriented_hw for path in paths],
+        image_hw=[read_header(path).oriented_hw for path in paths],
         boxes=np.array(boxes, np.float64).reshape(-1, 4),
         positions=np.array(positions, np.int64),
         class_ids=np.array([class_of[name] for name in names], np.int32),

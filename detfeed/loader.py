@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -12,8 +12,9 @@ from numpy.typing import DTypeLike, NDArray
 from detfeed import boxes as geometry
 from detfeed.annotations import Annotations
 from detfeed.boxes import Boxes
-from detfeed.errors import ImageError, SampleError
-from detfeed.images import Image, Resize, read_image, resize, resize_into, resized_hw_on
+from detfeed.decoding import Exif, read_image
+from detfeed.errors import SampleError
+from detfeed.images import Image, Resize, resize, resize_into, resized_hw_on
 from detfeed.masks import fill_mask
 from detfeed.ordering import batch_positions, sample_rng
 from detfeed.proposals import Proposals
@@ -43,10 +44,14 @@ class BatchLoader:
         shard: (index, count): of `count` loaders that are alike but for their index, each has its own images, together
             they have all, and all have the same number of batches, of the same canvas at each step. What does not fill
             a batch of each of them is spread over all, or left out by `drop_last`.
+        exif: whether images are turned as their EXIF orientation says: "auto" (as the annotated size says), "apply" or
+            "ignore"; see `decode_image`.
+        reduce: decode a JPEG at 1/2, 1/4 or 1/8 of its size where that is no smaller than it is fed. None: unless there
+            is an `augment`, since what a crop leaves would then be enlarged again.
 
     Raises:
         ValueError: no images, or fewer than shards; batch_size below 1, negative seed, an `augment` that can't be used,
-            a shard that does not exist, or proposals of other images.
+            a shard that does not exist, proposals of other images, or another `exif`.
     """
 
     def __init__(
@@ -63,6 +68,8 @@ class BatchLoader:
         min_visibility: float = 0.25,
         proposals: Proposals | None = None,
         shard: tuple[int, int] = (0, 1),
+        exif: Exif = "auto",
+        reduce: bool | None = None,
     ) -> None:
         if len(annotations) == 0:
             raise ValueError(f"Expected annotations with at least one image. Received: {annotations}")
@@ -75,6 +82,8 @@ class BatchLoader:
             raise ValueError(f"Expected a shard (index, count) with 0 <= index < count. Received: {shard}")
         if len(annotations) < num_shards:
             raise ValueError(f"Expected at least one image for each of {num_shards} shards. Received: {annotations}")
+        if exif not in get_args(Exif):
+            raise ValueError(f"Expected exif to be one of {get_args(Exif)}. Received: {exif!r}")
         if not callable(targets):
             raise ValueError(f"Expected targets to be a function of a Sample. Received: {targets!r}")
         if proposals is not None and not np.array_equal(proposals.image_ids, annotations.image_ids):
@@ -98,6 +107,8 @@ class BatchLoader:
         self.min_visibility = min_visibility
         self.proposals = proposals
         self.shard = (shard_index, num_shards)
+        self.exif = exif
+        self.reduce = augment is None if reduce is None else reduce
         # Each canvas has an image for each shard, or a whole batch.
         at_least = num_shards * (batch_size if drop_last else 1)
         self.canvases, self._canvas_ids = resize.canvases(annotations.image_hw, at_least=at_least)
@@ -198,13 +209,13 @@ class BatchLoader:
         if canvas is None:
             canvas = np.empty((*input_hw, 3), np.uint8)
         rng = sample_rng(self.seed, epoch, position)
-        image = read_image(annotations.paths[position])
         annotated_hw = tuple(annotations.image_hw[position].tolist())
-        if image.shape[:2] != annotated_hw:
-            raise ImageError(
-                f"{annotations.paths[position]}: expected the annotated height and width {annotated_hw}, got "
-                f"{image.shape[:2]}; correct the annotation, or the image's EXIF orientation"
-            )
+        image = read_image(
+            annotations.paths[position],
+            exif=self.exif,
+            annotated_hw=annotated_hw,
+            at_least_hw=self.placed_hw(position) if self.reduce else None,
+        )
         rows = annotations.rows(position)
         boxes = geometry.clip(annotations.boxes[rows], annotated_hw)
         kept = np.flatnonzero(geometry.area(boxes) > 0)
@@ -215,22 +226,24 @@ class BatchLoader:
             proposals = proposals[geometry.area(proposals) > 0]
         ignore = annotations.ignore[rows][kept]
         masks = self._masks(rows.start + kept, annotated_hw)
+        # Boxes are pixels of the whole image, however small it was decoded.
+        image_hw = annotated_hw
         if self.augment is not None:
+            if image.shape[:2] != annotated_hw:
+                boxes, proposals = (_scaled(moved, annotated_hw, image.shape[:2]) for moved in (boxes, proposals))
+                masks = {row: resize(mask, image.shape[:2]) for row, mask in masks.items()}
             new = self.augment(image, boxes, rng, proposals=proposals, masks=list(masks.values()))
             image, boxes, proposals, kept = new.image, new.boxes, new.proposals, kept[new.rows]
             ignore = ignore[new.rows] | (new.visible < self.min_visibility)
             place_of = {int(row): place for place, row in enumerate(new.rows)}
             masks = {place_of[row]: mask for row, mask in zip(masks, new.masks, strict=True) if row in place_of}
-        image_hw = image.shape[:2]
+            image_hw = image.shape[:2]
         height, width = resized_hw_on(self.resize, image_hw, input_hw)
         placed = canvas[:height, :width]
         resize_into(image, placed)
         canvas[:height, width:] = 0
         canvas[height:] = 0
-        scale = np.array([width / image_hw[1], height / image_hw[0]] * 2)
-        boxes, proposals = (
-            geometry.clip((moved * scale).astype(np.float32), (height, width)) for moved in (boxes, proposals)
-        )
+        boxes, proposals = (_scaled(moved, image_hw, (height, width)) for moved in (boxes, proposals))
         return Sample(
             image=placed,
             boxes=boxes,
@@ -251,6 +264,12 @@ class BatchLoader:
         if not masks or not getattr(self.targets, "uses_masks", True):
             return {}
         return {place: fill_mask(masks[row], image_hw) for place, row in enumerate(rows.tolist()) if row in masks}
+
+
+def _scaled(boxes: Boxes, image_hw: tuple[int, int], new_hw: tuple[int, int]) -> Boxes:
+    """Boxes of an image at another height and width."""
+    scale = np.array([new_hw[1] / image_hw[1], new_hw[0] / image_hw[0]] * 2)
+    return geometry.clip((boxes * scale).astype(np.float32), new_hw)
 
 
 def _split(targets: Any) -> tuple[Arrays, ...]:

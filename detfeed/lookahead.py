@@ -19,6 +19,7 @@ class Lookahead:
     def __init__(self) -> None:
         # More than one, since the number of batches is asked for by others as well.
         self._states: deque[Any] = deque(maxlen=8)
+        self._asked: deque[int] = deque(maxlen=4)  # the last batches
         self._order: Sequence[int] = range(0)
         self._place = 0
         self._next: tuple[Any, Sequence[int]] = (None, ())
@@ -38,6 +39,7 @@ class Lookahead:
         Returns:
             Iterator of pairs: 0 for this epoch or 1 for the next, and an index.
         """
+        self._asked.append(index)
         order, place = self._order, self._place + 1
         if len(order) != count or place == count or order[place] != index:
             order, place = self._begin(index, count)
@@ -46,13 +48,15 @@ class Lookahead:
         return self._upcoming(order, place, next_count)
 
     def _begin(self, index: int, count: int) -> tuple[Sequence[int], int]:
-        """The order of an iteration that begins, or jumps, with a batch, and the place of that in it."""
-        # One that begins with 0 is nearly always in order.
-        for state in reversed(list(self._states)) if index else ():
-            order = _shuffled(state, count)
-            if order[0] == index:
-                self._states.clear()
-                return order, 0
+        """The order of an iteration that begins with a batch, or jumps to it, and the place of the batch in it."""
+        asked = list(self._asked)
+        # One that begins with 0 is nearly always in order. If it was not, or one order was taken for another that
+        # begins alike, the next batches tell.
+        for known in range(len(asked), 1 if index == 0 else 0, -1):
+            for state in reversed(list(self._states)):
+                order = _shuffled(state, count)
+                if order[:known] == asked[-known:]:
+                    return order, known - 1
         return range(count), index
 
     def _upcoming(self, order: Sequence[int], place: int, next_count: int) -> Iterator[tuple[int, int]]:

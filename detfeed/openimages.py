@@ -9,7 +9,7 @@ import numpy as np
 
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError
-from detfeed.headers import image_hw
+from detfeed.headers import read_header
 from detfeed.paths import path_inside, shorten
 from detfeed.policies import Invalid, to_annotations
 from detfeed.texts import read_rows, to_number
@@ -76,7 +76,7 @@ def read_openimages(
     if place_of is None:
         raise AnnotationError(f"{source}: expected headings {', '.join(_COLUMNS)}, got an empty file")
 
-    sizes = [image_hw(path).oriented_hw for path in paths]
+    sizes = [read_header(path).oriented_hw for path in paths]
     rows = np.array(positions, np.int64)
     boxes_norm = np.array(corners, np.float64).reshape(-1, 4)
     with np.errstate(over="ignore"):  # infinite is one way to reach out of the image

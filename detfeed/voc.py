@@ -11,7 +11,7 @@ import numpy as np
 
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError
-from detfeed.headers import image_hw
+from detfeed.headers import read_header
 from detfeed.paths import path_inside, shorten
 from detfeed.policies import MAX_SIDE, Invalid, to_annotations
 from detfeed.texts import read_text, to_number
@@ -75,7 +75,7 @@ def read_voc(
                 f"{file}: expected an image {shorten(named)} or {image_id!r}.* in {root / image_dir}, got none"
             )
         paths.append(str(root / image_dir / found))
-        sizes.append(_size(file, tree) or image_hw(paths[-1]).oriented_hw)
+        sizes.append(_size(file, tree) or read_header(paths[-1]).oriented_hw)
         for place, item in enumerate(tree.findall("object"), start=1):
             where = f"object[{place}]"
             label = (item.findtext("name") or "").strip()

@@ -10,7 +10,7 @@ import yaml
 
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError
-from detfeed.headers import image_hw
+from detfeed.headers import read_header
 from detfeed.paths import path_inside, shorten
 from detfeed.policies import Invalid, to_annotations
 from detfeed.texts import read_text, to_number
@@ -64,7 +64,7 @@ def read_yolo(
     names = _images(content, split, folder, source)
     paths = [os.path.join(folder, name) for name in names]
     files = [_label_path(path) for path in paths]
-    sizes = [image_hw(path).oriented_hw for path in paths]
+    sizes = [read_header(path).oriented_hw for path in paths]
     boxes, class_ids, positions, lines = [], [], [], []
     for position, file in enumerate(files):
         if not os.path.exists(file):

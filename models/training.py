@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detfeed import Annotations, DetectionSequence, FeedMonitor, ResumeFeed, drawing, proposal_recall
-from detfeed.images import read_image
+from detfeed.decoding import read_image
 from models.proposals import ProposalModel
 
 PICTURES = 6
@@ -207,7 +207,8 @@ def score(
     for position in range(min(len(sequence.annotations), PICTURES)):
         rows = sequence.annotations.rows(position)
         truth = sequence.annotations.boxes[rows][~sequence.annotations.ignore[rows]]
-        image = read_image(sequence.annotations.paths[position])
+        height, width = sequence.annotations.image_hw[position].tolist()
+        image = read_image(sequence.annotations.paths[position], annotated_hw=(height, width))
         tiles.append(drawing.draw_proposals(image, boxes[position], scores[position], truth))
     drawing.write_png(run_dir / "proposals.png", drawing.contact_sheet(tiles, legend=drawing.PROPOSAL_KEYS))
     return recall

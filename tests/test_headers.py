@@ -1,119 +1,127 @@
-import contextlib
+import os
 import struct
-import zlib
+import time
 
-import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from detfeed import ImageError
-from detfeed.headers import image_hw
-from detfeed.images import read_image
-
-PICTURE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-FORMATS = {
-    "jpg": [],
-    "progressive.jpg": [cv2.IMWRITE_JPEG_PROGRESSIVE, 1],
-    "png": [],
-    "bmp": [],
-    "webp": [cv2.IMWRITE_WEBP_QUALITY, 80],
-    "lossless.webp": [cv2.IMWRITE_WEBP_QUALITY, 101],
-}
+from detfeed.headers import Header, read_header
+from image_files import FILES, encode, picture, png, png_chunk
 
 
-def exif(orientation, order=">"):
-    magic = {">": b"MM\0*", "<": b"II*\0"}[order]
-    return magic + struct.pack(f"{order}IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+@pytest.mark.parametrize("kind", FILES)
+def test_header_tells_format_size_and_orientation_of_files_and_of_bytes(tmp_path, kind):
+    (tmp_path / "named.txt").write_bytes(FILES[kind])
+    expected = Header(kind.split()[0], 24, 40, 6 if "turned" in kind else 1)
+    assert read_header(tmp_path / "named.txt") == expected
+    assert read_header(FILES[kind]) == expected
+    assert read_header(np.frombuffer(FILES[kind], np.uint8)) == expected
 
 
-def encode(name, picture=PICTURE):
-    return cv2.imencode(f".{name.rpartition('.')[2]}", picture, FORMATS[name])[1].tobytes()
+def test_orientations_from_5_on_swap_the_sides():
+    assert [Header("jpeg", 2, 3, o).oriented_hw for o in range(1, 9)] == [(2, 3)] * 4 + [(3, 2)] * 4
+    assert Header("jpeg", 2, 3, 6).stored_hw == (2, 3)
 
 
-def turned(name, orientation, order=">"):
-    """A file of 20 x 30 pixels with an EXIF orientation."""
-    data, tiff = encode(name), exif(orientation, order)
-    if name.endswith("jpg"):
-        return data[:2] + b"\xff\xe1" + struct.pack(">H", 8 + len(tiff)) + b"Exif\0\0" + tiff + data[2:]
-    if name.endswith("png"):
-        chunk = b"eXIf" + tiff
-        return data[:33] + struct.pack(">I", len(tiff)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + data[33:]
-    canvas = b"VP8X" + struct.pack("<I", 10) + bytes([8, 0, 0, 0]) + bytes([29, 0, 0, 19, 0, 0])
-    inner = b"WEBP" + canvas + data[12:] + b"EXIF" + struct.pack("<I", len(tiff)) + tiff
-    return b"RIFF" + struct.pack("<I", len(inner)) + inner
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_invalid_orientation_counts_as_none(orientation):
+    assert read_header(encode(picture(), "JPEG", orientation=orientation)).orientation == 1
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(data):
-        (tmp_path / "image").write_bytes(data)
-        return tmp_path / "image"
-
-    return write
-
-
-@pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("shape", [(1, 1, 3), (20, 30, 3), (300, 7, 3), (20, 30)])
-def test_size_is_that_of_the_picture(write, name, shape):
-    path = write(encode(name, np.zeros(shape, np.uint8)))
-    assert image_hw(path) == (*shape[:2], 1)
-    assert image_hw(path).oriented_hw == read_image(path).shape[:2]
-
-
-@pytest.mark.parametrize("name", [name for name in FORMATS if name != "bmp"])
-@pytest.mark.parametrize("orientation", [0, 1, 3, 6, 8, 9])
-@pytest.mark.parametrize("order", ["<", ">"])
-def test_orientation_is_reported_and_applied_as_the_decoder_does(write, name, orientation, order):
-    path = write(turned(name, orientation, order))
-    assert image_hw(path) == (20, 30, orientation)
-    assert image_hw(path).oriented_hw == read_image(path).shape[:2]
+def test_orientation_is_found_in_either_byte_order_after_other_segments_and_as_a_long():
+    jpeg = FILES["jpeg"]
+    for order, mark, kind in (("<", b"II*\0", 3), (">", b"MM\0*", 3), (">", b"MM\0*", 4)):
+        value = struct.pack(f"{order}{'HH' if kind == 3 else 'I'}", *((8, 0) if kind == 3 else (8,)))
+        exif = b"Exif\0\0" + mark + struct.pack(f"{order}IHHHI", 8, 1, 0x0112, kind, 1) + value
+        parts = b"".join(
+            b"\xff" + marker + struct.pack(">H", len(content) + 2) + content
+            for marker, content in (
+                (b"\xe2", bytes(60000)),
+                (b"\xe1", b"http://ns.adobe.com/xap\0"),
+                (b"\xe1", exif),
+            )
+        )
+        assert read_header(jpeg[:2] + b"\xff\xff" + parts[1:] + jpeg[2:]) == Header("jpeg", 24, 40, 8)
 
 
-def test_bitmap_from_top_to_bottom_and_of_the_old_form_have_sizes(write):
-    data = bytearray(encode("bmp"))
-    data[22:26] = struct.pack("<i", -20)
-    assert image_hw(write(data)) == (20, 30, 1)
-    assert image_hw(write(b"BM" + bytes(12) + struct.pack("<IHH", 12, 30, 20))) == (20, 30, 1)
+def test_exif_that_is_damaged_harms_nothing():
+    turned = FILES["jpeg turned"]
+    start = turned.index(b"Exif\0\0") + 6
+    for at in range(start, start + 20):
+        header = read_header(turned[:at] + b"\xee" + turned[at + 1 :])
+        assert header.stored_hw == (24, 40)
+        assert 1 <= header.orientation <= 8
 
 
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (b"", r"a JPEG, PNG, WebP or BMP, got a file that begins with b''"),
-        (b"GIF89a", r"begins with b'GIF89a'"),
-        (b"\xff\xd8\xff\xe0", "ends within its header"),
-        (b"\xff\xd8xx", r"expected a JPEG marker, got b'xx' at byte 2"),
-        (b"\xff\xd8" + b"\xff\xe0\0\2" * 5000, "got none in the first 4096 segments"),
-        (encode("png")[:8], "at least 1 pixel, got height 0, width 0"),
-        (b"BM" + bytes(60), "at least 1 pixel, got height 0, width 0"),
-    ],
-)
-def test_file_without_a_size_is_an_error(write, data, message):
-    with pytest.raises(ImageError, match=rf"image: .*{message}"):
-        image_hw(write(data))
+def test_png_that_has_its_exif_behind_the_picture_is_turned_too():
+    exif = b"MM\0*" + struct.pack(">IHHHIHH", 8, 1, 0x0112, 3, 1, 3, 0)
+    for content in (exif, b"Exif\0\0" + exif):
+        assert read_header(png(1, 1, b"\0abc", after=png_chunk(b"eXIf", content))) == Header("png", 1, 1, 3)
 
 
-def test_missing_file_is_an_error_that_names_it(tmp_path):
-    with pytest.raises(ImageError, match=r"none\.png: expected an image file, got No such file"):
-        image_hw(tmp_path / "none.png")
+def test_what_is_no_image_is_an_error_that_shows_how_it_begins(tmp_path):
+    for content, got in ((b"", "got 0 bytes"), (b"<html>", r"got bytes that begin with b'<html>'")):
+        with pytest.raises(ImageError, match=rf"^page\.jpg: expected an image \(jpeg, png, .*\), {got}"):
+            read_header(content, name="page.jpg")
+        (tmp_path / "a.jpg").write_bytes(content)
+        with pytest.raises(ImageError, match=rf"a\.jpg: expected an image \(.*\), {got}"):
+            read_header(tmp_path / "a.jpg")
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_any_damage_gives_a_size_or_an_error(write, name):
-    rng = np.random.default_rng(0)
-    whole = encode(name) if name == "bmp" else turned(name, 6)
-    for _ in range(200):
-        data = bytearray(whole[: rng.integers(1, len(whole))])
-        for place in rng.integers(0, min(len(data), 80), 4):
-            data[place] = rng.integers(256)
-        with contextlib.suppress(ImageError):
-            assert min(image_hw(write(data))[:2]) >= 1
+def test_files_that_are_missing_or_not_regular_are_errors_and_wait_for_nothing(tmp_path):
+    os.symlink(tmp_path / "loop", tmp_path / "loop")
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "missing", tmp_path / "loop", tmp_path / "pipe", tmp_path, "nul\0byte", "x" * 5000):
+        with pytest.raises(ImageError, match="expected an image file, got "):
+            read_header(path)
 
 
-def test_real_images_have_the_sizes_they_decode_to(data):
-    paths = [*(data / "coco" / "train2017").iterdir(), *(data / "dirt" / "helmet" / "images").iterdir()]
-    assert len(paths) > 80
-    for path in paths:
-        assert image_hw(path).oriented_hw == read_image(path).shape[:2]
-    (turned,) = [path for path in paths if image_hw(path).orientation > 1]
-    assert turned.stem == "000695"
+@pytest.mark.parametrize("kind", FILES)
+def test_header_that_is_cut_short_is_an_error_that_names_the_format(kind):
+    content = FILES[kind]
+    for size in range(16, 30):
+        try:
+            assert read_header(content[:size]).stored_hw == (24, 40)
+        except ImageError as error:
+            assert f"header of a {kind.split()[0]} file" in str(error) or "at least one pixel" in str(error)
+    with pytest.raises(ImageError):
+        read_header(content[:9])
+
+
+def test_picture_without_pixels_is_an_error():
+    with pytest.raises(ImageError, match="at least one pixel, got height 0 and width 7"):
+        read_header(b"GIF89a" + struct.pack("<HH", 7, 0))
+
+
+def test_endless_segments_and_chunks_are_an_error_soon():
+    start = time.perf_counter()
+    for content, what in (
+        (b"\xff\xd8" + b"\xff\xd0" * 10**6, "segments"),
+        (FILES["png"][:33] + b"\0\0\0\0aaaacrc." * 10**6, "chunks"),
+        (FILES["webp turned"][:30] + b"aaaa\0\0\0\0" * 10**6, "chunks"),
+    ):
+        with pytest.raises(ImageError, match=f"too many {what}"):
+            read_header(content)
+    assert time.perf_counter() - start < 10
+
+
+@given(st.sampled_from([content[:16] for content in FILES.values()]), st.binary(max_size=200))
+def test_any_bytes_give_a_header_or_an_image_error(start, rest):
+    for content in (rest, start + rest):
+        try:
+            header = read_header(content)
+        except ImageError:
+            continue
+        assert min(header.stored_hw) >= 1
+        assert 1 <= header.orientation <= 8
+
+
+def test_headers_of_real_files_agree_with_the_decoded_pictures(data):
+    headers = {path.name: read_header(path) for path in (data / "dirt" / "helmet" / "images").iterdir()}
+    assert {header.format for header in headers.values()} == {"jpeg", "png", "webp"}
+    assert headers["000695.png"] == Header("jpeg", 2112, 4608, 8)
+    assert headers["000695.png"].oriented_hw == (4608, 2112)
+    assert read_header(data / "dirt" / "kangaroo" / "images" / "00076.jpg").orientation == 1

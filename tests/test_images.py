@@ -1,11 +1,10 @@
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detfeed import Fixed, ImageError, ShortSide
-from detfeed.images import read_image, resize_into, resized_hw_on
+from detfeed import Fixed, ShortSide
+from detfeed.images import resize_into, resized_hw_on
 from detfeed.ordering import told_apart
 
 
@@ -16,44 +15,6 @@ def picture():
     for third in range(3):
         pixels[:, 20 * third : 20 * third + 20, third] = 255
     return pixels
-
-
-def test_channels_come_as_rgb(tmp_path, picture):
-    cv2.imwrite(str(tmp_path / "a.png"), picture[..., ::-1])
-    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), picture)
-
-
-def test_grey_jpeg_has_three_equal_channels(tmp_path):
-    cv2.imwrite(str(tmp_path / "grey.jpg"), np.full((10, 12), 77, np.uint8))
-    image = read_image(tmp_path / "grey.jpg")
-    assert image.shape == (10, 12, 3)
-    assert image.dtype == np.uint8
-    assert np.abs(image.astype(int) - 77).max() <= 1
-
-
-def test_alpha_is_dropped_and_the_name_does_not_matter(tmp_path, picture):
-    cv2.imwrite(str(tmp_path / "a.png"), np.dstack([picture[..., ::-1], np.full((30, 60), 9, np.uint8)]))
-    (tmp_path / "a.png").rename(tmp_path / "a.jpg")
-    np.testing.assert_array_equal(read_image(tmp_path / "a.jpg"), picture)
-
-
-def test_missing_empty_and_damaged_files_raise_and_name_the_file(tmp_path):
-    (tmp_path / "empty.jpg").write_bytes(b"")
-    (tmp_path / "text.jpg").write_text("not an image")
-    for name, got in (("missing.jpg", "No such file"), ("empty.jpg", "0 bytes"), ("text.jpg", "12 bytes")):
-        with pytest.raises(ImageError, match=rf"{name}: expected .*{got}"):
-            read_image(tmp_path / name)
-
-
-def test_jpeg_cut_short_raises(data):
-    path = data / "dirt" / "kangaroo" / "images" / "00090.jpg"
-    assert cv2.imread(str(path)) is not None, "imread returns it half grey: why it is not used"
-    with pytest.raises(ImageError, match=r"00090\.jpg: expected a whole image"):
-        read_image(path)
-
-
-def test_exif_orientation_is_applied(data):
-    assert read_image(data / "dirt" / "helmet" / "images" / "000695.png").shape == (4608, 2112, 3)
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,27 @@ import dataclasses
 import itertools
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import albumentations
 import cv2
 import numpy as np
 import pytest
 
-from detfeed import AnchorGrid, AnchorTargets, BatchLoader, Fixed, Proposals, RoiTargets, SampleError, ShortSide
-from detfeed.images import read_image
+from detfeed import (
+    AnchorGrid,
+    AnchorTargets,
+    BatchLoader,
+    Fixed,
+    ImageError,
+    Proposals,
+    RoiTargets,
+    SampleError,
+    ShortSide,
+)
+from detfeed.decoding import read_image
 from detfeed.matching import COUNTS
+from image_files import encode, picture
 
 GRID = AnchorGrid.fpn()
 
@@ -291,11 +303,91 @@ def test_image_that_is_not_of_the_annotated_size_is_an_error_that_names_both(ann
         loader.load(0, 0)
 
 
+def test_image_is_turned_as_its_exif_orientation_or_its_annotated_size_says(annotate):
+    table = annotate([(24, 40), (40, 24)], [[], []], suffix=".jpg")
+    for path in table.paths:
+        Path(path).write_bytes(encode(picture(24, 40), "JPEG", orientation=6))
+    fed = {}
+    for exif in ("auto", "apply", "ignore"):
+        loader = BatchLoader(table, no_targets, batch_size=1, resize=Fixed((40, 40)), exif=exif)
+        for position in range(2):
+            try:
+                fed[exif, position] = loader.load_sample(0, position).image
+            except ImageError:
+                continue
+    assert sorted(fed) == [("apply", 1), ("auto", 0), ("auto", 1), ("ignore", 0)]
+    for exif, position in fed:
+        expected = read_image(table.paths[position], exif="apply" if position else "ignore")
+        np.testing.assert_array_equal(fed[exif, position], expected)
+
+
+def photograph(annotate, image_hw, boxes):
+    """Annotations of one JPEG on which the boxes are seen as white rectangles."""
+    table = annotate([image_hw], [boxes], ignore_of=[[False] * (len(boxes) - 1) + [True]], suffix=".jpg")
+    pixels = picture(*image_hw)
+    for x0, y0, x1, y1 in boxes:
+        pixels[y0:y1, x0:x1] = 255
+    Path(table.paths[0]).write_bytes(encode(pixels, "JPEG", quality=95, subsampling=0))
+    mask = np.zeros(image_hw, bool)
+    x0, y0, x1, y1 = boxes[-1]
+    mask[y0:y1, x0:x1] = True
+    runs = np.diff(np.flatnonzero(np.diff(mask.T.reshape(-1), prepend=False, append=False)), prepend=0)
+    runs = np.append(runs, mask.size - runs.sum()).astype(np.int32)
+    return dataclasses.replace(table, masks={len(boxes) - 1: runs})
+
+
+@pytest.mark.parametrize("image_hw", [(800, 1200), (801, 1207), (799, 1203)])
+@pytest.mark.parametrize("augment", [None, albumentations.HorizontalFlip(p=1)])
+def test_boxes_and_masks_lie_where_their_objects_are_seen_on_a_photograph_decoded_smaller(annotate, image_hw, augment):
+    boxes = [(13, 17, 205, 301), (650, 30, 777, 131), (911, 502, image_hw[1], image_hw[0])]
+    table = photograph(annotate, image_hw, boxes)
+    common = {"batch_size": 1, "resize": ShortSide(90), "augment": augment}
+    whole = BatchLoader(table, no_targets, reduce=False, **common).load_sample(0, 0)
+    small = BatchLoader(table, no_targets, reduce=True, **common).load_sample(0, 0)
+    if augment is None:
+        scale = np.array([whole.image_hw[1] / image_hw[1], whole.image_hw[0] / image_hw[0]] * 2)
+        np.testing.assert_allclose(small.boxes, boxes * scale, rtol=1e-6)
+        np.testing.assert_array_equal(small.boxes, whole.boxes)
+        assert np.abs(small.image.astype(int) - whole.image).mean() < 2
+    else:
+        # Its sides were rounded once more, by which the one that is scaled freely can differ by a pixel.
+        np.testing.assert_allclose(small.image_hw, whole.image_hw, atol=1)
+        relative = [sample.boxes / np.tile(sample.image_hw[::-1], 2) for sample in (small, whole)]
+        np.testing.assert_allclose(*relative, atol=1e-5)
+    for sample in (whole, small):
+        white = (sample.image > 225).all(axis=2)
+        for x0, y0, x1, y1 in np.rint(sample.boxes).astype(int):
+            assert white[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2].all()
+            white[max(0, y0 - 1) : y1 + 1, max(0, x0 - 1) : x1 + 1] = False
+        assert not white.any()
+        (mask,) = sample.masks.values()
+        (columns,), (rows,) = np.nonzero(mask.max(axis=0) > 127), np.nonzero(mask.max(axis=1) > 127)
+        found = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+        np.testing.assert_allclose(found, sample.boxes[2], atol=1)
+
+
+def test_photograph_is_decoded_smaller_unless_an_augmentation_may_enlarge_a_part_of_it(annotate):
+    table = photograph(annotate, (800, 1200), [(0, 0, 400, 400)])
+    sizes = []
+
+    class Look(albumentations.ImageOnlyTransform):
+        def apply(self, img, **params):
+            sizes.append(img.shape[:2])
+            return img
+
+    for reduce in (None, True, False):
+        loader = BatchLoader(table, no_targets, batch_size=1, resize=ShortSide(101), augment=Look(p=1), reduce=reduce)
+        loader.load_sample(0, 0)
+    assert sizes == [(800, 1200), (200, 300), (800, 1200)]
+    assert BatchLoader(table, no_targets, batch_size=1, resize=ShortSide(101)).reduce
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"batch_size": 0}, "batch_size to be at least 1. Received: 0"),
         ({"seed": -1}, "seed to be at least 0. Received: -1"),
+        ({"exif": "no"}, r"exif to be one of \('auto', 'apply', 'ignore'\). Received: 'no'"),
         ({"targets": None}, "targets to be a function of a Sample. Received: None"),
     ],
 )

@@ -1,4 +1,3 @@
-import gc
 import os
 import pickle
 import resource
@@ -117,7 +116,6 @@ def test_slots_of_all_sizes_follow_batches_of_changing_sizes():
             value, batch = held.pop(int(rng.integers(len(held))))
             check(batch, value)
             del batch
-            gc.collect()
             writer.release(reader.take_released())
     for value, batch in held:
         check(batch, value)

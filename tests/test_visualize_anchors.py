@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from detfeed import AnchorGrid, AnchorTargets, BatchLoader, ShortSide, drawing, read_coco
-from detfeed.images import read_image
+from detfeed.decoding import read_image
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"

@@ -1,0 +1,124 @@
+#!/usr/bin/env python
+"""Time an image's way from its file to the canvas, decoded whole and at a reduced scale.
+
+Both ways, and cv2 alone, are timed in turn on the same files, so that the ratios hold on a machine whose speed drifts.
+Without files it draws its own: noise as rough as photographs, at the sizes of a 12-megapixel camera and of COCO.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from detfeed import ShortSide
+from detfeed.decoding import decode_image, read_bytes
+from detfeed.headers import read_header
+from detfeed.images import Image, resize, resized_hw_on
+
+RESIZE = ShortSide(800, max_side=1333)
+SIZES = {"12 MP": (3000, 4000), "12 MP progressive": (3000, 4000), "COCO": (480, 640)}
+
+
+def draw_photograph(image_hw: tuple[int, int], rng: np.random.Generator) -> Image:
+    """Noise of all scales, the coarse ones strongest, as in nature; uint8 (H, W, 3)."""
+    height, width = image_hw
+    total = np.full((height, width, 3), 128, np.float32)
+    for octave in range(2, 12):
+        size = (max(2, height >> octave), max(2, width >> octave), 3)
+        noise = rng.normal(0, 2 ** (octave / 2), size).astype(np.float32)
+        total += cv2.resize(noise, (width, height), interpolation=cv2.INTER_LINEAR)
+    total += rng.normal(0, 7, total.shape).astype(np.float32)
+    return np.clip(total, 0, 255).astype(np.uint8)
+
+
+def draw_files(folder: Path) -> dict[str, list[Path]]:
+    files: dict[str, list[Path]] = {}
+    for kind, image_hw in SIZES.items():
+        for number in range(2):
+            path = folder / f"{kind.replace(' ', '_')}_{number}.jpg"
+            options = [cv2.IMWRITE_JPEG_QUALITY, 90, cv2.IMWRITE_JPEG_PROGRESSIVE, int("progressive" in kind)]
+            cv2.imwrite(str(path), draw_photograph(image_hw, np.random.default_rng(number)), options)
+            files.setdefault(kind, []).append(path)
+    return files
+
+
+def time_in_turn(ways: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median milliseconds of each way."""
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats + 1):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            taken[name].append(time.perf_counter() - start)
+    return {name: 1e3 * float(np.median(times[1:])) for name, times in taken.items()}
+
+
+def measure(path: Path, repeats: int) -> dict[str, float]:
+    data = read_bytes(path)
+    image_hw = read_header(data).oriented_hw
+    target_hw = resized_hw_on(RESIZE, image_hw, (1333, 1333))
+    whole, reduced = decode_image(data), decode_image(data, at_least_hw=target_hw)
+
+    def all_of_it(at_least_hw: tuple[int, int] | None) -> Image:
+        return resize(decode_image(read_bytes(path), at_least_hw=at_least_hw), target_hw)
+
+    times = time_in_turn(
+        {
+            "read": lambda: read_bytes(path),
+            "header": lambda: read_header(data),
+            "cv2 decode": lambda: cv2.imdecode(data, cv2.IMREAD_COLOR_RGB),
+            "decode": lambda: decode_image(data),
+            "decode reduced": lambda: decode_image(data, at_least_hw=target_hw),
+            "resize": lambda: resize(whole, target_hw),
+            "resize reduced": lambda: resize(reduced, target_hw),
+            "all": lambda: all_of_it(None),
+            "all reduced": lambda: all_of_it(target_hw),
+        },
+        repeats,
+    )
+    error = resize(reduced, target_hw).astype(np.float32) - resize(whole, target_hw)
+    return {"bytes": len(data), **times, "rms difference": float(np.sqrt((error**2).mean()))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", type=Path, nargs="*", metavar="FILE", help="time these images instead")
+    parser.add_argument("--repeats", type=int, default=9, help="times each is read (default 9)")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="default runs/bench")
+    arguments = parser.parse_args()
+
+    cv2.setNumThreads(1)  # as a loader does that has a process for every core
+    with tempfile.TemporaryDirectory() as folder:
+        groups = {"given": arguments.files} if arguments.files else draw_files(Path(folder))
+        results = []
+        for kind, paths in groups.items():
+            measured = [measure(path, arguments.repeats) for path in paths]
+            result = {name: float(np.mean([m[name] for m in measured])) for name in measured[0]}
+            results.append({"images": kind, **result, "gain": result["all"] / result["all reduced"]})
+    table = Table(title=f"ms an image, resized by {RESIZE}")
+    for name in results[0]:
+        table.add_column(name, justify="right")
+    for row in results:
+        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
+    Console(width=160).print(table)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    report = {"machine": {**machine, "cv2": cv2.__version__}, "results": results}
+    (arguments.out / "images.json").write_text(json.dumps(report, indent=2) + "\n")
+    print(f"wrote {arguments.out / 'images.json'}")
+
+
+if __name__ == "__main__":
+    main()
