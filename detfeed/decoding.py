@@ -16,15 +16,14 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from detfeed.errors import ImageError
-from detfeed.headers import MAX_PARTS, Header, file_size, read_header
+from detfeed.files import read_bytes
+from detfeed.headers import MAX_PARTS, Header, read_header
 from detfeed.images import Image
 
 Exif = Literal["auto", "apply", "ignore"]
 
 # More than any camera makes (the largest phones' 200 megapixels), and 0.8 GB once decoded; twice that meanwhile.
 MAX_PIXELS = 2**28
-# What cv2 can address, and more than MAX_PIXELS take without any compression.
-MAX_BYTES = 2**31 - 1
 # Each scan of a JPEG is a pass over the whole picture, which a few bytes can ask for. Usual progressive files have 10.
 MAX_SCANS = 100
 # Warnings of libjpeg that say nothing about the pixels: some cameras and programs write such files. It tells the first
@@ -40,10 +39,10 @@ def read_image(
     at_least_hw: tuple[int, int] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Image:
-    """Read an image file as uint8 (H, W, 3) RGB; see `decode_image`.
+    """Read an image file, or a URL that fsspec can read, as uint8 (H, W, 3) RGB; see `decode_image`.
 
     Raises:
-        ImageError: as `decode_image`; or the file is missing, or has more than `MAX_BYTES`.
+        ImageError: as `decode_image`; or the file can't be read, or has more than `files.MAX_BYTES`.
     """
     return decode_image(
         read_bytes(path),
@@ -53,21 +52,6 @@ def read_image(
         at_least_hw=at_least_hw,
         max_pixels=max_pixels,
     )
-
-
-def read_bytes(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """The content of a file, uint8 (bytes,).
-
-    Raises:
-        ImageError: the file is missing or unreadable, or has more than `MAX_BYTES`.
-    """
-    size = file_size(path)
-    if size > MAX_BYTES:
-        raise ImageError(f"{os.fspath(path)}: expected an image of at most {MAX_BYTES} bytes, got {size}")
-    try:
-        return np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise ImageError(f"{os.fspath(path)}: expected an image file, got {error.strerror or error}") from error
 
 
 def decode_image(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import struct
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detfeed.errors import ImageError
+from detfeed.files import open_file
 
 # A PNG of 2**28 pixels has some 100,000 chunks; more of them than this are there to keep a reader busy.
 MAX_PARTS = 2**18
@@ -60,34 +60,17 @@ def read_header(source: str | os.PathLike[str] | bytes | NDArray[np.uint8], *, n
         return _parse(lambda at, count: source[at : at + count], name)
     if isinstance(source, np.ndarray):
         return _parse(lambda at, count: source[at : at + count].tobytes(), name)
-    file_size(source)
     name = os.fspath(source)
-    try:
-        with open(source, "rb") as file:
+    with open_file(source) as file:
 
-            def read(at: int, count: int) -> bytes:
-                file.seek(at)
-                return file.read(count)
+        def read(at: int, count: int) -> bytes:
+            file.seek(at)
+            return file.read(count)
 
+        try:
             return _parse(read, name)
-    except OSError as error:
-        raise ImageError(f"{name}: expected an image file, got {error.strerror or error}") from error
-
-
-def file_size(path: str | os.PathLike[str]) -> int:
-    """Bytes of a file.
-
-    Raises:
-        ImageError: there is none, or it is no regular file: a pipe would be waited for, a device has no end.
-    """
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError) as error:  # ValueError: a path that no file can have
-        reason = getattr(error, "strerror", None) or error
-        raise ImageError(f"{os.fspath(path)}: expected an image file, got {reason}") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise ImageError(f"{os.fspath(path)}: expected an image file, got a folder or device")
-    return status.st_size
+        except OSError as error:
+            raise ImageError(f"{name}: expected an image file, got {error.strerror or error}") from error
 
 
 def _parse(read: Read, name: str) -> Header:

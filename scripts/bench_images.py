@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from detfeed import ShortSide
-from detfeed.decoding import decode_image, read_bytes
+from detfeed.decoding import decode_image
+from detfeed.files import read_bytes
 from detfeed.headers import read_header
 from detfeed.images import Image, resize, resized_hw_on
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from detfeed import ImageError
-from detfeed.decoding import MAX_SCANS, decode_image, read_bytes, read_image
+from detfeed.decoding import MAX_SCANS, decode_image, read_image
+from detfeed.files import read_bytes
 from detfeed.headers import read_header
 from image_files import FILES, encode, picture, png, png_chunk
 
