@@ -95,12 +95,18 @@ def draw_boxes(
 def hatch_boxes(image: Image, boxes: Boxes, colour: Colour, *, zoom: float = 1.0) -> None:
     """Hatch boxes and outline them; arguments as of `draw_boxes`."""
     height, width = image.shape[:2]
+    inside = np.zeros((height, width), bool)
     for x0, y0, x1, y1 in np.clip(_pixels(boxes, zoom), 0, (width, height, width, height)):
-        region = image[y0:y1, x0:x1]
-        phase = np.add(*np.ogrid[y0:y1, x0:x1]) % 12
-        region[(phase == 0) | (phase == 3)] = DARK
-        region[(phase == 1) | (phase == 2)] = colour
+        inside[y0:y1, x0:x1] = True
+    hatch_mask(image, inside, colour)
     draw_boxes(image, boxes, colour, zoom=zoom)
+
+
+def hatch_mask(image: Image, inside: NDArray[np.bool_], colour: Colour) -> None:
+    """Hatch those pixels of an image, in place, that are True in `inside`, bool (H, W)."""
+    phase = np.add(*np.ogrid[: image.shape[0], : image.shape[1]]) % 12
+    image[inside & ((phase == 0) | (phase == 3))] = DARK
+    image[inside & ((phase == 1) | (phase == 2))] = colour
 
 
 def draw_dots(image: Image, centres: NDArray[np.floating], colour: Colour, *, zoom: float = 1.0) -> None:
@@ -140,7 +146,13 @@ def draw_anchors(
     unmatched = unmatched_boxes(sample, matches)
     matched = ~unmatched & ~sample.ignore
 
-    hatch_boxes(picture, sample.boxes[sample.ignore], PURPLE, zoom=zoom)
+    # What is ignored by its mask is hatched within that, inside its box.
+    by_mask = [row for row in sample.masks if sample.ignore[row]]
+    for row in by_mask:
+        mask = cv2.resize(sample.masks[row], None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST) > 127
+        hatch_mask(picture[: mask.shape[0], : mask.shape[1]], mask, PURPLE)
+    draw_boxes(picture, sample.boxes[by_mask], PURPLE, zoom=zoom)
+    hatch_boxes(picture, np.delete(sample.boxes, by_mask, axis=0)[np.delete(sample.ignore, by_mask)], PURPLE, zoom=zoom)
     draw_dots(picture, _centres(anchors[negatives]), WHITE, zoom=zoom)
     draw_boxes(picture, anchors[positives], BLUE, zoom=zoom, edge=0.45)
     _tie(picture, _centres(anchors[positives]), _centres(sample.boxes[match]), BLUE, zoom)

@@ -40,6 +40,8 @@ class BatchLoader:
         drop_last: leave out batches that are not full.
         min_visibility: an object of which an augmentation leaves less than this share of its box's area inside the
             image becomes an ignore region: it is neither learned nor taught as background.
+        min_size: so does one that has a side of less than this many pixels as it is fed. (A box the size of a point,
+            which a slip of the mouse leaves, lies in so many anchors alike that it takes all positive samples.)
         proposals: of the images of `annotations`, as `read_proposals` reads them; they become `Sample.proposals`.
         shard: (index, count): of `count` loaders that are alike but for their index, each has its own images, together
             they have all, and all have the same number of batches, of the same canvas at each step. What does not fill
@@ -66,6 +68,7 @@ class BatchLoader:
         seed: int = 0,
         drop_last: bool = False,
         min_visibility: float = 0.25,
+        min_size: float = 1.0,
         proposals: Proposals | None = None,
         shard: tuple[int, int] = (0, 1),
         exif: Exif = "auto",
@@ -105,6 +108,7 @@ class BatchLoader:
         self.seed = seed
         self.drop_last = drop_last
         self.min_visibility = min_visibility
+        self.min_size = min_size
         self.proposals = proposals
         self.shard = (shard_index, num_shards)
         self.exif = exif
@@ -244,6 +248,7 @@ class BatchLoader:
         canvas[:height, width:] = 0
         canvas[height:] = 0
         boxes, proposals = (_scaled(moved, image_hw, (height, width)) for moved in (boxes, proposals))
+        ignore = ignore | ((boxes[:, 2:] - boxes[:, :2]).min(axis=1) < self.min_size)
         return Sample(
             image=placed,
             boxes=boxes,

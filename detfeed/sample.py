@@ -20,7 +20,7 @@ class Sample:
         boxes: float32 (N, 4), xyxy pixels of `image`; N may be 0.
         class_ids: int32 (N,), contiguous from 0.
         ignore: bool (N,), True for regions in which nothing is to be learned: crowds, difficult objects, and objects
-            that an augmentation left barely visible.
+            that an augmentation left barely visible, or that are fed too small.
         image_id: the annotation file's id of the image.
         position: row of the image in its Annotations.
         input_hw: height and width in pixels of the canvas that the batch places the image on, top left.

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from detfeed.anchors import AnchorGrid
 from detfeed.annotations import Annotations
 from detfeed.coco import read_coco
+from detfeed.decoding import Exif
 from detfeed.feed import Feed
 from detfeed.images import Resize
 from detfeed.loader import Batch, BatchLoader, TargetFunction
@@ -47,6 +48,8 @@ class DetectionSequence(keras.utils.PyDataset):
         seed: of all that is random.
         drop_last: leave out batches that are not full.
         min_visibility: an object of which an augmentation leaves less than this share becomes an ignore region.
+        min_size: so does one with a side of less than this many pixels, as it is fed.
+        exif, reduce: how images are decoded; see `loader.BatchLoader`.
         proposals: of the images of `annotations`, for `Sample.proposals`; see `proposals.read_proposals`.
         shard: (index, count), the share of this process where several train together; see `loader.BatchLoader`.
         workers: threads or processes that make batches. Up to 1 thread is the asking one itself.
@@ -71,6 +74,9 @@ class DetectionSequence(keras.utils.PyDataset):
         seed: int = 0,
         drop_last: bool = False,
         min_visibility: float = 0.25,
+        min_size: float = 1.0,
+        exif: Exif = "auto",
+        reduce: bool | None = None,
         proposals: Proposals | None = None,
         shard: tuple[int, int] = (0, 1),
         workers: int = 1,
@@ -92,6 +98,9 @@ class DetectionSequence(keras.utils.PyDataset):
             seed=seed,
             drop_last=drop_last,
             min_visibility=min_visibility,
+            min_size=min_size,
+            exif=exif,
+            reduce=reduce,
             proposals=proposals,
             shard=shard,
         )
@@ -252,8 +261,8 @@ class AnchorTargetSequence(DetectionSequence):
     Args:
         annotations: the data set.
         anchors: the grid that the model predicts on.
-        batch_size, resize, augment, shuffle, seed, drop_last, min_visibility, shard, workers, use_multiprocessing,
-            max_queue_size, timeout, executor: see `DetectionSequence`.
+        batch_size, resize, augment, shuffle, seed, drop_last, min_visibility, min_size, exif, reduce, shard, workers,
+            use_multiprocessing, max_queue_size, timeout, executor: see `DetectionSequence`.
         targets: "sampled", `(x, y)` with at most 256 anchors an image, or "dense", `(x, y, sample_weight)` with all of
             them, for Keras's stock losses; see `targets.AnchorTargets`.
         matching: further arguments of `targets.AnchorTargets`, such as positive_iou or num_samples.
@@ -272,6 +281,9 @@ class AnchorTargetSequence(DetectionSequence):
         seed: int = 0,
         drop_last: bool = False,
         min_visibility: float = 0.25,
+        min_size: float = 1.0,
+        exif: Exif = "auto",
+        reduce: bool | None = None,
         shard: tuple[int, int] = (0, 1),
         workers: int = 1,
         use_multiprocessing: bool = False,
@@ -290,6 +302,9 @@ class AnchorTargetSequence(DetectionSequence):
             seed=seed,
             drop_last=drop_last,
             min_visibility=min_visibility,
+            min_size=min_size,
+            exif=exif,
+            reduce=reduce,
             shard=shard,
             workers=workers,
             use_multiprocessing=use_multiprocessing,
@@ -325,8 +340,8 @@ class RoiTargetSequence(DetectionSequence):
     Args:
         annotations: the data set.
         proposals: of its images, from `read_proposals(path, annotations)`.
-        batch_size, resize, augment, shuffle, seed, drop_last, min_visibility, shard, workers, use_multiprocessing,
-            max_queue_size, timeout, executor: see `DetectionSequence`.
+        batch_size, resize, augment, shuffle, seed, drop_last, min_visibility, min_size, exif, reduce, shard, workers,
+            use_multiprocessing, max_queue_size, timeout, executor: see `DetectionSequence`.
         sampling: arguments of `targets.RoiTargets`, such as num_samples or num_classes.
     """
 
@@ -342,6 +357,9 @@ class RoiTargetSequence(DetectionSequence):
         seed: int = 0,
         drop_last: bool = False,
         min_visibility: float = 0.25,
+        min_size: float = 1.0,
+        exif: Exif = "auto",
+        reduce: bool | None = None,
         shard: tuple[int, int] = (0, 1),
         workers: int = 1,
         use_multiprocessing: bool = False,
@@ -360,6 +378,9 @@ class RoiTargetSequence(DetectionSequence):
             seed=seed,
             drop_last=drop_last,
             min_visibility=min_visibility,
+            min_size=min_size,
+            exif=exif,
+            reduce=reduce,
             proposals=proposals,
             shard=shard,
             workers=workers,

@@ -1,3 +1,5 @@
+import dataclasses
+
 """Drawing: what stands where in the pictures, and that it is what is fed."""
 
 from pathlib import Path
@@ -60,6 +62,17 @@ def test_image_whose_boxes_are_all_ignored_shows_hatching_and_no_object():
     assert tile.caption[0] == "image 7: 0 objects, 0 unmatched, 1 ignored region"
     assert tile.caption[1].endswith("0 negative; 16 ignored")
     assert not tile.alert
+
+
+@pytest.mark.parametrize("zoom", [1, 2])
+def test_crowd_that_is_ignored_by_its_mask_is_hatched_within_the_mask(zoom):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:, :20] = 255
+    sample = dataclasses.replace(make_sample([(0, 0, 64, 64)], [True]), masks={0: mask})
+    tile = draw(sample, AnchorTargets(GRID, num_samples=1), side=64 * zoom)
+    inside, outside = tile.image[4:-4, 4 : 20 * zoom], tile.image[4:-4, 20 * zoom : -4]
+    assert count(inside, PURPLE) > inside.shape[0] * inside.shape[1] / 8
+    assert count(outside, PURPLE) == 0
 
 
 def test_outline_is_inside_the_box_up_to_its_edge_between_dark_lines():

@@ -19,6 +19,7 @@ from detfeed import (
     RoiTargets,
     SampleError,
     ShortSide,
+    read_voc,
 )
 from detfeed.decoding import read_image
 from detfeed.matching import COUNTS
@@ -549,3 +550,24 @@ def test_shards_feed_together_what_one_loader_feeds_with_the_same_bits(shapes):
 def test_more_shards_than_images_are_refused(annotate):
     with pytest.raises(ValueError, match="at least one image for each of 2 shards"):
         BatchLoader(annotate([(32, 32)], [[]]), lambda s: {}, batch_size=4, resize=Fixed((64, 64)), shard=(0, 2))
+
+
+@pytest.mark.parametrize(("side", "min_size", "ignored"), [(2, 1, False), (1.9, 1, True), (1, 0, False), (16, 9, True)])
+def test_object_that_is_fed_smaller_than_min_size_becomes_an_ignore_region(annotate, side, min_size, ignored):
+    """At half the size, so that 2 pixels of the file are 1 as fed."""
+    table = annotate([(64, 64)], [[(10, 20, 10 + side, 50), (8, 8, 40, 40)]])
+    loader = BatchLoader(table, lambda s: {}, batch_size=1, resize=Fixed((32, 32)), min_size=min_size)
+    assert loader.load_sample(0, 0).ignore.tolist() == [ignored, False]
+
+
+def test_box_the_size_of_a_point_does_not_take_the_samples_of_the_objects(data):
+    """BloodImage_00343 has one: xmin equals xmax, and ymin ymax."""
+    table = read_voc(data / "bccd", "train")
+    position = next(p for p, path in enumerate(table.paths) if "00343" in path)
+    for min_size, few in ((1, False), (0, True)):
+        loader = BatchLoader(
+            table, AnchorTargets(AnchorGrid.fpn()), batch_size=1, resize=ShortSide(240), min_size=min_size
+        )
+        sample = loader.load_sample(0, position)
+        deltas = loader.targets(sample)[1]["anchor_deltas"]
+        assert (np.abs(deltas).max() > 2) == few
