@@ -1,7 +1,6 @@
-import dataclasses
-
 """Drawing: what stands where in the pictures, and that it is what is fed."""
 
+import dataclasses
 from pathlib import Path
 
 import albumentations
