@@ -47,17 +47,25 @@ class WorkerProcess:
     """
 
     def __init__(self, pickled: bytes) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
+        self._socket, theirs = socket.socketpair()
+        with theirs, contextlib.ExitStack() as failed:
+            failed.callback(self._socket.close)
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _START, json.dumps(sys.path), str(theirs.fileno()), str(os.getpid())],
+                [
+                    sys.executable,
+                    "-c",
+                    _START,
+                    json.dumps([str(path) for path in sys.path]),
+                    str(theirs.fileno()),
+                    str(os.getpid()),
+                ],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 # A Ctrl-C is meant for the parent, which then ends its workers.
                 process_group=0,
                 env={**os.environ, **dict.fromkeys(_THREADS, "1"), "PYTHONUNBUFFERED": "1"},
             )
-        self._socket = ours
+            failed.pop_all()
         self._reader = Reader()
         self._send_loader = pickled
 

@@ -82,11 +82,16 @@ class LocalWorkers(Workers):
 
     Raises:
         TypeError: the loader can't be sent to a process.
+        ValueError: there are no processes of this kind on this system.
     """
 
     def __init__(self, loader: BatchLoader, count: int, *, processes: bool, timeout: float) -> None:
         self.count = count
+        if processes and os.name != "posix":
+            raise ValueError("Expected Linux or macOS for worker processes. Use threads: use_multiprocessing=False.")
         self._state = _State(loader, pickled_loader(loader) if processes else None, timeout)
+        if not processes:
+            _one_thread_each(+1)
         self.notes = self._state.notes
         # The threads hold the state and not this, so that they end when nobody has this any more.
         self._finalize = weakref.finalize(self, self._state.close)
@@ -110,6 +115,21 @@ class LocalWorkers(Workers):
 
     def close(self) -> None:
         self._finalize()
+
+
+_thread_pools = 0
+_cv2_threads = 0
+
+
+def _one_thread_each(change: int) -> None:
+    """Let cv2 use one thread in each of ours, as long as there are any. Its number holds for the whole process."""
+    global _thread_pools, _cv2_threads
+    import cv2
+
+    if _thread_pools == 0:
+        _cv2_threads = cv2.getNumThreads()
+    _thread_pools += change
+    cv2.setNumThreads(1 if _thread_pools else _cv2_threads)
 
 
 class _State:
@@ -151,12 +171,13 @@ class _State:
                 with self.changed:
                     if over():
                         return
-                    if self.pickled is not None and process is None:
-                        # Before there is anything to do, and anew after a death.
-                        process = self.processes[place] = WorkerProcess(self.pickled)
+                    # A process is started before there is anything to do, and anew after a death.
+                    process, failure = self._started(place, process)
                     self.changed.wait_for(lambda: self.queue or over())
                     if over():
                         return
+                    if failure is not None:
+                        process, failure = self._started(place, process)
                     job = self.queue.pop(0)
                     job.started = time.monotonic()
                     self.running[place] = job
@@ -164,6 +185,8 @@ class _State:
                 error: BaseException | None = None
                 seconds, refused = 0.0, ""
                 try:
+                    if failure is not None:
+                        raise WorkerError(f"Could not start a worker process: {failure}") from failure
                     if process is None:
                         start = time.perf_counter()
                         batch = self.loader.load(*job.key)
@@ -197,6 +220,15 @@ class _State:
         finally:
             if process is not None:
                 process.end()
+
+    def _started(self, place: int, process: WorkerProcess | None) -> tuple[WorkerProcess | None, OSError | None]:
+        """The process of a place, started if there is to be one and is none; and why it could not be."""
+        if self.pickled is not None and process is None:
+            try:
+                process = self.processes[place] = WorkerProcess(self.pickled)
+            except OSError as error:
+                return None, error
+        return process, None
 
     def _bury(self, job: Job, death: WorkerDied) -> None:
         """Do a job again whose worker died, unless too many did."""
@@ -267,6 +299,8 @@ class _State:
             self.queue = []
             self.changed.notify_all()
             processes = list(self.processes.values())
+        if self.pickled is None:
+            _one_thread_each(-1)
         for process in processes:
             process.kill()
         for job in jobs:

@@ -16,6 +16,7 @@ import warnings
 from pathlib import Path
 
 import albumentations
+import cv2
 import numpy as np
 import pytest
 
@@ -300,6 +301,30 @@ def test_error_in_a_worker_arrives_with_its_place_and_the_workers_traceback(shap
     assert "in divide_by_nothing" in str(caught.value.__cause__)
 
 
+def test_process_that_can_not_be_started_is_an_error_and_no_hang(shapes, monkeypatch):
+    def refuse(*arguments, **named):
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    feed = Feed(make_loader(shapes), workers=2, use_multiprocessing=True)
+    with pytest.raises(WorkerError, match="Could not start a worker process: Resource temporarily unavailable"):
+        feed.get((0, 0))
+    monkeypatch.undo()
+    assert same(feed.get((0, 1)), feed.loader.load(0, 1))
+
+
+def test_threads_of_ours_have_one_of_cv2_each_as_long_as_there_are_any(shapes):
+    before = cv2.getNumThreads()
+    feeds = [Feed(make_loader(shapes), workers=2) for _ in range(2)]
+    for feed in feeds:
+        feed.get((0, 0))
+    assert cv2.getNumThreads() == 1
+    feeds[0].close()
+    assert cv2.getNumThreads() == 1
+    feeds[1].close()
+    assert cv2.getNumThreads() == before
+
+
 def test_loader_that_can_not_be_sent_is_an_error_that_says_why(shapes):
     lock = threading.Lock()
     feed = Feed(make_loader(shapes, lambda s: {"x": np.array(lock.locked())}), workers=1, use_multiprocessing=True)
@@ -327,11 +352,13 @@ def test_held_batches_are_never_written_over(shapes):
     loader = make_loader(shapes)
     feed = Feed(loader, workers=2, use_multiprocessing=True)
     keys = keys_of(loader, epochs=5)
-    held = [{"row": batch[0]["image"][-1, ::2], "state": batch[1]["state"][:1]} for batch in take(feed, keys)]
+    held = [
+        {"row": batch[0]["image"][-1, ::2], "anchor_state": batch[1]["anchor_state"][:1]} for batch in take(feed, keys)
+    ]
     for key, parts in zip(keys, held, strict=True):
         x, y = loader.load(*key)
         assert np.array_equal(parts["row"], x["image"][-1, ::2])
-        assert np.array_equal(parts["state"], y["state"][:1])
+        assert np.array_equal(parts["anchor_state"], y["anchor_state"][:1])
 
 
 def memory_of(pid):

@@ -1,5 +1,6 @@
 """The README's Python runs as it stands, on small data put where it looks for some."""
 
+import importlib.util
 import json
 import re
 import shutil
@@ -7,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
 # What would take long, or the network: everything else stays.
 SMALLER = {
     "AnchorGrid.fpn()": "AnchorGrid.c4()",
     "ShortSide(800, max_side=1333)": "ShortSide(64)",
     "ShortSide(600)": "ShortSide(64)",
     "epochs=12": "epochs=1",
+    "save_freq=1000": "save_freq=4",
     'weights="imagenet", ': "",
 }
 
@@ -44,9 +47,23 @@ def folder(shapes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+def python_in(text):
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_loops_of_the_documentation_run(folder, name):
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is not installed")
+    (block,) = [block for block in python_in((ROOT / "docs" / "loops.md").read_text()) if f"import {name}\n" in block]
+    namespace = {}
+    exec(compile(block, f"{name} loop", "exec"), namespace)
+    assert 0.2 < float(namespace["colour"].mean()) < 0.8
+
+
 def test_python_in_the_readme_runs(folder, capsys):
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 4
+    blocks = python_in(README)
+    assert len(blocks) == 5
     namespace = {}
     for block in blocks:
         for long, short in SMALLER.items():
@@ -58,10 +75,7 @@ def test_python_in_the_readme_runs(folder, capsys):
 
 
 def test_options_in_the_readme_exist():
-    from train_rpn import build_parser as train_parser
-    from visualize_anchors import build_parser as visualize_parser
-
-    commands = re.findall(r"scripts/(\w+)\.py (.*)", README)
-    assert len(commands) == 3
+    commands = re.findall(r"scripts/(\w+)\.py (--.*)", README)
+    assert len(commands) == 4
     for script, arguments in commands:
-        {"train_rpn": train_parser, "visualize_anchors": visualize_parser}[script]().parse_args(arguments.split())
+        importlib.import_module(script).build_parser().parse_args(arguments.split())
