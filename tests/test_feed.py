@@ -355,9 +355,7 @@ def test_held_batches_are_never_written_over(shapes):
     loader = make_loader(shapes)
     feed = Feed(loader, workers=2, use_multiprocessing=True)
     keys = keys_of(loader, epochs=5)
-    held = [
-        {"row": batch[0]["image"][-1, ::2], "anchor_state": batch[1]["anchor_state"][:1]} for batch in take(feed, keys)
-    ]
+    held = [{"row": x["image"][-1, ::2], "state": y["anchor_state"][:1]} for x, y in take(feed, keys)]
     for key, parts in zip(keys, held, strict=True):
         x, y = loader.load(*key)
         assert np.array_equal(parts["row"], x["image"][-1, ::2])
