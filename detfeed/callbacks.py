@@ -44,8 +44,8 @@ class ResumeFeed(keras.callbacks.Callback):
 class FeedMonitor(keras.callbacks.Callback):
     """Measure, and say after each epoch, whether the model waits for its data.
 
-    A step has waited from the end of the step before it, or the beginning of the epoch, until its batch was handed to
-    Keras. The first step of a fit, in which the model is compiled, does not count.
+    A step has waited for its data from when its batch was asked for, or the step before it ended if that was later,
+    until the batch was handed to Keras. The first step of a fit, in which the model is compiled, does not count.
 
     Args:
         sequence: what fit is fed.
@@ -66,7 +66,7 @@ class FeedMonitor(keras.callbacks.Callback):
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Called by Keras."""
         # From here on batches are handed out in the order that they are trained in: Keras's first looks are over.
-        self._handed: deque[tuple[float, int]] = deque()
+        self._handed: deque[tuple[float, float, int]] = deque()
         self.sequence.feed.on_handed = self._handed.append
         self._compiled = False
         self._line = ""
@@ -85,12 +85,12 @@ class FeedMonitor(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Called by Keras."""
         # Keras may have run several steps (`steps_per_execution`), of which this is told once.
-        handed, images = self._handed.popleft() if self._handed else (0.0, 0)
+        asked, handed, images = self._handed.popleft() if self._handed else (0.0, 0.0, 0)
         if not self._compiled:
             self._compiled = True
             self._begin()
             return
-        self._waited += max(handed - self._ready, 0.0)
+        self._waited += max(handed - max(asked, self._ready), 0.0)
         self._images += images
         self._ready = time.perf_counter()
 

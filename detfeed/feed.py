@@ -29,7 +29,8 @@ class Feed:
         executor: makes the batches instead; `workers` and `use_multiprocessing` do not count.
 
     Attributes:
-        on_handed: called after each batch with the time, by `time.perf_counter`, and the number of its images.
+        on_handed: called after each batch with when it was asked for and when it was handed out, by
+            `time.perf_counter`, and the number of its images.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Feed:
         self.timeout = timeout
         self.executor = executor
         self.ahead = max(ahead, workers)
-        self.on_handed: Callable[[tuple[float, int]], None] | None = None
+        self.on_handed: Callable[[tuple[float, float, int]], None] | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -82,9 +83,10 @@ class Feed:
             SampleError: a sample of it could not be made.
             WorkerError: workers died of it or hung, again and again.
         """
+        asked = time.perf_counter()
         batch = self._get(key, upcoming) if self.in_background else self.loader.load(*key)
         if self.on_handed is not None:
-            self.on_handed((time.perf_counter(), len(batch[0]["image"])))
+            self.on_handed((asked, time.perf_counter(), len(batch[0]["image"])))
         return batch
 
     def _get(self, key: Key, upcoming: Iterable[Key]) -> Batch:

@@ -125,23 +125,38 @@ def killed_in_the_midst_of_an_epoch(arguments, run, rows):
     assert process.wait() == -signal.SIGKILL, (run.parent / "output").read_text()
 
 
+def planned(run, batch_size):
+    """What fed.csv says of two epochs of which no batch was left out or trained on twice."""
+    train = run.parent / "shapes" / "train"
+    table = detfeed.read_coco(train / "instances.json", train / "images")
+    loader = detfeed.BatchLoader(table, lambda s: {}, batch_size=batch_size, resize=detfeed.ShortSide(64, max_side=106))
+    rows = [
+        f"{epoch},{index},{' '.join(str(table.image_id(p)) for p in positions)}"
+        for epoch in range(2)
+        for index, positions in enumerate(loader.batches(epoch))
+    ]
+    return ["epoch,batch,image_ids", *rows]
+
+
+def test_images_of_every_step_are_written_down(run):
+    assert (run / "fed.csv").read_text().splitlines() == planned(run, batch_size=4)
+
+
 def test_run_killed_in_the_midst_of_an_epoch_goes_on_with_exactly_the_batches_not_yet_trained(run, tmp_path):
-    small = [*SMALL, "--shapes-dir", str(run.parent / "shapes"), "--batch-size", "1", "--validate-every", "2"]
-    arguments = [*small, "--backup-every", "3", "--workers", "2"]
-    train_rpn.main([*arguments, "--out", str(tmp_path / "whole")])
-    whole = (tmp_path / "whole" / "fed.csv").read_text()
-    assert whole.count("\n") == 1 + 16
     killed = tmp_path / "killed" / "run"
     killed.mkdir(parents=True)
-    killed_in_the_midst_of_an_epoch([*arguments, "--out", str(killed)], killed, rows=5)
-    before = (killed / "fed.csv").read_text()
-    assert whole.startswith(before) and 1 + 5 <= before.count("\n") < 1 + 8
+    arguments = [*SMALL, "--shapes-dir", str(run.parent / "shapes"), "--batch-size", "1", "--validate-every", "2"]
+    arguments += ["--backup-every", "3", "--workers", "2", "--out", str(killed)]
+    killed_in_the_midst_of_an_epoch(arguments, killed, rows=5)
+    whole = planned(run, batch_size=1)
+    assert len(whole) == 1 + 16
+    before = (killed / "fed.csv").read_text().splitlines()
+    assert before == whole[: len(before)] and 1 + 5 <= len(before) < 1 + 8
     train_rpn.main(["--resume", str(killed)])
-    assert (killed / "fed.csv").read_text() == whole
+    assert (killed / "fed.csv").read_text().splitlines() == whole
     assert [row["epoch"] for row in rows_of(killed)] == ["0", "1"]
-    # The second epoch saw the same images with the same weights.
-    losses = [[float(row["loss"]) for row in rows_of(folder)] for folder in (killed, tmp_path / "whole")]
-    assert losses[0][1] == pytest.approx(losses[1][1], rel=1e-2)
+    # It went on with what it had learned: a fresh one begins at 0.7 and more.
+    assert float(rows_of(killed)[1]["loss"]) < 0.4
 
 
 def test_folder_of_an_earlier_run_is_not_written_over(run, capsys):
