@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -13,8 +13,9 @@ from detfeed import boxes as geometry
 from detfeed.annotations import Annotations
 from detfeed.boxes import Boxes
 from detfeed.decoding import Exif, read_image
-from detfeed.errors import SampleError
+from detfeed.errors import ImageError, SampleError
 from detfeed.images import Image, Resize, resize, resize_into, resized_hw_on
+from detfeed.ledger import Replacement
 from detfeed.masks import fill_mask
 from detfeed.ordering import batch_positions, sample_rng
 from detfeed.proposals import Proposals
@@ -23,7 +24,11 @@ from detfeed.targets import Arrays
 
 TargetFunction = Callable[[Sample], Any]
 Batch = tuple[Arrays, ...]
+Made = tuple[Batch, list[Replacement]]  # a batch, and what it has in place of unreadable images
 Allocate = Callable[[tuple[int, ...], DTypeLike], NDArray[Any]]
+OnError = Literal["raise", "replace"]
+
+MAX_ATTEMPTS = 8  # to replace an image that can't be read
 
 
 class BatchLoader:
@@ -50,10 +55,13 @@ class BatchLoader:
             "ignore"; see `decode_image`.
         reduce: decode a JPEG at 1/2, 1/4 or 1/8 of its size where that is no smaller than it is fed. None: unless there
             is an `augment`, since what a crop leaves would then be enlarged again.
+        on_error: what to do about an image that can't be read: "raise", or "replace" it by another one of its canvas,
+            drawn from seed, epoch and position. A batch is a function of the files, too, then. Errors of `targets`
+            and of `augment` always raise.
 
     Raises:
         ValueError: no images, or fewer than shards; batch_size below 1, negative seed, an `augment` that can't be used,
-            a shard that does not exist, proposals of other images, or another `exif`.
+            a shard that does not exist, proposals of other images, or another `exif` or `on_error`.
     """
 
     def __init__(
@@ -73,6 +81,7 @@ class BatchLoader:
         shard: tuple[int, int] = (0, 1),
         exif: Exif = "auto",
         reduce: bool | None = None,
+        on_error: OnError = "raise",
     ) -> None:
         if len(annotations) == 0:
             raise ValueError(f"Expected annotations with at least one image. Received: {annotations}")
@@ -87,6 +96,8 @@ class BatchLoader:
             raise ValueError(f"Expected at least one image for each of {num_shards} shards. Received: {annotations}")
         if exif not in get_args(Exif):
             raise ValueError(f"Expected exif to be one of {get_args(Exif)}. Received: {exif!r}")
+        if on_error not in get_args(OnError):
+            raise ValueError(f"Expected on_error to be one of {get_args(OnError)}. Received: {on_error!r}")
         if not callable(targets):
             raise ValueError(f"Expected targets to be a function of a Sample. Received: {targets!r}")
         if proposals is not None and not np.array_equal(proposals.image_ids, annotations.image_ids):
@@ -113,6 +124,7 @@ class BatchLoader:
         self.shard = (shard_index, num_shards)
         self.exif = exif
         self.reduce = augment is None if reduce is None else reduce
+        self.on_error = on_error
         # Each canvas has an image for each shard, or a whole batch.
         at_least = num_shards * (batch_size if drop_last else 1)
         self.canvases, self._canvas_ids = resize.canvases(annotations.image_hw, at_least=at_least)
@@ -152,12 +164,19 @@ class BatchLoader:
             self._plans = {**{e: plans[e] for e in plans if abs(e - epoch) == 1}, epoch: plan}
         return plan
 
-    def load(self, epoch: int, index: int, allocate: Allocate = np.empty) -> Batch:
+    def load(
+        self,
+        epoch: int,
+        index: int,
+        allocate: Allocate = np.empty,
+        report: Callable[[Replacement], None] | None = None,
+    ) -> Batch:
         """One batch.
 
         Args:
             epoch, index: which.
             allocate: makes the batch's arrays, of a shape and a dtype; their contents need not be cleared.
+            report: told of each image that could not be read and was replaced. None: a warning tells.
 
         Returns:
             `(x, y)` or `(x, y, sample_weight)`, dicts of arrays with a batch axis B in front. x holds image, uint8
@@ -173,7 +192,7 @@ class BatchLoader:
         targets = []
         for row, position in enumerate(positions.tolist()):
             try:
-                sample = self.load_sample(epoch, position, images[row])
+                sample, unreadable = self._load_or_replace(epoch, position, images[row])
                 image_hw[row] = sample.image_hw
                 targets.append(_split(self.targets(sample)))
                 _check_alike(targets[-1], targets[0])
@@ -182,6 +201,21 @@ class BatchLoader:
                     f"{self.annotations.paths[position]} (image_id {self.annotations.image_id(position)}, position "
                     f"{position}, epoch {epoch}, batch {index}): {type(error).__name__}: {error}"
                 ) from error
+            for failed, text in unreadable:
+                replacement = Replacement(
+                    epoch,
+                    index,
+                    failed,
+                    self.annotations.paths[failed],
+                    self.annotations.image_id(failed),
+                    text,
+                    self.annotations.paths[sample.position],
+                    sample.image_id,
+                )
+                if report is None:
+                    warnings.warn(replacement.sentence, stacklevel=2)
+                else:
+                    report(replacement)
         x, *rest = (
             {name: _stack([parts[i][name] for parts in targets], allocate) for name in first}
             for i, first in enumerate(targets[0])
@@ -206,13 +240,38 @@ class BatchLoader:
                 beside it. None: a new one.
 
         Raises:
-            ImageError: the image can't be read or is not of the annotated size.
+            ImageError: the image can't be read or is not of the annotated size, whatever `on_error`.
         """
+        return self._load_sample(position, sample_rng(self.seed, epoch, position), canvas)
+
+    def _load_or_replace(self, epoch: int, position: int, canvas: Image) -> tuple[Sample, list[tuple[int, str]]]:
+        """A sample, and the positions that could not be read on the way to it with what was wrong with them."""
+        unreadable: list[tuple[int, str]] = []
+        tried = position
+        for attempt in range(1 + MAX_ATTEMPTS):
+            rng = sample_rng(self.seed, epoch, position, attempt=attempt)
+            if attempt:
+                failed = [failed for failed, _ in unreadable]
+                others = np.setdiff1d(np.flatnonzero(self._canvas_ids == self._canvas_ids[position]), failed)
+                if len(others) == 0:
+                    break
+                tried = int(rng.choice(others))
+            try:
+                return self._load_sample(tried, rng, canvas), unreadable
+            except ImageError as error:
+                if self.on_error == "raise":
+                    raise
+                unreadable.append((tried, str(error)))
+        raise ImageError(
+            f"{unreadable[0][1]}. Neither could be read what was drawn to replace it: "
+            + (", ".join(self.annotations.paths[failed] for failed, _ in unreadable[1:]) or "there is nothing else")
+        )
+
+    def _load_sample(self, position: int, rng: np.random.Generator, canvas: Image | None) -> Sample:
         annotations = self.annotations
         input_hw = self._canvas_hw(position)
         if canvas is None:
             canvas = np.empty((*input_hw, 3), np.uint8)
-        rng = sample_rng(self.seed, epoch, position)
         annotated_hw = tuple(annotations.image_hw[position].tolist())
         image = read_image(
             annotations.paths[position],

@@ -8,12 +8,24 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-# Spawn keys of length 2 belong to samples, (epoch, position); those of length 1 to an epoch's order.
+# Spawn keys tell by their length what they belong to: 1, an epoch's order; 2, a sample, (epoch, position); 3, a sample
+# that comes again in an epoch; 4, what is fed in place of a sample; 5, what a sampler draws for an epoch.
 
 
-def sample_rng(seed: int, epoch: int, position: int) -> np.random.Generator:
-    """The generator of one sample in one epoch, independent of all others and of who asks."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch, position)))
+def sample_rng(seed: int, epoch: int, position: int, repeat: int = 0, attempt: int = 0) -> np.random.Generator:
+    """The generator of one sample in one epoch, independent of all others and of who asks.
+
+    Args:
+        seed, epoch, position: of which.
+        repeat: how often the position came in this epoch before.
+        attempt: to put something in its place; 0 for the sample itself.
+    """
+    key: tuple[int, ...] = (epoch, position)
+    if attempt:
+        key = (epoch, position, repeat, attempt)
+    elif repeat:
+        key = (epoch, position, repeat)
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 def told_apart(canvases: NDArray[np.int64]) -> NDArray[np.bool_]:
