@@ -44,7 +44,8 @@ class BatchLoader:
         seed: of all that is random, not negative.
         drop_last: leave out batches that are not full.
         min_visibility: an object of which an augmentation leaves less than this share of its box's area inside the
-            image becomes an ignore region: it is neither learned nor taught as background.
+            image and uncovered becomes an ignore region: it is neither learned nor taught as background. One that is
+            wholly covered always does.
         min_size: so does one that has a side of less than this many pixels as it is fed. (A box the size of a point,
             which a slip of the mouse leaves, lies in so many anchors alike that it takes all positive samples.)
         proposals: of the images of `annotations`, as `read_proposals` reads them; they become `Sample.proposals`.
@@ -297,9 +298,9 @@ class BatchLoader:
                 masks = {row: resize(mask, image.shape[:2]) for row, mask in masks.items()}
             new = self.augment(image, boxes, rng, proposals=proposals, masks=list(masks.values()))
             image, boxes, proposals, kept = new.image, new.boxes, new.proposals, kept[new.rows]
-            ignore = ignore[new.rows] | (new.visible < self.min_visibility)
-            place_of = {int(row): place for place, row in enumerate(new.rows)}
-            masks = {place_of[row]: mask for row, mask in zip(masks, new.masks, strict=True) if row in place_of}
+            ignore = ignore[new.rows] | (new.visible < self.min_visibility) | (new.visible <= 0)
+            mask_of = dict(zip(masks, new.masks, strict=True))
+            masks = {place: mask_of[row] for place, row in enumerate(new.rows.tolist()) if row in mask_of}
             image_hw = image.shape[:2]
         height, width = resized_hw_on(self.resize, image_hw, input_hw)
         placed = canvas[:height, :width]
@@ -319,7 +320,7 @@ class BatchLoader:
             rng=rng,
             proposals=proposals[geometry.area(proposals) > 0],
             masks={row: resize(mask, (height, width)) for row, mask in masks.items()},
-            num_lost=int((~annotations.ignore[rows]).sum() - (~annotations.ignore[rows][kept]).sum()),
+            num_lost=int((~annotations.ignore[rows]).sum() - (~annotations.ignore[rows][np.unique(kept)]).sum()),
         )
 
     def _masks(self, rows: NDArray[np.int64], image_hw: tuple[int, int]) -> dict[int, Image]:
