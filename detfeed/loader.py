@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -17,9 +17,10 @@ from detfeed.errors import ImageError, SampleError
 from detfeed.images import Image, Resize, resize, resize_into, resized_hw_on
 from detfeed.ledger import Replacement
 from detfeed.masks import fill_mask
-from detfeed.ordering import batch_positions, sample_rng
+from detfeed.ordering import batch_positions, draw_positions, sample_rng
 from detfeed.proposals import Proposals
 from detfeed.sample import Sample
+from detfeed.samplers import Sampler
 from detfeed.targets import Arrays
 
 TargetFunction = Callable[[Sample], Any]
@@ -56,13 +57,16 @@ class BatchLoader:
             "ignore"; see `decode_image`.
         reduce: decode a JPEG at 1/2, 1/4 or 1/8 of its size where that is no smaller than it is fed. None: unless there
             is an `augment`, since what a crop leaves would then be enlarged again.
+        sampler: how often each image comes in an epoch, see `samplers`. None: once. An image that comes again in an
+            epoch is augmented anew.
         on_error: what to do about an image that can't be read: "raise", or "replace" it by another one of its canvas,
             drawn from seed, epoch and position. A batch is a function of the files, too, then. Errors of `targets`
             and of `augment` always raise.
 
     Raises:
         ValueError: no images, or fewer than shards; batch_size below 1, negative seed, an `augment` that can't be used,
-            a shard that does not exist, proposals of other images, or another `exif` or `on_error`.
+            a shard that does not exist, proposals of other images, another `exif` or `on_error`, or a `sampler` that
+            returns no such numbers.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class BatchLoader:
         shard: tuple[int, int] = (0, 1),
         exif: Exif = "auto",
         reduce: bool | None = None,
+        sampler: Sampler | None = None,
         on_error: OnError = "raise",
     ) -> None:
         if len(annotations) == 0:
@@ -93,7 +98,10 @@ class BatchLoader:
         shard_index, num_shards = shard
         if not 0 <= shard_index < num_shards:
             raise ValueError(f"Expected a shard (index, count) with 0 <= index < count. Received: {shard}")
-        if len(annotations) < num_shards:
+        self._weights = None if sampler is None else _weights(sampler, annotations)
+        if len(annotations) < num_shards or (
+            self._weights is not None and max(self._weights.sum(), np.count_nonzero(self._weights)) < num_shards
+        ):
             raise ValueError(f"Expected at least one image for each of {num_shards} shards. Received: {annotations}")
         if exif not in get_args(Exif):
             raise ValueError(f"Expected exif to be one of {get_args(Exif)}. Received: {exif!r}")
@@ -127,10 +135,10 @@ class BatchLoader:
         self.reduce = augment is None if reduce is None else reduce
         self.on_error = on_error
         # Each canvas has an image for each shard, or a whole batch.
-        at_least = num_shards * (batch_size if drop_last else 1)
-        self.canvases, self._canvas_ids = resize.canvases(annotations.image_hw, at_least=at_least)
-        self._plans: dict[int, list[NDArray[np.int64]]] = {}
-        self.num_batches = len(self.batches(0))
+        self._at_least = num_shards * (batch_size if drop_last else 1)
+        self.canvases, self._canvas_ids = _canvases(resize, annotations.image_hw, self._weights, self._at_least)
+        self._plans: dict[int, list[_Planned]] = {}
+        self.num_batches = len(self._plan(0))
         if self.num_batches == 0:
             raise ValueError(
                 f"Expected at least one full batch with drop_last=True. Received: {len(annotations)} images, "
@@ -148,11 +156,20 @@ class BatchLoader:
 
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
         """Positions of each batch of an epoch."""
+        return [batch.positions for batch in self._plan(epoch)]
+
+    def _plan(self, epoch: int) -> list[_Planned]:
         plans = self._plans
         plan = plans.get(epoch)
         if plan is None:
-            plan = batch_positions(
-                self._canvas_ids,
+            positions = np.arange(len(self.annotations))
+            repeats = np.zeros(len(positions), np.int64)
+            if self._weights is not None:
+                positions, repeats = draw_positions(
+                    self._weights, self._canvas_ids, epoch=epoch, seed=self.seed, at_least=self._at_least
+                )
+            batches = batch_positions(
+                self._canvas_ids[positions],
                 self.canvases,
                 batch_size=self.batch_size,
                 epoch=epoch,
@@ -161,6 +178,7 @@ class BatchLoader:
                 drop_last=self.drop_last,
                 shard=self.shard,
             )
+            plan = [_Planned(positions[batch], repeats[batch]) for batch in batches]
             # load() asks for every batch of an epoch, and at its end for some of the next; threads share this.
             self._plans = {**{e: plans[e] for e in plans if abs(e - epoch) == 1}, epoch: plan}
         return plan
@@ -187,13 +205,13 @@ class BatchLoader:
         Raises:
             SampleError: a sample could not be made; the message names image, position, epoch and batch.
         """
-        positions = self.batches(epoch)[index]
+        positions, repeats = self._plan(epoch)[index]
         images = allocate((len(positions), *self._canvas_hw(positions[0]), 3), np.uint8)
         image_hw = allocate((len(positions), 2), np.int32)
         targets = []
-        for row, position in enumerate(positions.tolist()):
+        for row, (position, repeat) in enumerate(zip(positions.tolist(), repeats.tolist(), strict=True)):
             try:
-                sample, unreadable = self._load_or_replace(epoch, position, images[row])
+                sample, unreadable = self._load_or_replace(epoch, position, repeat, images[row])
                 image_hw[row] = sample.image_hw
                 targets.append(_split(self.targets(sample)))
                 _check_alike(targets[-1], targets[0])
@@ -232,28 +250,33 @@ class BatchLoader:
         height, width = self.canvases[self._canvas_ids[position]].tolist()
         return height, width
 
-    def load_sample(self, epoch: int, position: int, canvas: Image | None = None) -> Sample:
+    def load_sample(self, epoch: int, position: int, canvas: Image | None = None, *, repeat: int = 0) -> Sample:
         """One sample, as target functions get it: read, augmented, resized, boxes and proposals clipped.
 
         Args:
             epoch, position: which.
             canvas: uint8 (H, W, 3) of the position's canvas size; the image is written into its corner, and zeros
                 beside it. None: a new one.
+            repeat: how often a `sampler` had it come in this epoch before.
 
         Raises:
             ImageError: the image can't be read or is not of the annotated size, whatever `on_error`.
         """
-        return self._load_sample(position, sample_rng(self.seed, epoch, position), canvas)
+        return self._load_sample(position, sample_rng(self.seed, epoch, position, repeat), canvas)
 
-    def _load_or_replace(self, epoch: int, position: int, canvas: Image) -> tuple[Sample, list[tuple[int, str]]]:
+    def _load_or_replace(
+        self, epoch: int, position: int, repeat: int, canvas: Image
+    ) -> tuple[Sample, list[tuple[int, str]]]:
         """A sample, and the positions that could not be read on the way to it with what was wrong with them."""
         unreadable: list[tuple[int, str]] = []
         tried = position
         for attempt in range(1 + MAX_ATTEMPTS):
-            rng = sample_rng(self.seed, epoch, position, attempt=attempt)
+            rng = sample_rng(self.seed, epoch, position, repeat, attempt)
             if attempt:
-                failed = [failed for failed, _ in unreadable]
-                others = np.setdiff1d(np.flatnonzero(self._canvas_ids == self._canvas_ids[position]), failed)
+                alike = self._canvas_ids == self._canvas_ids[position]
+                if self._weights is not None:
+                    alike &= self._weights > 0
+                others = np.setdiff1d(np.flatnonzero(alike), [failed for failed, _ in unreadable])
                 if len(others) == 0:
                     break
                 tried = int(rng.choice(others))
@@ -329,6 +352,39 @@ class BatchLoader:
         if not masks or not getattr(self.targets, "uses_masks", True):
             return {}
         return {place: fill_mask(masks[row], image_hw) for place, row in enumerate(rows.tolist()) if row in masks}
+
+
+class _Planned(NamedTuple):
+    """A batch as it is planned: positions, and how often each came before in the epoch, int64 (B,) both."""
+
+    positions: NDArray[np.int64]
+    repeats: NDArray[np.int64]
+
+
+def _weights(sampler: Sampler, annotations: Annotations) -> NDArray[np.float64]:
+    weights = np.asarray(sampler(annotations), np.float64)
+    if weights.shape != (len(annotations),) or not np.isfinite(weights).all() or (weights < 0).any():
+        raise ValueError(
+            f"Expected sampler to return {len(annotations)} numbers, finite and not negative, one for each image. "
+            f"Received: {weights.shape} {weights} from {sampler}"
+        )
+    if not weights.any():
+        raise ValueError(f"Expected sampler to have any image come. Received: none of {annotations} by {sampler}")
+    return weights
+
+
+def _canvases(
+    resize: Resize, image_hw: NDArray[np.int32], weights: NDArray[np.float64] | None, at_least: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Canvases for the images that come, as `Resize.canvases` returns them; others get the nearest of these."""
+    fed = np.ones(len(image_hw), bool) if weights is None else weights > 0
+    canvases, ids = resize.canvases(image_hw[fed], at_least=at_least)
+    canvas_ids = np.zeros(len(image_hw), np.int64)
+    canvas_ids[fed] = ids
+    if not fed.all():
+        sides = resize.resized_hw(image_hw[~fed])
+        canvas_ids[~fed] = np.abs(canvases - sides[:, None]).sum(axis=2).argmin(axis=1)
+    return canvases, canvas_ids
 
 
 def _scaled(boxes: Boxes, image_hw: tuple[int, int], new_hw: tuple[int, int]) -> Boxes:

@@ -21,6 +21,7 @@ from detfeed.images import Resize
 from detfeed.loader import Batch, BatchLoader, OnError, TargetFunction
 from detfeed.lookahead import Lookahead
 from detfeed.proposals import Proposals
+from detfeed.samplers import Sampler
 from detfeed.targets import AnchorTargets, Form, RoiTargets
 from detfeed.voc import read_voc
 from detfeed.workers import timed_load
@@ -48,6 +49,7 @@ class DetectionSequence(keras.utils.PyDataset):
             default, shuffles the batches once more.)
         seed: of all that is random.
         drop_last: leave out batches that are not full.
+        sampler: how often each image comes in an epoch, see `samplers`; None: once.
         min_visibility: an object of which an augmentation leaves less than this share becomes an ignore region.
         min_size: so does one with a side of less than this many pixels, as it is fed.
         exif, reduce: how images are decoded; see `loader.BatchLoader`.
@@ -79,6 +81,7 @@ class DetectionSequence(keras.utils.PyDataset):
         shuffle: bool = True,
         seed: int = 0,
         drop_last: bool = False,
+        sampler: Sampler | None = None,
         min_visibility: float = 0.25,
         min_size: float = 1.0,
         exif: Exif = "auto",
@@ -106,6 +109,7 @@ class DetectionSequence(keras.utils.PyDataset):
             shuffle=shuffle,
             seed=seed,
             drop_last=drop_last,
+            sampler=sampler,
             min_visibility=min_visibility,
             min_size=min_size,
             exif=exif,
@@ -277,8 +281,8 @@ class AnchorTargetSequence(DetectionSequence):
     Args:
         annotations: the data set.
         anchors: the grid that the model predicts on.
-        batch_size, resize, augment, shuffle, seed, drop_last, min_visibility, min_size, exif, reduce, on_error,
-            max_replaced, ledger, shard, workers, use_multiprocessing, max_queue_size, timeout, executor: see
+        batch_size, resize, augment, shuffle, seed, drop_last, sampler, min_visibility, min_size, exif, reduce,
+            on_error, max_replaced, ledger, shard, workers, use_multiprocessing, max_queue_size, timeout, executor: see
             `DetectionSequence`.
         targets: "sampled", `(x, y)` with at most 256 anchors an image, or "dense", `(x, y, sample_weight)` with all of
             them, for Keras's stock losses; see `targets.AnchorTargets`.
@@ -297,6 +301,7 @@ class AnchorTargetSequence(DetectionSequence):
         shuffle: bool = True,
         seed: int = 0,
         drop_last: bool = False,
+        sampler: Sampler | None = None,
         min_visibility: float = 0.25,
         min_size: float = 1.0,
         exif: Exif = "auto",
@@ -321,6 +326,7 @@ class AnchorTargetSequence(DetectionSequence):
             shuffle=shuffle,
             seed=seed,
             drop_last=drop_last,
+            sampler=sampler,
             min_visibility=min_visibility,
             min_size=min_size,
             exif=exif,
@@ -363,8 +369,8 @@ class RoiTargetSequence(DetectionSequence):
     Args:
         annotations: the data set.
         proposals: of its images, from `read_proposals(path, annotations)`.
-        batch_size, resize, augment, shuffle, seed, drop_last, min_visibility, min_size, exif, reduce, on_error,
-            max_replaced, ledger, shard, workers, use_multiprocessing, max_queue_size, timeout, executor: see
+        batch_size, resize, augment, shuffle, seed, drop_last, sampler, min_visibility, min_size, exif, reduce,
+            on_error, max_replaced, ledger, shard, workers, use_multiprocessing, max_queue_size, timeout, executor: see
             `DetectionSequence`.
         sampling: arguments of `targets.RoiTargets`, such as num_samples or num_classes.
     """
@@ -380,6 +386,7 @@ class RoiTargetSequence(DetectionSequence):
         shuffle: bool = True,
         seed: int = 0,
         drop_last: bool = False,
+        sampler: Sampler | None = None,
         min_visibility: float = 0.25,
         min_size: float = 1.0,
         exif: Exif = "auto",
@@ -404,6 +411,7 @@ class RoiTargetSequence(DetectionSequence):
             shuffle=shuffle,
             seed=seed,
             drop_last=drop_last,
+            sampler=sampler,
             min_visibility=min_visibility,
             min_size=min_size,
             exif=exif,
