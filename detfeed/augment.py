@@ -1,6 +1,6 @@
 """Augment: an albumentations pipeline that is seeded per sample and keeps boxes, classes and flags together.
 
-The only module that imports albumentations.
+Only this and `recipes` import albumentations.
 """
 
 from __future__ import annotations
@@ -198,8 +198,9 @@ class _VisibleShares(BboxProcessor):
 def _parts(transform: Any) -> Iterator[Any]:
     """A transform and all that it is composed of."""
     yield transform
-    for part in getattr(transform, "transforms", ()):
-        yield from _parts(part)
+    if isinstance(transform, albumentations.BaseCompose):
+        for part in transform.transforms:
+            yield from _parts(part)
 
 
 def _check_part(part: Any) -> None:

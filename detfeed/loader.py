@@ -21,6 +21,7 @@ from detfeed.ordering import batch_positions, draw_positions, sample_rng
 from detfeed.proposals import Proposals
 from detfeed.sample import Sample
 from detfeed.samplers import Sampler
+from detfeed.scale import Recipe
 from detfeed.targets import Arrays
 
 TargetFunction = Callable[[Sample], Any]
@@ -40,7 +41,8 @@ class BatchLoader:
         targets: a target function, see `targets`.
         batch_size: images in a batch; the last batch of each canvas may have fewer, and never made-up ones.
         resize: `ShortSide` or `Fixed`.
-        augment: an albumentations transform, a Compose without box parameters, or a list of transforms.
+        augment: an albumentations transform, a Compose without box parameters, a list of transforms, or one of
+            `recipes`, by its name ("flip", "ssd", "lsj", "multiscale") or as its function returns it.
         shuffle: whether samples and batches come in an order drawn for each epoch.
         seed: of all that is random, not negative.
         drop_last: leave out batches that are not full.
@@ -119,10 +121,17 @@ class BatchLoader:
         self.batch_size = batch_size
         self.resize = resize
         self.augment = None
+        self.scale = None
         if augment is not None:
             # Imported only where it is used: it takes a second.
             from detfeed.augment import Augmentation
 
+            if isinstance(augment, str):
+                from detfeed.recipes import named
+
+                augment = named(augment)
+            if isinstance(augment, Recipe):
+                augment, self.scale = augment
             self.augment = Augmentation(augment)
         self.shuffle = shuffle
         self.seed = seed
@@ -311,7 +320,7 @@ class BatchLoader:
         if self.proposals is not None:
             proposals = geometry.clip(self.proposals.boxes[self.proposals.rows(position)], annotated_hw)
             proposals = proposals[geometry.area(proposals) > 0]
-        ignore = annotations.ignore[rows][kept]
+        visible = np.ones(len(boxes))
         masks = self._masks(rows.start + kept, annotated_hw)
         # Boxes are pixels of the whole image, however small it was decoded.
         image_hw = annotated_hw
@@ -321,17 +330,28 @@ class BatchLoader:
                 masks = {row: resize(mask, image.shape[:2]) for row, mask in masks.items()}
             new = self.augment(image, boxes, rng, proposals=proposals, masks=list(masks.values()))
             image, boxes, proposals, kept = new.image, new.boxes, new.proposals, kept[new.rows]
-            ignore = ignore[new.rows] | (new.visible < self.min_visibility) | (new.visible <= 0)
+            visible = new.visible
             mask_of = dict(zip(masks, new.masks, strict=True))
             masks = {place: mask_of[row] for place, row in enumerate(new.rows.tolist()) if row in mask_of}
             image_hw = image.shape[:2]
         height, width = resized_hw_on(self.resize, image_hw, input_hw)
+        if self.scale is not None:
+            (x0, y0, x1, y1), (height, width) = self.scale.place(image_hw, (height, width), input_hw, rng)
+            image_hw = (y1 - y0, x1 - x0)
+            image = image[y0:y1, x0:x1]
+            corner = np.array([x0, y0, x0, y0], np.float32)
+            proposals, moved = (geometry.clip(those - corner, image_hw) for those in (proposals, boxes))
+            inside = np.flatnonzero(geometry.area(moved) > 0)
+            left = geometry.area(moved)[inside] / geometry.area(boxes)[inside]
+            boxes, kept, visible = moved[inside], kept[inside], visible[inside] * left
+            masks = {place: masks[row][y0:y1, x0:x1] for place, row in enumerate(inside.tolist()) if row in masks}
         placed = canvas[:height, :width]
         resize_into(image, placed)
         canvas[:height, width:] = 0
         canvas[height:] = 0
         boxes, proposals = (_scaled(moved, image_hw, (height, width)) for moved in (boxes, proposals))
-        ignore = ignore | ((boxes[:, 2:] - boxes[:, :2]).min(axis=1) < self.min_size)
+        ignore = annotations.ignore[rows][kept] | (visible < self.min_visibility) | (visible <= 0)
+        ignore |= (boxes[:, 2:] - boxes[:, :2]).min(axis=1) < self.min_size
         return Sample(
             image=placed,
             boxes=boxes,

@@ -44,7 +44,8 @@ class DetectionSequence(keras.utils.PyDataset):
         batch_size: images in a batch. Batches hold images of one canvas; the last of each canvas may have fewer
             images, and never made-up ones.
         resize: `ShortSide` or `Fixed`.
-        augment: an albumentations transform, a Compose without box parameters, or a list of transforms.
+        augment: an albumentations transform, a Compose without box parameters, a list of transforms, or the name of one
+            of `recipes`: "flip", "ssd", "lsj" or "multiscale".
         shuffle: draw the order of samples and batches anew for each epoch. (Keras's own `fit(shuffle=True)`, its
             default, shuffles the batches once more.)
         seed: of all that is random.

@@ -197,6 +197,7 @@ POOL = {
     "GridElasticDeform": (albumentations.GridElasticDeform((4, 4), 10, p=1), (3, 3)),
     "Morphological": (albumentations.Morphological(p=1), (2, 2)),
     "RandomBrightnessContrast": (albumentations.RandomBrightnessContrast(p=1), TIGHT),
+    "ColorJitter": (albumentations.ColorJitter(saturation=(1, 1), hue=(0, 0), p=1), TIGHT),
     "ImageCompression": (albumentations.ImageCompression(p=1), TIGHT),
     "GaussianBlur": (albumentations.GaussianBlur((3, 3), p=1), ROUNDED),
     "several": (
