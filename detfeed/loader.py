@@ -219,15 +219,17 @@ class BatchLoader:
         image_hw = allocate((len(positions), 2), np.int32)
         targets = []
         for row, (position, repeat) in enumerate(zip(positions.tolist(), repeats.tolist(), strict=True)):
+            fed = position
             try:
                 sample, unreadable = self._load_or_replace(epoch, position, repeat, images[row])
+                fed = sample.position
                 image_hw[row] = sample.image_hw
                 targets.append(_split(self.targets(sample)))
                 _check_alike(targets[-1], targets[0])
             except Exception as error:
                 raise SampleError(
-                    f"{self.annotations.paths[position]} (image_id {self.annotations.image_id(position)}, position "
-                    f"{position}, epoch {epoch}, batch {index}): {type(error).__name__}: {error}"
+                    f"{self.annotations.paths[fed]} (image_id {self.annotations.image_id(fed)}, position {fed}, epoch "
+                    f"{epoch}, batch {index}): {type(error).__name__}: {error}"
                 ) from error
             for failed, text in unreadable:
                 replacement = Replacement(
@@ -342,8 +344,8 @@ class BatchLoader:
             corner = np.array([x0, y0, x0, y0], np.float32)
             proposals, moved = (geometry.clip(those - corner, image_hw) for those in (proposals, boxes))
             inside = np.flatnonzero(geometry.area(moved) > 0)
-            left = geometry.area(moved)[inside] / geometry.area(boxes)[inside]
-            boxes, kept, visible = moved[inside], kept[inside], visible[inside] * left
+            share = geometry.area(moved)[inside] / geometry.area(boxes)[inside]
+            boxes, kept, visible = moved[inside], kept[inside], visible[inside] * share
             masks = {place: masks[row][y0:y1, x0:x1] for place, row in enumerate(inside.tolist()) if row in masks}
         placed = canvas[:height, :width]
         resize_into(image, placed)

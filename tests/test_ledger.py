@@ -135,6 +135,16 @@ def test_errors_of_a_target_function_raise_even_if_they_are_image_errors(shapes)
         make_loader(shapes, targets=fail).load(0, 0)
 
 
+def test_error_of_a_target_function_names_the_image_that_was_fed(shapes, tmp_path):
+    def fail(sample):
+        raise KeyError(sample.position)
+
+    loader = make_loader(broken(shapes, tmp_path, 0), targets=fail, batch_size=1, shuffle=False)
+    with pytest.raises(SampleError, match=r"position (\d+), epoch 0, batch 0\): KeyError: \1") as caught:
+        loader.load(0, 0)
+    assert "cut_0" not in str(caught.value)
+
+
 def test_image_is_not_replaced_unless_asked_for(shapes, tmp_path):
     loader = make_loader(broken(shapes, tmp_path, 5), on_error="raise", shuffle=False)
     with pytest.raises(SampleError, match=r"cut_5\.jpg"):
