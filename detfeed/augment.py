@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import random
 import threading
 import warnings
@@ -47,6 +48,20 @@ class Augmented(NamedTuple):
     masks: NDArray[np.uint8]
 
 
+class Other(NamedTuple):
+    """Another image of a Mosaic.
+
+    Attributes:
+        image: uint8 (H, W, 3).
+        boxes: float32 (N, 4), as of the first.
+        rows: int64 (N,), what to call the boxes in `Augmented.rows`; beyond the first image's rows.
+    """
+
+    image: Image
+    boxes: Boxes
+    rows: NDArray[np.int64]
+
+
 class NotAnImageError(ValueError):
     """A pipeline returned something that is not a uint8 image with three channels."""
 
@@ -57,13 +72,17 @@ class Augmentation:
     Of transforms whose boxes albumentations 2.0.8 gets wrong, the boxes are made here, see `_BOX_RULES`.
 
     Args:
-        transform: an albumentations transform, a Compose without box parameters, or a list of transforms.
+        transform: an albumentations transform, a Compose without box parameters, or a list of transforms; at most one
+            Mosaic is among them.
+
+    Attributes:
+        num_others: how many other images a call needs, for a Mosaic.
 
     Raises:
         TypeError: something else.
-        ValueError: a Compose with box parameters of its own; a transform that needs more than an image
-            and boxes, such as the other images of a Mosaic, or that moves pixels and not boxes; a pipeline that does
-            not do the same again from the same seed, or that returns no uint8 image.
+        ValueError: a Compose with box parameters of its own; a transform that needs more than images and boxes, or that
+            moves pixels and not boxes; several Mosaics; a pipeline that does not do the same again from the same seed,
+            or that returns no uint8 image.
     """
 
     def __init__(self, transform: Any) -> None:
@@ -96,8 +115,19 @@ class Augmentation:
             for kind, rule in _BOX_RULES.items():
                 if isinstance(inner, kind):
                     inner._key2func.update(bboxes=rule, proposals=rule)
+        mosaics = [inner for inner in _parts(self._compose) if isinstance(inner, albumentations.Mosaic)]
+        if len(mosaics) > 1:
+            raise ValueError(f"Expected augment to have at most one Mosaic. Received: {len(mosaics)}")
+        self._cells: _Cells | None = None
+        for mosaic in mosaics:
+            self._cells = _Cells(mosaic.cell_shape, mosaic.fit_mode, mosaic.metadata_key, math.prod(mosaic.grid_yx) - 1)
+            mosaic._key2func.update(bboxes=functools.partial(_tiled, self._cells), proposals=_unmoved)
         self._local = threading.local()
         self._try_out()
+
+    @property
+    def num_others(self) -> int:
+        return 0 if self._cells is None else self._cells.num_others
 
     def __call__(
         self,
@@ -107,6 +137,7 @@ class Augmentation:
         *,
         proposals: Boxes = EMPTY,
         masks: Sequence[NDArray[np.uint8]] = (),
+        others: Sequence[Other] = (),
     ) -> Augmented:
         """Augment one image.
 
@@ -116,7 +147,8 @@ class Augmentation:
             rng: the sample's generator.
             proposals: float32 (R, 4), further boxes that follow the image. Transforms that look at boxes, such as a
                 crop that keeps them, do not look at these.
-            masks: uint8 (H, W) each, which follow the image too.
+            masks: uint8 (H, W) each, which follow the image too; none where there is a Mosaic.
+            others: `num_others` images for a Mosaic, looked at only where it is done.
 
         Raises:
             NotAnImageError: the pipeline returned something that is not a uint8 image with three channels.
@@ -125,7 +157,9 @@ class Augmentation:
         # Not set_random_seed: it gives every transform a generator of its own with the same seed, so that a flip
         # and a blur with p=0.5 each are always both done or both left out.
         compose.set_random_state(rng, random.Random(int(rng.integers(2**63))))
-        optional = {"masks": list(masks)} if len(masks) else {}
+        optional: dict[str, Any] = {"masks": list(masks)} if len(masks) else {}
+        if self._cells is not None:
+            optional[self._cells.metadata_key] = _Metadata(others, self._cells)
         result = compose(image=image, bboxes=_with_columns(boxes), proposals=_with_columns(proposals), **optional)
         image = result["image"]
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
@@ -148,13 +182,14 @@ class Augmentation:
         """
         pixels = np.kron(np.arange(12, dtype=np.uint8).reshape(3, 4, 1) * 20, np.ones((24, 24, 3), np.uint8))
         boxes = np.array([[24, 24, 48, 48], [55, 8, 90, 40]], np.float32)
+        others = [Other(pixels, boxes, np.arange(2, 4))] * self.num_others
         for seed in range(4):
             answers = []
             for _ in range(2):
                 try:
                     with warnings.catch_warnings():
                         warnings.simplefilter("ignore")
-                        answers.append(self(pixels.copy(), boxes, np.random.default_rng(seed)))
+                        answers.append(self(pixels.copy(), boxes, np.random.default_rng(seed), others=others))
                 except NotAnImageError:
                     raise
                 except Exception:
@@ -172,11 +207,11 @@ class Augmentation:
             compose = self._local.compose = copy.deepcopy(self._compose)
         return compose
 
-    def __getstate__(self) -> albumentations.Compose:
-        return self._compose
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_compose": self._compose, "_cells": self._cells}
 
-    def __setstate__(self, compose: albumentations.Compose) -> None:
-        self._compose = compose
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
         self._local = threading.local()
 
 
@@ -214,6 +249,8 @@ def _check_part(part: Any) -> None:
             )
         return
     needed = set(part.targets_as_params) - {"image", "bboxes"}
+    if isinstance(part, albumentations.Mosaic):
+        needed.clear()
     if needed or isinstance(part, albumentations.ConstrainedCoarseDropout):
         raise ValueError(
             f"Expected augment to need nothing but an image and its boxes. Received {name}, which needs "
@@ -334,6 +371,57 @@ _BOX_RULES: dict[Any, Callable[..., NDArray[np.floating]]] = {
     albumentations.PixelDropout: _unmoved,
     albumentations.Morphological: _unmoved,
 }
+
+
+class _Cells(NamedTuple):
+    """Of a Mosaic: what it makes of an image."""
+
+    cell_hw: tuple[int, int]
+    fit_mode: str
+    metadata_key: str
+    num_others: int
+
+    def areas(self, boxes: NDArray[np.floating], image_hw: tuple[int, int]) -> NDArray[np.float64]:
+        """Areas that boxes, in pixels of an image, have as the image is scaled to a cell, if nothing is cut off."""
+        ratios = [cell / side for cell, side in zip(self.cell_hw, image_hw, strict=True)]
+        scale = max(ratios) if self.fit_mode == "cover" else min(ratios)
+        areas: NDArray[np.float64] = np.prod(boxes[:, 2:4] - boxes[:, :2], axis=1, dtype=np.float64) * scale**2
+        return areas
+
+
+class _Metadata(Sequence[dict[str, Any]]):
+    """Other images as a Mosaic takes them; their boxes bear the inverse of their area as their visible share."""
+
+    def __init__(self, others: Sequence[Other], cells: _Cells) -> None:
+        self._others = others
+        self._cells = cells
+
+    def __len__(self) -> int:
+        return len(self._others)
+
+    def __getitem__(self, index: Any) -> Any:
+        image, boxes, rows = self._others[index]
+        inverse = 1 / self._cells.areas(boxes, image.shape[:2])
+        return {"image": image, "bboxes": np.column_stack([boxes.astype(np.float64), rows, inverse])}
+
+
+def _tiled(
+    cells: _Cells, data: NDArray[np.floating], *, processed_cells: dict[Any, dict[str, Any]], **parameters: Any
+) -> NDArray[np.floating]:
+    """Boxes of a Mosaic, visible by the share of their area that is left of them in their cells."""
+    height, width = parameters["target_shape"][:2]
+    parts = [cell["bboxes"] for cell in processed_cells.values() if len(cell["bboxes"])]
+    if not parts:
+        return data[:0]
+    tiled = np.concatenate(parts).astype(np.float64)
+    first: dict[float, float] = {}
+    if len(data):
+        image_hw = tuple(parameters["shape"][:2])
+        first = dict(zip(data[:, 4], cells.areas(denormalize_bboxes(data, image_hw), image_hw), strict=True))
+    areas = np.prod(tiled[:, 2:4] - tiled[:, :2], axis=1) * height * width
+    tiled[:, 5] *= areas / [first.get(row, 1.0) for row in tiled[:, 4]]
+    tiled[:, 5] = np.minimum(tiled[:, 5], 1)
+    return tiled
 
 
 def _with_columns(boxes: Boxes) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -133,6 +133,11 @@ class BatchLoader:
             if isinstance(augment, Recipe):
                 augment, self.scale = augment
             self.augment = Augmentation(augment)
+            if self.augment.num_others and (proposals is not None or on_error != "raise"):
+                raise ValueError(
+                    'Expected no proposals, and on_error="raise", with a Mosaic in augment: its other images bring no '
+                    f"proposals, and are not replaced. Received: {proposals} and on_error={on_error!r}"
+                )
         self.shuffle = shuffle
         self.seed = seed
         self.drop_last = drop_last
@@ -307,30 +312,25 @@ class BatchLoader:
         input_hw = self._canvas_hw(position)
         if canvas is None:
             canvas = np.empty((*input_hw, 3), np.uint8)
+        image, boxes, kept = self._read(position)
         annotated_hw = tuple(annotations.image_hw[position].tolist())
-        image = read_image(
-            annotations.paths[position],
-            exif=self.exif,
-            annotated_hw=annotated_hw,
-            at_least_hw=self.placed_hw(position) if self.reduce else None,
-        )
-        rows = annotations.rows(position)
-        boxes = geometry.clip(annotations.boxes[rows], annotated_hw)
-        kept = np.flatnonzero(geometry.area(boxes) > 0)
-        boxes = boxes[kept]
         proposals = geometry.EMPTY
         if self.proposals is not None:
             proposals = geometry.clip(self.proposals.boxes[self.proposals.rows(position)], annotated_hw)
             proposals = proposals[geometry.area(proposals) > 0]
         visible = np.ones(len(boxes))
-        masks = self._masks(rows.start + kept, annotated_hw)
+        masks = self._masks(kept, annotated_hw)
         # Boxes are pixels of the whole image, however small it was decoded.
         image_hw = annotated_hw
         if self.augment is not None:
             if image.shape[:2] != annotated_hw:
                 boxes, proposals = (_scaled(moved, annotated_hw, image.shape[:2]) for moved in (boxes, proposals))
                 masks = {row: resize(mask, image.shape[:2]) for row, mask in masks.items()}
-            new = self.augment(image, boxes, rng, proposals=proposals, masks=list(masks.values()))
+            others = self._others(rng, len(boxes))
+            if others is not None:
+                masks = {}
+                kept = np.concatenate([kept, others.kept])
+            new = self.augment(image, boxes, rng, proposals=proposals, masks=list(masks.values()), others=others or ())
             image, boxes, proposals, kept = new.image, new.boxes, new.proposals, kept[new.rows]
             visible = new.visible
             mask_of = dict(zip(masks, new.masks, strict=True))
@@ -352,12 +352,12 @@ class BatchLoader:
         canvas[:height, width:] = 0
         canvas[height:] = 0
         boxes, proposals = (_scaled(moved, image_hw, (height, width)) for moved in (boxes, proposals))
-        ignore = annotations.ignore[rows][kept] | (visible < self.min_visibility) | (visible <= 0)
+        ignore = annotations.ignore[kept] | (visible < self.min_visibility) | (visible <= 0)
         ignore |= (boxes[:, 2:] - boxes[:, :2]).min(axis=1) < self.min_size
         return Sample(
             image=placed,
             boxes=boxes,
-            class_ids=annotations.class_ids[rows][kept],
+            class_ids=annotations.class_ids[kept],
             ignore=ignore,
             image_id=annotations.image_id(position),
             position=position,
@@ -365,8 +365,36 @@ class BatchLoader:
             rng=rng,
             proposals=proposals[geometry.area(proposals) > 0],
             masks={row: resize(mask, (height, width)) for row, mask in masks.items()},
-            num_lost=int((~annotations.ignore[rows]).sum() - (~annotations.ignore[rows][np.unique(kept)]).sum()),
+            num_lost=self._count_objects(position) - self._count_objects(position, kept),
         )
+
+    def _read(self, position: int) -> tuple[Image, Boxes, NDArray[np.int64]]:
+        """An image, its boxes that have area inside it, as pixels of the whole image, and their rows in annotations."""
+        annotations = self.annotations
+        annotated_hw = tuple(annotations.image_hw[position].tolist())
+        image = read_image(
+            annotations.paths[position],
+            exif=self.exif,
+            annotated_hw=annotated_hw,
+            at_least_hw=self.placed_hw(position) if self.reduce else None,
+        )
+        rows = annotations.rows(position)
+        boxes = geometry.clip(annotations.boxes[rows], annotated_hw)
+        inside = np.flatnonzero(geometry.area(boxes) > 0)
+        return image, boxes[inside], rows.start + inside
+
+    def _others(self, rng: np.random.Generator, first_row: int) -> _Others | None:
+        """The images that a Mosaic puts beside one, drawn evenly from all that a `sampler` lets come."""
+        if self.augment is None or not self.augment.num_others:
+            return None
+        fed = np.arange(len(self.annotations)) if self._weights is None else np.flatnonzero(self._weights)
+        return _Others(self, rng.choice(fed, self.augment.num_others).tolist(), first_row)
+
+    def _count_objects(self, position: int, rows: NDArray[np.int64] | None = None) -> int:
+        """How many objects an image has, among some rows of annotations."""
+        own = self.annotations.rows(position)
+        objects = own.start + np.flatnonzero(~self.annotations.ignore[own])
+        return len(objects if rows is None else np.intersect1d(objects, rows))
 
     def _masks(self, rows: NDArray[np.int64], image_hw: tuple[int, int]) -> dict[int, Image]:
         """Masks of those of the given rows of the box columns that have one, by place in `rows`; uint8 (H, W)."""
@@ -374,6 +402,35 @@ class BatchLoader:
         if not masks or not getattr(self.targets, "uses_masks", True):
             return {}
         return {place: fill_mask(masks[row], image_hw) for place, row in enumerate(rows.tolist()) if row in masks}
+
+
+class _Others(Sequence[Any]):
+    """Images beside another, read when they are looked at; each is an `augment.Other`.
+
+    Attributes:
+        kept: int64 (K,), rows in annotations of all their boxes; the first is called `first_row`, and so on.
+    """
+
+    def __init__(self, loader: BatchLoader, positions: list[int], first_row: int) -> None:
+        self._loader = loader
+        self._positions = positions
+        offsets = loader.annotations.offsets
+        ranges = [np.arange(offsets[position], offsets[position + 1]) for position in positions]
+        self._first_rows = first_row + np.cumsum([0, *map(len, ranges)])
+        self.kept = np.concatenate(ranges)
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: Any) -> Any:
+        from detfeed.augment import Other
+
+        position = self._positions[index]
+        image, boxes, kept = self._loader._read(position)
+        annotations = self._loader.annotations
+        if image.shape[:2] != tuple(annotations.image_hw[position]):
+            boxes = _scaled(boxes, tuple(annotations.image_hw[position].tolist()), image.shape[:2])
+        return Other(image, boxes, kept - annotations.offsets[position] + self._first_rows[index])
 
 
 class _Planned(NamedTuple):

@@ -130,6 +130,34 @@ def test_object_that_a_hole_covers_becomes_an_ignore_region_even_if_anything_vis
     assert seen >= {(False, False), (True, False), (False, True)}
 
 
+def test_mosaic_brings_the_objects_of_other_images_with_their_classes_and_flags(annotate):
+    table = annotate(
+        [(40, 60)] * 4, [[(5, 5, 55, 35)], [(5, 5, 50, 30)], [], [(0, 0, 60, 40)]], ignore_of=[[0], [1], [], [0]]
+    )
+    for position, path in enumerate(table.paths):
+        cv2.imwrite(path, np.full((40, 60, 3), 50 * (position + 1), np.uint8))
+    mosaic = albumentations.Mosaic(target_size=(60, 60), cell_shape=(50, 50), p=1)
+    loader = BatchLoader(table, no_targets, batch_size=1, resize=Fixed((60, 60)), augment=mosaic, min_visibility=0)
+    brought = set()
+    for epoch, position in itertools.product(range(8), range(4)):
+        sample = loader.load_sample(epoch, position)
+        again = pickle.loads(pickle.dumps(loader)).load_sample(epoch, position)
+        np.testing.assert_array_equal(sample.image, again.image)
+        np.testing.assert_array_equal(sample.boxes, again.boxes)
+        for box, class_id, ignore in zip(sample.boxes, sample.class_ids, sample.ignore, strict=True):
+            x, y = ((box[:2] + box[2:]) / 2).astype(int)
+            source = round(sample.image[y, x, 0] / 50) - 1  # told by its grey
+            assert source != 2
+            (row,) = range(*table.offsets[source : source + 2])
+            assert class_id == table.class_ids[row] and ignore == table.ignore[row]
+            brought.add((position, source))
+        assert sample.num_lost in (0, 1)
+    assert len(brought) > 8
+    for arguments in ({"on_error": "replace"}, {"proposals": propose(table, [[]] * 4)}):
+        with pytest.raises(ValueError, match="with a Mosaic in augment"):
+            BatchLoader(table, no_targets, batch_size=1, resize=Fixed((60, 60)), augment=mosaic, **arguments)
+
+
 def test_mask_of_a_crowd_follows_its_box(annotate):
     table = annotate([(20, 30)], [[(2, 2, 5, 5), (10, 0, 20, 10)]], ignore_of=[[False, True]])
     mask = np.zeros((20, 30), bool)
