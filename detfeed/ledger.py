@@ -39,7 +39,7 @@ class Ledger:
         path: a file that gets a line of JSON for each image that could not be read, each time that it was to be fed:
             epoch, batch, position, path, image_id, error, replacement_path and replacement_id. What is in it stays,
             so that a run that is resumed goes on with it. None: they are only counted.
-        max_replaced: the share of the images that may turn out unreadable; a single one always may.
+        max_replaced: the share of the images that may turn out unreadable; unless it is 0, a single one always may.
         num_images: that are fed.
 
     Attributes:
@@ -57,7 +57,7 @@ class Ledger:
         self.path = None if path is None else Path(path)
         if self.path is not None:
             self.path.open("a").close()  # said now, and not after hours
-        self.limit = max(1, math.floor(max_replaced * num_images))
+        self.limit = max(1, math.floor(max_replaced * num_images)) if max_replaced else 0
         self.num_images = num_images
         self.unreadable: set[int] = set()
         self.count = 0

@@ -42,7 +42,8 @@ class BatchLoader:
         batch_size: images in a batch; the last batch of each canvas may have fewer, and never made-up ones.
         resize: `ShortSide` or `Fixed`.
         augment: an albumentations transform, a Compose without box parameters, a list of transforms, or one of
-            `recipes`, by its name ("flip", "ssd", "lsj", "multiscale") or as its function returns it.
+            `recipes`, by its name ("flip", "ssd", "lsj", "multiscale") or as its function returns it. The other images
+            of a Mosaic are drawn from the same data set.
         shuffle: whether samples and batches come in an order drawn for each epoch.
         seed: of all that is random, not negative.
         drop_last: leave out batches that are not full.

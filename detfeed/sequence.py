@@ -57,7 +57,7 @@ class DetectionSequence(keras.utils.PyDataset):
         on_error: what to do about an image that can't be read: "raise", or "replace" it by another one of its canvas,
             drawn from seed, epoch and position. The first replacement is warned of.
         max_replaced: the share of the data set's images that may turn out unreadable before that is an error; a single
-            one always may.
+            one always may, unless it is 0.
         ledger: a file that gets a line of JSON for each replacement; see `ledger.Ledger`. `feed.ledger` counts them.
         proposals: of the images of `annotations`, for `Sample.proposals`; see `proposals.read_proposals`.
         shard: (index, count), the share of this process where several train together; see `loader.BatchLoader`.

@@ -217,6 +217,8 @@ def test_too_many_unreadable_images_are_an_error_that_says_how_many_and_where_th
 
 @pytest.mark.filterwarnings("ignore:.*could not be read")
 def test_a_single_unreadable_image_is_no_error_in_the_smallest_set():
+    with pytest.raises(ImageError, match="1 of 3 images could not be read, more than the 0"):
+        Ledger(None, 0, 3).note([replacement(0)])
     ledger = Ledger(None, 0.01, 3)
     ledger.note([replacement(0)])
     with pytest.raises(ImageError, match=r"2 of 3 images .* ledger=path lists them all in a file"):
