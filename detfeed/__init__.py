@@ -24,6 +24,7 @@ from detfeed.openimages import read_openimages
 from detfeed.proposals import Proposals, read_proposals
 from detfeed.recall import proposal_recall
 from detfeed.sample import Sample
+from detfeed.samplers import ClassBalanced, LimitEmpty, Mix, RepeatFactor
 from detfeed.shapes import make_shapes
 from detfeed.targets import AnchorTargets, RoiTargets
 from detfeed.voc import read_voc
@@ -42,12 +43,16 @@ __all__ = [
     "AnnotationError",
     "Annotations",
     "BatchLoader",
+    "ClassBalanced",
     "DetectionSequence",
     "DetfeedError",
     "FeedMonitor",
     "Fixed",
     "ImageError",
+    "LimitEmpty",
+    "Mix",
     "Proposals",
+    "RepeatFactor",
     "ResumeFeed",
     "RoiTargetSequence",
     "RoiTargets",

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from itertools import islice
 
-from detfeed.loader import Batch, BatchLoader
-from detfeed.workers import ExecutorWorkers, Job, Key, LocalWorkers, Workers
+from detfeed.ledger import Ledger
+from detfeed.loader import Batch, BatchLoader, Made
+from detfeed.workers import ExecutorWorkers, Job, Key, LocalWorkers, Workers, timed_load
 
 
 class Feed:
@@ -27,8 +28,11 @@ class Feed:
         ahead: how many batches may be under way or wait, at most.
         timeout: seconds that a batch may take.
         executor: makes the batches instead; `workers` and `use_multiprocessing` do not count.
+        ledger: file, and max_replaced: share, of images that could not be read and were replaced, as the loader's
+            `on_error` says; see `ledger.Ledger`.
 
     Attributes:
+        ledger: counts those images.
         on_handed: called after each batch with when it was asked for and when it was handed out, by
             `time.perf_counter`, and the number of its images.
     """
@@ -42,6 +46,8 @@ class Feed:
         ahead: int = 10,
         timeout: float = 300.0,
         executor: Executor | None = None,
+        ledger: str | os.PathLike[str] | None = None,
+        max_replaced: float = 0.01,
     ) -> None:
         for name, number in (("workers", workers), ("max_queue_size", ahead), ("timeout", timeout)):
             if number < 0 or (number == 0 and name != "workers"):
@@ -52,6 +58,7 @@ class Feed:
         self.timeout = timeout
         self.executor = executor
         self.ahead = max(ahead, workers)
+        self.ledger = Ledger(ledger, max_replaced, len(loader.annotations) // loader.shard[1])
         self.on_handed: Callable[[tuple[float, float, int]], None] | None = None
         self._reset()
 
@@ -82,14 +89,16 @@ class Feed:
         Raises:
             SampleError: a sample of it could not be made.
             WorkerError: workers died of it or hung, again and again.
+            ImageError: too many images could not be read, see `ledger.Ledger`.
         """
         asked = time.perf_counter()
-        batch = self._get(key, upcoming) if self.in_background else self.loader.load(*key)
+        batch, replaced = self._get(key, upcoming) if self.in_background else timed_load(self.loader, key)[0]
+        self.ledger.note(replaced)
         if self.on_handed is not None:
             self.on_handed((asked, time.perf_counter(), len(batch[0]["image"])))
         return batch
 
-    def _get(self, key: Key, upcoming: Iterable[Key]) -> Batch:
+    def _get(self, key: Key, upcoming: Iterable[Key]) -> Made:
         if os.getpid() != self._pid:
             self._reset()  # a fork, which has none of the threads: it gets workers of its own
         with self._lock:

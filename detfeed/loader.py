@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from typing import Any, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -13,17 +13,24 @@ from detfeed import boxes as geometry
 from detfeed.annotations import Annotations
 from detfeed.boxes import Boxes
 from detfeed.decoding import Exif, read_image
-from detfeed.errors import SampleError
+from detfeed.errors import ImageError, SampleError
 from detfeed.images import Image, Resize, resize, resize_into, resized_hw_on
+from detfeed.ledger import Replacement
 from detfeed.masks import fill_mask
-from detfeed.ordering import batch_positions, sample_rng
+from detfeed.ordering import batch_positions, draw_positions, sample_rng
 from detfeed.proposals import Proposals
 from detfeed.sample import Sample
+from detfeed.samplers import Sampler
+from detfeed.scale import Recipe
 from detfeed.targets import Arrays
 
 TargetFunction = Callable[[Sample], Any]
 Batch = tuple[Arrays, ...]
+Made = tuple[Batch, list[Replacement]]  # a batch, and what it has in place of unreadable images
 Allocate = Callable[[tuple[int, ...], DTypeLike], NDArray[Any]]
+OnError = Literal["raise", "replace"]
+
+MAX_ATTEMPTS = 8  # to replace an image that can't be read
 
 
 class BatchLoader:
@@ -34,12 +41,15 @@ class BatchLoader:
         targets: a target function, see `targets`.
         batch_size: images in a batch; the last batch of each canvas may have fewer, and never made-up ones.
         resize: `ShortSide` or `Fixed`.
-        augment: an albumentations transform, a Compose without box parameters, or a list of transforms.
+        augment: an albumentations transform, a Compose without box parameters, a list of transforms, or one of
+            `recipes`, by its name ("flip", "ssd", "lsj", "multiscale") or as its function returns it. The other images
+            of a Mosaic are drawn from the same data set.
         shuffle: whether samples and batches come in an order drawn for each epoch.
         seed: of all that is random, not negative.
         drop_last: leave out batches that are not full.
         min_visibility: an object of which an augmentation leaves less than this share of its box's area inside the
-            image becomes an ignore region: it is neither learned nor taught as background.
+            image and uncovered becomes an ignore region: it is neither learned nor taught as background. One that is
+            wholly covered always does.
         min_size: so does one that has a side of less than this many pixels as it is fed. (A box the size of a point,
             which a slip of the mouse leaves, lies in so many anchors alike that it takes all positive samples.)
         proposals: of the images of `annotations`, as `read_proposals` reads them; they become `Sample.proposals`.
@@ -50,10 +60,16 @@ class BatchLoader:
             "ignore"; see `decode_image`.
         reduce: decode a JPEG at 1/2, 1/4 or 1/8 of its size where that is no smaller than it is fed. None: unless there
             is an `augment`, since what a crop leaves would then be enlarged again.
+        sampler: how often each image comes in an epoch, see `samplers`. None: once. An image that comes again in an
+            epoch is augmented anew.
+        on_error: what to do about an image that can't be read: "raise", or "replace" it by another one of its canvas,
+            drawn from seed, epoch and position. A batch is a function of the files, too, then. Errors of `targets`
+            and of `augment` always raise.
 
     Raises:
         ValueError: no images, or fewer than shards; batch_size below 1, negative seed, an `augment` that can't be used,
-            a shard that does not exist, proposals of other images, or another `exif`.
+            a shard that does not exist, proposals of other images, another `exif` or `on_error`, or a `sampler` that
+            returns no such numbers.
     """
 
     def __init__(
@@ -73,6 +89,8 @@ class BatchLoader:
         shard: tuple[int, int] = (0, 1),
         exif: Exif = "auto",
         reduce: bool | None = None,
+        sampler: Sampler | None = None,
+        on_error: OnError = "raise",
     ) -> None:
         if len(annotations) == 0:
             raise ValueError(f"Expected annotations with at least one image. Received: {annotations}")
@@ -83,10 +101,15 @@ class BatchLoader:
         shard_index, num_shards = shard
         if not 0 <= shard_index < num_shards:
             raise ValueError(f"Expected a shard (index, count) with 0 <= index < count. Received: {shard}")
-        if len(annotations) < num_shards:
+        self._weights = None if sampler is None else _weights(sampler, annotations)
+        if len(annotations) < num_shards or (
+            self._weights is not None and max(self._weights.sum(), np.count_nonzero(self._weights)) < num_shards
+        ):
             raise ValueError(f"Expected at least one image for each of {num_shards} shards. Received: {annotations}")
         if exif not in get_args(Exif):
             raise ValueError(f"Expected exif to be one of {get_args(Exif)}. Received: {exif!r}")
+        if on_error not in get_args(OnError):
+            raise ValueError(f"Expected on_error to be one of {get_args(OnError)}. Received: {on_error!r}")
         if not callable(targets):
             raise ValueError(f"Expected targets to be a function of a Sample. Received: {targets!r}")
         if proposals is not None and not np.array_equal(proposals.image_ids, annotations.image_ids):
@@ -99,11 +122,23 @@ class BatchLoader:
         self.batch_size = batch_size
         self.resize = resize
         self.augment = None
+        self.scale = None
         if augment is not None:
             # Imported only where it is used: it takes a second.
             from detfeed.augment import Augmentation
 
+            if isinstance(augment, str):
+                from detfeed.recipes import named
+
+                augment = named(augment)
+            if isinstance(augment, Recipe):
+                augment, self.scale = augment
             self.augment = Augmentation(augment)
+            if self.augment.num_others and (proposals is not None or on_error != "raise"):
+                raise ValueError(
+                    'Expected no proposals, and on_error="raise", with a Mosaic in augment: its other images bring no '
+                    f"proposals, and are not replaced. Received: {proposals} and on_error={on_error!r}"
+                )
         self.shuffle = shuffle
         self.seed = seed
         self.drop_last = drop_last
@@ -113,11 +148,12 @@ class BatchLoader:
         self.shard = (shard_index, num_shards)
         self.exif = exif
         self.reduce = augment is None if reduce is None else reduce
+        self.on_error = on_error
         # Each canvas has an image for each shard, or a whole batch.
-        at_least = num_shards * (batch_size if drop_last else 1)
-        self.canvases, self._canvas_ids = resize.canvases(annotations.image_hw, at_least=at_least)
-        self._plans: dict[int, list[NDArray[np.int64]]] = {}
-        self.num_batches = len(self.batches(0))
+        self._at_least = num_shards * (batch_size if drop_last else 1)
+        self.canvases, self._canvas_ids = _canvases(resize, annotations.image_hw, self._weights, self._at_least)
+        self._plans: dict[int, list[_Planned]] = {}
+        self.num_batches = len(self._plan(0))
         if self.num_batches == 0:
             raise ValueError(
                 f"Expected at least one full batch with drop_last=True. Received: {len(annotations)} images, "
@@ -135,11 +171,20 @@ class BatchLoader:
 
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
         """Positions of each batch of an epoch."""
+        return [batch.positions for batch in self._plan(epoch)]
+
+    def _plan(self, epoch: int) -> list[_Planned]:
         plans = self._plans
         plan = plans.get(epoch)
         if plan is None:
-            plan = batch_positions(
-                self._canvas_ids,
+            positions = np.arange(len(self.annotations))
+            repeats = np.zeros(len(positions), np.int64)
+            if self._weights is not None:
+                positions, repeats = draw_positions(
+                    self._weights, self._canvas_ids, epoch=epoch, seed=self.seed, at_least=self._at_least
+                )
+            batches = batch_positions(
+                self._canvas_ids[positions],
                 self.canvases,
                 batch_size=self.batch_size,
                 epoch=epoch,
@@ -148,16 +193,24 @@ class BatchLoader:
                 drop_last=self.drop_last,
                 shard=self.shard,
             )
+            plan = [_Planned(positions[batch], repeats[batch]) for batch in batches]
             # load() asks for every batch of an epoch, and at its end for some of the next; threads share this.
             self._plans = {**{e: plans[e] for e in plans if abs(e - epoch) == 1}, epoch: plan}
         return plan
 
-    def load(self, epoch: int, index: int, allocate: Allocate = np.empty) -> Batch:
+    def load(
+        self,
+        epoch: int,
+        index: int,
+        allocate: Allocate = np.empty,
+        report: Callable[[Replacement], None] | None = None,
+    ) -> Batch:
         """One batch.
 
         Args:
             epoch, index: which.
             allocate: makes the batch's arrays, of a shape and a dtype; their contents need not be cleared.
+            report: told of each image that could not be read and was replaced. None: a warning tells.
 
         Returns:
             `(x, y)` or `(x, y, sample_weight)`, dicts of arrays with a batch axis B in front. x holds image, uint8
@@ -167,21 +220,38 @@ class BatchLoader:
         Raises:
             SampleError: a sample could not be made; the message names image, position, epoch and batch.
         """
-        positions = self.batches(epoch)[index]
+        positions, repeats = self._plan(epoch)[index]
         images = allocate((len(positions), *self._canvas_hw(positions[0]), 3), np.uint8)
         image_hw = allocate((len(positions), 2), np.int32)
         targets = []
-        for row, position in enumerate(positions.tolist()):
+        for row, (position, repeat) in enumerate(zip(positions.tolist(), repeats.tolist(), strict=True)):
+            fed = position
             try:
-                sample = self.load_sample(epoch, position, images[row])
+                sample, unreadable = self._load_or_replace(epoch, position, repeat, images[row])
+                fed = sample.position
                 image_hw[row] = sample.image_hw
                 targets.append(_split(self.targets(sample)))
                 _check_alike(targets[-1], targets[0])
             except Exception as error:
                 raise SampleError(
-                    f"{self.annotations.paths[position]} (image_id {self.annotations.image_id(position)}, position "
-                    f"{position}, epoch {epoch}, batch {index}): {type(error).__name__}: {error}"
+                    f"{self.annotations.paths[fed]} (image_id {self.annotations.image_id(fed)}, position {fed}, epoch "
+                    f"{epoch}, batch {index}): {type(error).__name__}: {error}"
                 ) from error
+            for failed, text in unreadable:
+                replacement = Replacement(
+                    epoch,
+                    index,
+                    failed,
+                    self.annotations.paths[failed],
+                    self.annotations.image_id(failed),
+                    text,
+                    self.annotations.paths[sample.position],
+                    sample.image_id,
+                )
+                if report is None:
+                    warnings.warn(replacement.sentence, stacklevel=2)
+                else:
+                    report(replacement)
         x, *rest = (
             {name: _stack([parts[i][name] for parts in targets], allocate) for name in first}
             for i, first in enumerate(targets[0])
@@ -197,22 +267,111 @@ class BatchLoader:
         height, width = self.canvases[self._canvas_ids[position]].tolist()
         return height, width
 
-    def load_sample(self, epoch: int, position: int, canvas: Image | None = None) -> Sample:
+    def load_sample(self, epoch: int, position: int, canvas: Image | None = None, *, repeat: int = 0) -> Sample:
         """One sample, as target functions get it: read, augmented, resized, boxes and proposals clipped.
 
         Args:
             epoch, position: which.
             canvas: uint8 (H, W, 3) of the position's canvas size; the image is written into its corner, and zeros
                 beside it. None: a new one.
+            repeat: how often a `sampler` had it come in this epoch before.
 
         Raises:
-            ImageError: the image can't be read or is not of the annotated size.
+            ImageError: the image can't be read or is not of the annotated size, whatever `on_error`.
         """
+        return self._load_sample(position, sample_rng(self.seed, epoch, position, repeat), canvas)
+
+    def _load_or_replace(
+        self, epoch: int, position: int, repeat: int, canvas: Image
+    ) -> tuple[Sample, list[tuple[int, str]]]:
+        """A sample, and the positions that could not be read on the way to it with what was wrong with them."""
+        unreadable: list[tuple[int, str]] = []
+        tried = position
+        for attempt in range(1 + MAX_ATTEMPTS):
+            rng = sample_rng(self.seed, epoch, position, repeat, attempt)
+            if attempt:
+                alike = self._canvas_ids == self._canvas_ids[position]
+                if self._weights is not None:
+                    alike &= self._weights > 0
+                others = np.setdiff1d(np.flatnonzero(alike), [failed for failed, _ in unreadable])
+                if len(others) == 0:
+                    break
+                tried = int(rng.choice(others))
+            try:
+                return self._load_sample(tried, rng, canvas), unreadable
+            except ImageError as error:
+                if self.on_error == "raise":
+                    raise
+                unreadable.append((tried, str(error)))
+        raise ImageError(
+            f"{unreadable[0][1]}. Neither could be read what was drawn to replace it: "
+            + (", ".join(self.annotations.paths[failed] for failed, _ in unreadable[1:]) or "there is nothing else")
+        )
+
+    def _load_sample(self, position: int, rng: np.random.Generator, canvas: Image | None) -> Sample:
         annotations = self.annotations
         input_hw = self._canvas_hw(position)
         if canvas is None:
             canvas = np.empty((*input_hw, 3), np.uint8)
-        rng = sample_rng(self.seed, epoch, position)
+        image, boxes, kept = self._read(position)
+        annotated_hw = tuple(annotations.image_hw[position].tolist())
+        proposals = geometry.EMPTY
+        if self.proposals is not None:
+            proposals = geometry.clip(self.proposals.boxes[self.proposals.rows(position)], annotated_hw)
+            proposals = proposals[geometry.area(proposals) > 0]
+        visible = np.ones(len(boxes))
+        masks = self._masks(kept, annotated_hw)
+        # Boxes are pixels of the whole image, however small it was decoded.
+        image_hw = annotated_hw
+        if self.augment is not None:
+            if image.shape[:2] != annotated_hw:
+                boxes, proposals = (_scaled(moved, annotated_hw, image.shape[:2]) for moved in (boxes, proposals))
+                masks = {row: resize(mask, image.shape[:2]) for row, mask in masks.items()}
+            others = self._others(rng, len(boxes))
+            if others is not None:
+                masks = {}
+                kept = np.concatenate([kept, others.kept])
+            new = self.augment(image, boxes, rng, proposals=proposals, masks=list(masks.values()), others=others or ())
+            image, boxes, proposals, kept = new.image, new.boxes, new.proposals, kept[new.rows]
+            visible = new.visible
+            mask_of = dict(zip(masks, new.masks, strict=True))
+            masks = {place: mask_of[row] for place, row in enumerate(new.rows.tolist()) if row in mask_of}
+            image_hw = image.shape[:2]
+        height, width = resized_hw_on(self.resize, image_hw, input_hw)
+        if self.scale is not None:
+            (x0, y0, x1, y1), (height, width) = self.scale.place(image_hw, (height, width), input_hw, rng)
+            image_hw = (y1 - y0, x1 - x0)
+            image = image[y0:y1, x0:x1]
+            corner = np.array([x0, y0, x0, y0], np.float32)
+            proposals, moved = (geometry.clip(those - corner, image_hw) for those in (proposals, boxes))
+            inside = np.flatnonzero(geometry.area(moved) > 0)
+            share = geometry.area(moved)[inside] / geometry.area(boxes)[inside]
+            boxes, kept, visible = moved[inside], kept[inside], visible[inside] * share
+            masks = {place: masks[row][y0:y1, x0:x1] for place, row in enumerate(inside.tolist()) if row in masks}
+        placed = canvas[:height, :width]
+        resize_into(image, placed)
+        canvas[:height, width:] = 0
+        canvas[height:] = 0
+        boxes, proposals = (_scaled(moved, image_hw, (height, width)) for moved in (boxes, proposals))
+        ignore = annotations.ignore[kept] | (visible < self.min_visibility) | (visible <= 0)
+        ignore |= (boxes[:, 2:] - boxes[:, :2]).min(axis=1) < self.min_size
+        return Sample(
+            image=placed,
+            boxes=boxes,
+            class_ids=annotations.class_ids[kept],
+            ignore=ignore,
+            image_id=annotations.image_id(position),
+            position=position,
+            input_hw=input_hw,
+            rng=rng,
+            proposals=proposals[geometry.area(proposals) > 0],
+            masks={row: resize(mask, (height, width)) for row, mask in masks.items()},
+            num_lost=self._count_objects(position) - self._count_objects(position, kept),
+        )
+
+    def _read(self, position: int) -> tuple[Image, Boxes, NDArray[np.int64]]:
+        """An image, its boxes that have area inside it, as pixels of the whole image, and their rows in annotations."""
+        annotations = self.annotations
         annotated_hw = tuple(annotations.image_hw[position].tolist())
         image = read_image(
             annotations.paths[position],
@@ -222,46 +381,21 @@ class BatchLoader:
         )
         rows = annotations.rows(position)
         boxes = geometry.clip(annotations.boxes[rows], annotated_hw)
-        kept = np.flatnonzero(geometry.area(boxes) > 0)
-        boxes = boxes[kept]
-        proposals = geometry.EMPTY
-        if self.proposals is not None:
-            proposals = geometry.clip(self.proposals.boxes[self.proposals.rows(position)], annotated_hw)
-            proposals = proposals[geometry.area(proposals) > 0]
-        ignore = annotations.ignore[rows][kept]
-        masks = self._masks(rows.start + kept, annotated_hw)
-        # Boxes are pixels of the whole image, however small it was decoded.
-        image_hw = annotated_hw
-        if self.augment is not None:
-            if image.shape[:2] != annotated_hw:
-                boxes, proposals = (_scaled(moved, annotated_hw, image.shape[:2]) for moved in (boxes, proposals))
-                masks = {row: resize(mask, image.shape[:2]) for row, mask in masks.items()}
-            new = self.augment(image, boxes, rng, proposals=proposals, masks=list(masks.values()))
-            image, boxes, proposals, kept = new.image, new.boxes, new.proposals, kept[new.rows]
-            ignore = ignore[new.rows] | (new.visible < self.min_visibility)
-            place_of = {int(row): place for place, row in enumerate(new.rows)}
-            masks = {place_of[row]: mask for row, mask in zip(masks, new.masks, strict=True) if row in place_of}
-            image_hw = image.shape[:2]
-        height, width = resized_hw_on(self.resize, image_hw, input_hw)
-        placed = canvas[:height, :width]
-        resize_into(image, placed)
-        canvas[:height, width:] = 0
-        canvas[height:] = 0
-        boxes, proposals = (_scaled(moved, image_hw, (height, width)) for moved in (boxes, proposals))
-        ignore = ignore | ((boxes[:, 2:] - boxes[:, :2]).min(axis=1) < self.min_size)
-        return Sample(
-            image=placed,
-            boxes=boxes,
-            class_ids=annotations.class_ids[rows][kept],
-            ignore=ignore,
-            image_id=annotations.image_id(position),
-            position=position,
-            input_hw=input_hw,
-            rng=rng,
-            proposals=proposals[geometry.area(proposals) > 0],
-            masks={row: resize(mask, (height, width)) for row, mask in masks.items()},
-            num_lost=int((~annotations.ignore[rows]).sum() - (~annotations.ignore[rows][kept]).sum()),
-        )
+        inside = np.flatnonzero(geometry.area(boxes) > 0)
+        return image, boxes[inside], rows.start + inside
+
+    def _others(self, rng: np.random.Generator, first_row: int) -> _Others | None:
+        """The images that a Mosaic puts beside one, drawn evenly from all that a `sampler` lets come."""
+        if self.augment is None or not self.augment.num_others:
+            return None
+        fed = np.arange(len(self.annotations)) if self._weights is None else np.flatnonzero(self._weights)
+        return _Others(self, rng.choice(fed, self.augment.num_others).tolist(), first_row)
+
+    def _count_objects(self, position: int, rows: NDArray[np.int64] | None = None) -> int:
+        """How many objects an image has, among some rows of annotations."""
+        own = self.annotations.rows(position)
+        objects = own.start + np.flatnonzero(~self.annotations.ignore[own])
+        return len(objects if rows is None else np.intersect1d(objects, rows))
 
     def _masks(self, rows: NDArray[np.int64], image_hw: tuple[int, int]) -> dict[int, Image]:
         """Masks of those of the given rows of the box columns that have one, by place in `rows`; uint8 (H, W)."""
@@ -269,6 +403,68 @@ class BatchLoader:
         if not masks or not getattr(self.targets, "uses_masks", True):
             return {}
         return {place: fill_mask(masks[row], image_hw) for place, row in enumerate(rows.tolist()) if row in masks}
+
+
+class _Others(Sequence[Any]):
+    """Images beside another, read when they are looked at; each is an `augment.Other`.
+
+    Attributes:
+        kept: int64 (K,), rows in annotations of all their boxes; the first is called `first_row`, and so on.
+    """
+
+    def __init__(self, loader: BatchLoader, positions: list[int], first_row: int) -> None:
+        self._loader = loader
+        self._positions = positions
+        offsets = loader.annotations.offsets
+        ranges = [np.arange(offsets[position], offsets[position + 1]) for position in positions]
+        self._first_rows = first_row + np.cumsum([0, *map(len, ranges)])
+        self.kept = np.concatenate(ranges)
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: Any) -> Any:
+        from detfeed.augment import Other
+
+        position = self._positions[index]
+        image, boxes, kept = self._loader._read(position)
+        annotations = self._loader.annotations
+        if image.shape[:2] != tuple(annotations.image_hw[position]):
+            boxes = _scaled(boxes, tuple(annotations.image_hw[position].tolist()), image.shape[:2])
+        return Other(image, boxes, kept - annotations.offsets[position] + self._first_rows[index])
+
+
+class _Planned(NamedTuple):
+    """A batch as it is planned: positions, and how often each came before in the epoch, int64 (B,) both."""
+
+    positions: NDArray[np.int64]
+    repeats: NDArray[np.int64]
+
+
+def _weights(sampler: Sampler, annotations: Annotations) -> NDArray[np.float64]:
+    weights = np.asarray(sampler(annotations), np.float64)
+    if weights.shape != (len(annotations),) or not np.isfinite(weights).all() or (weights < 0).any():
+        raise ValueError(
+            f"Expected sampler to return {len(annotations)} numbers, finite and not negative, one for each image. "
+            f"Received: {weights.shape} {weights} from {sampler}"
+        )
+    if not weights.any():
+        raise ValueError(f"Expected sampler to have any image come. Received: none of {annotations} by {sampler}")
+    return weights
+
+
+def _canvases(
+    resize: Resize, image_hw: NDArray[np.int32], weights: NDArray[np.float64] | None, at_least: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Canvases for the images that come, as `Resize.canvases` returns them; others get the nearest of these."""
+    fed = np.ones(len(image_hw), bool) if weights is None else weights > 0
+    canvases, ids = resize.canvases(image_hw[fed], at_least=at_least)
+    canvas_ids = np.zeros(len(image_hw), np.int64)
+    canvas_ids[fed] = ids
+    if not fed.all():
+        sides = resize.resized_hw(image_hw[~fed])
+        canvas_ids[~fed] = np.abs(canvases - sides[:, None]).sum(axis=2).argmin(axis=1)
+    return canvases, canvas_ids
 
 
 def _scaled(boxes: Boxes, image_hw: tuple[int, int], new_hw: tuple[int, int]) -> Boxes:

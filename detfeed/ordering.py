@@ -8,12 +8,84 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-# Spawn keys of length 2 belong to samples, (epoch, position); those of length 1 to an epoch's order.
+# Spawn keys tell by their length what they belong to: 1, an epoch's order; 2, a sample, (epoch, position); 3, a sample
+# that comes again in an epoch; 4, what is fed in place of a sample; 5, what a sampler draws for an epoch.
 
 
-def sample_rng(seed: int, epoch: int, position: int) -> np.random.Generator:
-    """The generator of one sample in one epoch, independent of all others and of who asks."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch, position)))
+def sample_rng(seed: int, epoch: int, position: int, repeat: int = 0, attempt: int = 0) -> np.random.Generator:
+    """The generator of one sample in one epoch, independent of all others and of who asks.
+
+    Args:
+        seed, epoch, position: of which.
+        repeat: how often the position came in this epoch before.
+        attempt: to put something in its place; 0 for the sample itself.
+    """
+    key: tuple[int, ...] = (epoch, position)
+    if attempt:
+        key = (epoch, position, repeat, attempt)
+    elif repeat:
+        key = (epoch, position, repeat)
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
+def draw_positions(
+    weights: NDArray[np.float64],
+    canvas_ids: NDArray[np.int64],
+    *,
+    epoch: int,
+    seed: int,
+    at_least: int = 1,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which positions come in an epoch, if each comes so often on average.
+
+    A position with weight w comes floor(w) or ceil(w) times. How many positions of a canvas come is the same in all
+    epochs, the sum of their weights rounded, so that the number of batches is, too. For that, the fractions of the
+    weights are changed a little in common, canvas by canvas: by less than one image in all.
+
+    Args:
+        weights: float64 (P,), not negative; all 1 gives every position once.
+        canvas_ids: int64 (P,), for each position the canvas it is placed on.
+        epoch, seed: of the draw.
+        at_least: of a canvas that has any positions with a weight, at least so many come (but none more than once for
+            it). Its positions' weights grow where they don't suffice.
+
+    Returns:
+        Positions, int64 (D,), ascending; and int64 (D,), how often each has come in this epoch before.
+
+    Source: systematic sampling with unequal probabilities, Madow 1949, in an order drawn for each epoch.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch, 0, 0, 0, 0)))
+    times = np.floor(weights).astype(np.int64)
+    for canvas in np.unique(canvas_ids[weights > 0]):
+        members = np.flatnonzero((canvas_ids == canvas) & (weights > 0))
+        total = max(round(weights[members].sum()), min(at_least, len(members)))
+        shares = _adding_up_to(int(total - times[members].sum()), weights[members] - times[members])
+        times[members[shares == 1]] += 1
+        members, shares = members[shares % 1 > 0], shares[shares % 1 > 0]
+        if len(members):
+            # Steps of one over the shares laid end to end, from a random start, fall into each by its length.
+            order = rng.permutation(len(members))
+            start = rng.integers(2**24) / 2**24
+            ends = start + np.cumsum(shares[order])
+            ends[-1] = start + round(shares.sum())  # exactly
+            times[members[order]] += np.diff(np.floor(ends), prepend=0).astype(np.int64)
+    positions = np.repeat(np.arange(len(weights)), times)
+    return positions, np.arange(len(positions)) - np.repeat(np.cumsum(times) - times, times)
+
+
+def _adding_up_to(total: int, shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shares scaled in common so that they add up to `total`, at most 1 each; at least `total` of them are not 0."""
+    scaled = np.zeros_like(shares)
+    free = shares > 0
+    while total > 0 and free.any():
+        scaled[free] = shares[free] * (total / shares[free].sum())
+        full = free & (scaled >= 1)
+        if not full.any():
+            break
+        scaled[full] = 1
+        free &= ~full
+        total -= int(np.count_nonzero(full))
+    return scaled
 
 
 def told_apart(canvases: NDArray[np.int64]) -> NDArray[np.bool_]:

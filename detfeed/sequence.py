@@ -18,11 +18,13 @@ from detfeed.coco import read_coco
 from detfeed.decoding import Exif
 from detfeed.feed import Feed
 from detfeed.images import Resize
-from detfeed.loader import Batch, BatchLoader, TargetFunction
+from detfeed.loader import Batch, BatchLoader, OnError, TargetFunction
 from detfeed.lookahead import Lookahead
 from detfeed.proposals import Proposals
+from detfeed.samplers import Sampler
 from detfeed.targets import AnchorTargets, Form, RoiTargets
 from detfeed.voc import read_voc
+from detfeed.workers import timed_load
 
 
 class DetectionSequence(keras.utils.PyDataset):
@@ -42,14 +44,21 @@ class DetectionSequence(keras.utils.PyDataset):
         batch_size: images in a batch. Batches hold images of one canvas; the last of each canvas may have fewer
             images, and never made-up ones.
         resize: `ShortSide` or `Fixed`.
-        augment: an albumentations transform, a Compose without box parameters, or a list of transforms.
+        augment: an albumentations transform, a Compose without box parameters, a list of transforms, or the name of one
+            of `recipes`: "flip", "ssd", "lsj" or "multiscale".
         shuffle: draw the order of samples and batches anew for each epoch. (Keras's own `fit(shuffle=True)`, its
             default, shuffles the batches once more.)
         seed: of all that is random.
         drop_last: leave out batches that are not full.
+        sampler: how often each image comes in an epoch, see `samplers`; None: once.
         min_visibility: an object of which an augmentation leaves less than this share becomes an ignore region.
         min_size: so does one with a side of less than this many pixels, as it is fed.
         exif, reduce: how images are decoded; see `loader.BatchLoader`.
+        on_error: what to do about an image that can't be read: "raise", or "replace" it by another one of its canvas,
+            drawn from seed, epoch and position. The first replacement is warned of.
+        max_replaced: the share of the data set's images that may turn out unreadable before that is an error; a single
+            one always may, unless it is 0.
+        ledger: a file that gets a line of JSON for each replacement; see `ledger.Ledger`. `feed.ledger` counts them.
         proposals: of the images of `annotations`, for `Sample.proposals`; see `proposals.read_proposals`.
         shard: (index, count), the share of this process where several train together; see `loader.BatchLoader`.
         workers: threads or processes that make batches. Up to 1 thread is the asking one itself.
@@ -73,10 +82,14 @@ class DetectionSequence(keras.utils.PyDataset):
         shuffle: bool = True,
         seed: int = 0,
         drop_last: bool = False,
+        sampler: Sampler | None = None,
         min_visibility: float = 0.25,
         min_size: float = 1.0,
         exif: Exif = "auto",
         reduce: bool | None = None,
+        on_error: OnError = "raise",
+        max_replaced: float = 0.01,
+        ledger: str | os.PathLike[str] | None = None,
         proposals: Proposals | None = None,
         shard: tuple[int, int] = (0, 1),
         workers: int = 1,
@@ -97,10 +110,12 @@ class DetectionSequence(keras.utils.PyDataset):
             shuffle=shuffle,
             seed=seed,
             drop_last=drop_last,
+            sampler=sampler,
             min_visibility=min_visibility,
             min_size=min_size,
             exif=exif,
             reduce=reduce,
+            on_error=on_error,
             proposals=proposals,
             shard=shard,
         )
@@ -111,6 +126,8 @@ class DetectionSequence(keras.utils.PyDataset):
             ahead=max_queue_size,
             timeout=timeout,
             executor=executor,
+            ledger=ledger,
+            max_replaced=max_replaced,
         )
         self._lookahead = Lookahead()
         self._within_epoch = False
@@ -208,7 +225,8 @@ class DetectionSequence(keras.utils.PyDataset):
         """
         import tensorflow as tf
 
-        samples = [self.loader.load(0, index) for index in range(min(2, self.loader.num_batches))]
+        # What is replaced in these is told when they are fed.
+        samples = [timed_load(self.loader, (0, index))[0][0] for index in range(min(2, self.loader.num_batches))]
 
         def spec(*arrays: NDArray[Any]) -> Any:
             shapes = [array.shape for array in arrays]
@@ -221,7 +239,10 @@ class DetectionSequence(keras.utils.PyDataset):
         return tf.data.Dataset.from_generator(one_epoch, output_signature=tf.nest.map_structure(spec, *samples))
 
     def positions(self, index: int) -> NDArray[np.int64]:
-        """Rows in `annotations` of the images of a batch of this epoch, int64 (B,)."""
+        """Rows in `annotations` of the images of a batch of this epoch, int64 (B,), as planned.
+
+        With `on_error="replace"`, others may be fed in place of those that can't be read: the ledger says which.
+        """
         return self.loader.batches(self._epoch)[self._first + self._checked(index)]
 
     def close(self) -> None:
@@ -261,8 +282,9 @@ class AnchorTargetSequence(DetectionSequence):
     Args:
         annotations: the data set.
         anchors: the grid that the model predicts on.
-        batch_size, resize, augment, shuffle, seed, drop_last, min_visibility, min_size, exif, reduce, shard, workers,
-            use_multiprocessing, max_queue_size, timeout, executor: see `DetectionSequence`.
+        batch_size, resize, augment, shuffle, seed, drop_last, sampler, min_visibility, min_size, exif, reduce,
+            on_error, max_replaced, ledger, shard, workers, use_multiprocessing, max_queue_size, timeout, executor: see
+            `DetectionSequence`.
         targets: "sampled", `(x, y)` with at most 256 anchors an image, or "dense", `(x, y, sample_weight)` with all of
             them, for Keras's stock losses; see `targets.AnchorTargets`.
         matching: further arguments of `targets.AnchorTargets`, such as positive_iou or num_samples.
@@ -280,10 +302,14 @@ class AnchorTargetSequence(DetectionSequence):
         shuffle: bool = True,
         seed: int = 0,
         drop_last: bool = False,
+        sampler: Sampler | None = None,
         min_visibility: float = 0.25,
         min_size: float = 1.0,
         exif: Exif = "auto",
         reduce: bool | None = None,
+        on_error: OnError = "raise",
+        max_replaced: float = 0.01,
+        ledger: str | os.PathLike[str] | None = None,
         shard: tuple[int, int] = (0, 1),
         workers: int = 1,
         use_multiprocessing: bool = False,
@@ -301,10 +327,14 @@ class AnchorTargetSequence(DetectionSequence):
             shuffle=shuffle,
             seed=seed,
             drop_last=drop_last,
+            sampler=sampler,
             min_visibility=min_visibility,
             min_size=min_size,
             exif=exif,
             reduce=reduce,
+            on_error=on_error,
+            max_replaced=max_replaced,
+            ledger=ledger,
             shard=shard,
             workers=workers,
             use_multiprocessing=use_multiprocessing,
@@ -340,8 +370,9 @@ class RoiTargetSequence(DetectionSequence):
     Args:
         annotations: the data set.
         proposals: of its images, from `read_proposals(path, annotations)`.
-        batch_size, resize, augment, shuffle, seed, drop_last, min_visibility, min_size, exif, reduce, shard, workers,
-            use_multiprocessing, max_queue_size, timeout, executor: see `DetectionSequence`.
+        batch_size, resize, augment, shuffle, seed, drop_last, sampler, min_visibility, min_size, exif, reduce,
+            on_error, max_replaced, ledger, shard, workers, use_multiprocessing, max_queue_size, timeout, executor: see
+            `DetectionSequence`.
         sampling: arguments of `targets.RoiTargets`, such as num_samples or num_classes.
     """
 
@@ -356,10 +387,14 @@ class RoiTargetSequence(DetectionSequence):
         shuffle: bool = True,
         seed: int = 0,
         drop_last: bool = False,
+        sampler: Sampler | None = None,
         min_visibility: float = 0.25,
         min_size: float = 1.0,
         exif: Exif = "auto",
         reduce: bool | None = None,
+        on_error: OnError = "raise",
+        max_replaced: float = 0.01,
+        ledger: str | os.PathLike[str] | None = None,
         shard: tuple[int, int] = (0, 1),
         workers: int = 1,
         use_multiprocessing: bool = False,
@@ -377,10 +412,14 @@ class RoiTargetSequence(DetectionSequence):
             shuffle=shuffle,
             seed=seed,
             drop_last=drop_last,
+            sampler=sampler,
             min_visibility=min_visibility,
             min_size=min_size,
             exif=exif,
             reduce=reduce,
+            on_error=on_error,
+            max_replaced=max_replaced,
+            ledger=ledger,
             proposals=proposals,
             shard=shard,
             workers=workers,

@@ -17,7 +17,8 @@ import time
 import traceback
 from typing import Any
 
-from detfeed.loader import Batch
+from detfeed.ledger import Replacement
+from detfeed.loader import Made
 from detfeed.slots import Reader, Writer
 
 _HEADER = struct.Struct("!Q")
@@ -69,11 +70,12 @@ class WorkerProcess:
         self._reader = Reader()
         self._send_loader = pickled
 
-    def load(self, epoch: int, index: int) -> tuple[Batch, float, str]:
+    def load(self, epoch: int, index: int) -> tuple[Made, float, str]:
         """One batch, as `BatchLoader.load` makes it.
 
         Returns:
-            The batch, seconds that it took the worker, and why it did not come through shared memory (empty if it did).
+            The batch, what it has in place of unreadable images, seconds that it took the worker, and why it did not
+            come through shared memory (empty if it did).
 
         Raises:
             WorkerDied: the process ended first.
@@ -89,8 +91,8 @@ class WorkerProcess:
             raise WorkerDied(self.end()) from None
         answer, *details = pickle.loads(data)
         if answer == "batch":
-            parcel, seconds, refused = details
-            return self._reader.unpack(parcel, fd), seconds, refused
+            parcel, replaced, seconds, refused = details
+            return (self._reader.unpack(parcel, fd), replaced), seconds, refused
         error, text = details
         raise error from WorkerTraceback(text)
 
@@ -179,8 +181,9 @@ def _serve(connection: socket.socket) -> None:
         message, slot_fd = failure, None
         if failure is None:
             try:
-                parcel, slot_fd = writer.pack(loader.load(epoch, index, writer.allocate))
-                message = ("batch", parcel, time.perf_counter() - start, writer.refused)
+                replaced: list[Replacement] = []
+                parcel, slot_fd = writer.pack(loader.load(epoch, index, writer.allocate, replaced.append))
+                message = ("batch", parcel, replaced, time.perf_counter() - start, writer.refused)
             except BaseException as error:
                 writer.abandon()
                 message = _failure(error)

@@ -14,7 +14,8 @@ from concurrent.futures import CancelledError, Executor, Future
 from typing import Any
 
 from detfeed.errors import DetfeedError, WorkerError
-from detfeed.loader import Batch, BatchLoader
+from detfeed.ledger import Replacement
+from detfeed.loader import BatchLoader, Made
 from detfeed.worker import WorkerDied, WorkerProcess
 
 Key = tuple[int, int]  # epoch and index of a batch
@@ -35,7 +36,7 @@ class Job:
     """
 
     key: Key
-    result: Future[Batch] = dataclasses.field(default_factory=Future)
+    result: Future[Made] = dataclasses.field(default_factory=Future)
     deaths: int = 0
     timeouts: int = 0
     started: float | None = None
@@ -181,18 +182,16 @@ class _State:
                     job = self.queue.pop(0)
                     job.started = time.monotonic()
                     self.running[place] = job
-                batch: Batch | None = None
+                made: Made | None = None
                 error: BaseException | None = None
                 seconds, refused = 0.0, ""
                 try:
                     if failure is not None:
                         raise WorkerError(f"Could not start a worker process: {failure}") from failure
                     if process is None:
-                        start = time.perf_counter()
-                        batch = self.loader.load(*job.key)
-                        seconds = time.perf_counter() - start
+                        made, seconds = timed_load(self.loader, job.key)
                     else:
-                        batch, seconds, refused = process.load(*job.key)
+                        made, seconds, refused = process.load(*job.key)
                 except BaseException as raised:
                     error = raised
                 with self.changed:
@@ -214,9 +213,9 @@ class _State:
                 if error is not None:
                     job.result.set_exception(error)
                 else:
-                    job.result.set_result(batch)  # type: ignore[arg-type]
+                    job.result.set_result(made)  # type: ignore[arg-type]
                 # Or this thread would hold the batch until the next one is there.
-                del job, batch, error
+                del job, made, error
         finally:
             if process is not None:
                 process.end()
@@ -392,9 +391,9 @@ class ExecutorWorkers(Workers):
                 failure.__cause__ = error
                 job.result.set_exception(failure)
                 return
-            batch, seconds = answer
+            made, seconds = answer
             self.busy += seconds
-        job.result.set_result(batch)
+        job.result.set_result(made)
 
     def seconds_left(self) -> float:
         with self._lock:
@@ -435,8 +434,16 @@ _loaders: dict[str, BatchLoader] = {}
 _MAX_LOADERS = 4  # a training and a validation set, and their predecessors
 
 
-def load_batch(token: str, key: Key, pickled: bytes | None) -> tuple[Batch, float] | None:
-    """Run by an executor: a batch and the seconds it took; None if this process does not know the loader yet."""
+def timed_load(loader: BatchLoader, key: Key) -> tuple[Made, float]:
+    """A batch, what it has in place of unreadable images, and the seconds it took."""
+    start = time.perf_counter()
+    replaced: list[Replacement] = []
+    batch = loader.load(*key, report=replaced.append)
+    return (batch, replaced), time.perf_counter() - start
+
+
+def load_batch(token: str, key: Key, pickled: bytes | None) -> tuple[Made, float] | None:
+    """Run by an executor: a batch as `timed_load` makes it; None if this process does not know the loader yet."""
     if pickled is not None and token not in _loaders:
         import cv2
 
@@ -446,5 +453,4 @@ def load_batch(token: str, key: Key, pickled: bytes | None) -> tuple[Batch, floa
         _loaders[token] = pickle.loads(pickled)
     if token not in _loaders:
         return None
-    start = time.perf_counter()
-    return _loaders[token].load(*key), time.perf_counter() - start
+    return timed_load(_loaders[token], key)

@@ -100,9 +100,9 @@ def train(
 ) -> dict[str, float]:
     """Fit an RPN and keep all that is worth keeping in a folder.
 
-    Writes log.csv and curves.png (losses and recall by epoch), fed.csv (the ids of the images of each step),
-    tensorboard/, backup/ (model and optimiser: training goes on from there if it exists, with the batch that follows),
-    rpn.weights.h5, and what `score` writes.
+    Writes log.csv and curves.png (losses and recall by epoch), fed.csv (the ids of the images of each step as
+    planned; the ledger of `sequence` says which were replaced), tensorboard/, backup/ (model and optimiser: training
+    goes on from there if it exists, with the batch that follows), rpn.weights.h5, and what `score` writes.
 
     Args:
         model: its RPN is trained; compiled here.

@@ -270,7 +270,7 @@ def time_stages(arguments: argparse.Namespace) -> dict[str, float]:
 class _Nothing(BatchLoader):
     """Batches of the right size that take no time to make."""
 
-    def load(self, epoch: int, index: int, allocate: Any = np.empty) -> Any:
+    def load(self, epoch: int, index: int, allocate: Any = np.empty, report: Any = None) -> Any:
         positions = self.batches(0)[index % self.num_batches]
         return {"image": allocate((len(positions), *self.canvases[self._canvas_ids[positions[0]]], 3), np.uint8)}, {}
 

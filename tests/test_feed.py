@@ -110,9 +110,9 @@ def test_no_more_is_made_ahead_than_asked_for(shapes):
     made = []
 
     class Counting(BatchLoader):
-        def load(self, epoch, index, allocate=np.empty):
+        def load(self, epoch, index, *arguments, **named):
             made.append((epoch, index))
-            return super().load(epoch, index, allocate)
+            return super().load(epoch, index, *arguments, **named)
 
     loader = Counting(shapes, AnchorTargets(GRID), batch_size=4, resize=ShortSide(96))
     feed = Feed(loader, workers=2, ahead=3)

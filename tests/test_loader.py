@@ -116,6 +116,48 @@ def test_object_that_a_crop_leaves_barely_visible_becomes_an_ignore_region(annot
     assert by_default.load_sample(0, 0).ignore.tolist() == [True, False]
 
 
+def test_object_that_a_hole_covers_becomes_an_ignore_region_even_if_anything_visible_counts(annotate):
+    table = annotate([(20, 30)], [[(2, 2, 8, 8), (20, 2, 28, 8)]])
+    hole = albumentations.XYMasking(num_masks_x=1, mask_x_length=20, fill=0, p=1)
+    seen = set()
+    for epoch in range(30):
+        loader = BatchLoader(table, no_targets, batch_size=1, resize=Fixed((20, 30)), augment=hole, min_visibility=0)
+        sample = loader.load_sample(epoch, 0)
+        assert sample.num_lost == 0 and sample.class_ids.tolist() == [0, 1]
+        for row, (x0, y0, x1, y1) in enumerate(sample.boxes.astype(int)):
+            assert bool(sample.ignore[row]) == (not sample.image[y0:y1, x0:x1].any())
+        seen.add(tuple(sample.ignore.tolist()))
+    assert seen >= {(False, False), (True, False), (False, True)}
+
+
+def test_mosaic_brings_the_objects_of_other_images_with_their_classes_and_flags(annotate):
+    table = annotate(
+        [(40, 60)] * 4, [[(5, 5, 55, 35)], [(5, 5, 50, 30)], [], [(0, 0, 60, 40)]], ignore_of=[[0], [1], [], [0]]
+    )
+    for position, path in enumerate(table.paths):
+        cv2.imwrite(path, np.full((40, 60, 3), 50 * (position + 1), np.uint8))
+    mosaic = albumentations.Mosaic(target_size=(60, 60), cell_shape=(50, 50), p=1)
+    loader = BatchLoader(table, no_targets, batch_size=1, resize=Fixed((60, 60)), augment=mosaic, min_visibility=0)
+    brought = set()
+    for epoch, position in itertools.product(range(8), range(4)):
+        sample = loader.load_sample(epoch, position)
+        again = pickle.loads(pickle.dumps(loader)).load_sample(epoch, position)
+        np.testing.assert_array_equal(sample.image, again.image)
+        np.testing.assert_array_equal(sample.boxes, again.boxes)
+        for box, class_id, ignore in zip(sample.boxes, sample.class_ids, sample.ignore, strict=True):
+            x, y = ((box[:2] + box[2:]) / 2).astype(int)
+            source = round(sample.image[y, x, 0] / 50) - 1  # told by its grey
+            assert source != 2
+            (row,) = range(*table.offsets[source : source + 2])
+            assert class_id == table.class_ids[row] and ignore == table.ignore[row]
+            brought.add((position, source))
+        assert sample.num_lost in (0, 1)
+    assert len(brought) > 8
+    for arguments in ({"on_error": "replace"}, {"proposals": propose(table, [[]] * 4)}):
+        with pytest.raises(ValueError, match="with a Mosaic in augment"):
+            BatchLoader(table, no_targets, batch_size=1, resize=Fixed((60, 60)), augment=mosaic, **arguments)
+
+
 def test_mask_of_a_crowd_follows_its_box(annotate):
     table = annotate([(20, 30)], [[(2, 2, 5, 5), (10, 0, 20, 10)]], ignore_of=[[False, True]])
     mask = np.zeros((20, 30), bool)
@@ -376,10 +418,12 @@ def test_photograph_is_decoded_smaller_unless_an_augmentation_may_enlarge_a_part
             sizes.append(img.shape[:2])
             return img
 
+    fed = []
     for reduce in (None, True, False):
         loader = BatchLoader(table, no_targets, batch_size=1, resize=ShortSide(101), augment=Look(p=1), reduce=reduce)
         loader.load_sample(0, 0)
-    assert sizes == [(800, 1200), (200, 300), (800, 1200)]
+        fed.append(sizes[-1])  # before that, the pipeline was tried out
+    assert fed == [(800, 1200), (200, 300), (800, 1200)]
     assert BatchLoader(table, no_targets, batch_size=1, resize=ShortSide(101)).reduce
 
 

@@ -19,6 +19,8 @@ from detfeed import (
     AnchorTargetSequence,
     DetectionSequence,
     Fixed,
+    LimitEmpty,
+    Proposals,
     RoiTargetSequence,
     SampleError,
     ShortSide,
@@ -460,3 +462,24 @@ def fit_on_this_backend(json):
 
 if __name__ == "__main__":
     fit_on_this_backend(sys.argv[1])
+
+
+def test_every_sequence_takes_samplers_and_replaces_images(annotate, tmp_path):
+    table = annotate([(64, 64)] * 3, [[(1, 1, 9, 9)], [(1, 1, 9, 9)], []])
+    (tmp_path / "001.png").write_bytes(b"nothing")
+    none = Proposals(table.image_ids, np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(4, np.int64))
+    for number, make in enumerate(
+        [
+            lambda **arguments: DetectionSequence(table, targets=lambda sample: {}, **arguments),
+            lambda **arguments: AnchorTargetSequence(table, AnchorGrid.c4(), **arguments),
+            lambda **arguments: RoiTargetSequence(table, none, **arguments),
+        ]
+    ):
+        ledger = tmp_path / f"{number}.jsonl"
+        common = {"batch_size": 1, "resize": Fixed((64, 64)), "sampler": LimitEmpty(), "max_replaced": 0.5}
+        sequence = make(**common, on_error="replace", ledger=ledger)
+        assert len(sequence) == 2
+        with pytest.warns(UserWarning, match=r"001\.png could not be read, and .*000\.png is fed"):
+            list(sequence)
+        assert json.loads(ledger.read_text())["replacement_id"] == 100
+        assert sequence.feed.ledger.count == 1
