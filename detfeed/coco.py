@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ _T = TypeVar("_T")
 
 # What a federated table's columns are called in LVIS's files.
 _LVIS_FIELDS = {"neg_classes": "neg_category_ids", "not_exhaustive_classes": "not_exhaustive_category_ids"}
+
+# Annotations that are objects at a time. COCO's 860,000 of them at once would take as much memory as the file.
+_AT_ONCE = 2**14
 
 # Only the fields named here are decoded; the parser skips all others, polygons above all.
 # What numpy's int64 holds, and names short enough that one of them can't make a column of gigabytes.
@@ -47,6 +51,9 @@ class _Box(msgspec.Struct, gc=False):
     ignore: int = 0
 
 
+_DECODER = msgspec.json.Decoder(_Box)
+
+
 class _Rle(msgspec.Struct, gc=False):
     counts: str | list[int]
     size: tuple[int, int]
@@ -59,7 +66,7 @@ class _Category(msgspec.Struct, gc=False):
 
 class File(msgspec.Struct, gc=False):
     images: list[Image]
-    annotations: list[_Box]
+    annotations: list[msgspec.Raw]  # each a _Box
     categories: list[_Category]
 
 
@@ -99,29 +106,70 @@ def read_columns(content: File, source: str, image_dir: str) -> dict[str, Any]:
                     f"{source}: expected each image id once, got {image.id!r} again - at "
                     f"`images[{position_of[image.id]}].id`, first at `images[{place}].id`"
                 )
-    _check_annotations(content, source, position_of, class_of)
-    masks = _read_masks(content, source, position_of)
-
-    annotations = content.annotations
-    count = len(annotations)
-    boxes = np.array([box.bbox for box in annotations], np.float64).reshape(-1, 4)
-    with np.errstate(over="ignore"):  # infinite is one way to reach out of the image
-        boxes[:, 2:] += boxes[:, :2]
     ids = [image.id for image in content.images]
+    image_ids = np.array(ids, np.int64) if all(isinstance(i, int) for i in ids) else np.array(ids, str)
+    boxes = _read_boxes(content, source, position_of, class_of)
+    content.annotations = []  # which hold all of the file's text
     return {
         "paths": _paths(content.images, source, image_dir),
-        "image_ids": np.array(ids, np.int64) if all(isinstance(i, int) for i in ids) else np.array(ids, str),
+        "image_ids": image_ids,
         "image_hw": [(image.height, image.width) for image in content.images],
-        "boxes": boxes,
-        "positions": np.fromiter((position_of[box.image_id] for box in annotations), np.int64, count),
-        "class_ids": np.fromiter((class_of[box.category_id] for box in annotations), np.int32, count),
-        "ignore": np.fromiter((bool(box.iscrowd or box.ignore) for box in annotations), np.bool_, count),
-        "areas": np.fromiter((np.nan if b.area is None else b.area for b in annotations), np.float64, count),
+        **boxes,
         "class_names": [category.name for category in categories],
         "category_ids": np.array([category.id for category in categories], np.int64),
-        "masks": masks,
         "source": source,
-        "where": lambda row: f"`annotations[{row}].bbox` (image_id {annotations[row].image_id!r})",
+        "where": lambda row: f"`annotations[{row}].bbox` (image_id {ids[boxes['positions'][row]]!r})",
+    }
+
+
+def _read_boxes(
+    content: File, source: str, position_of: dict[int | str, int], class_of: dict[int, int]
+) -> dict[str, Any]:
+    """The columns of boxes, in the order of the file, some thousands at a time."""
+    count = len(content.annotations)
+    boxes = np.empty((count, 4))
+    positions, class_ids = np.empty(count, np.int64), np.empty(count, np.int32)
+    ignore, areas = np.empty(count, bool), np.empty(count)
+    masks: dict[int, Runs] = {}
+    numbers, names = np.empty(count, np.int64), set[str]()  # the ids that are numbers, and those that are not
+    first = given = 0
+    for start in range(0, count, _AT_ONCE):
+        part = _decode_boxes(content.annotations, start, source)
+        rows = slice(start, start + len(part))
+        flat = itertools.chain.from_iterable([box.bbox for box in part])
+        boxes[rows] = np.fromiter(flat, np.float64, 4 * len(part)).reshape(-1, 4)
+        try:
+            positions[rows] = [position_of[box.image_id] for box in part]
+            class_ids[rows] = [class_of[box.category_id] for box in part]
+        except KeyError:
+            raise _reference_error(part, start, source, position_of, class_of) from None
+        crowd = np.array([bool(box.iscrowd) for box in part])
+        ignore[rows] = crowd | [bool(box.ignore) for box in part]
+        areas[rows] = [np.nan if box.area is None else box.area for box in part]
+        for place in np.flatnonzero(crowd).tolist():
+            box, row = part[place], start + place
+            if bytes(box.segmentation).startswith(b"{"):
+                where = f"at `annotations[{row}].segmentation` (image_id {box.image_id!r})"
+                masks[row] = _read_mask(box.segmentation, content.images[positions[row]], source, where)
+        ids = [box.id for box in part if box.id is not None]
+        given += len(ids)
+        whole = [i for i in ids if isinstance(i, int)]
+        numbers[first : first + len(whole)] = whole
+        first += len(whole)
+        if len(whole) < len(ids):
+            names.update(i for i in ids if isinstance(i, str))
+    numbers = np.sort(numbers[:first])
+    if len(names) + first < given or (numbers[1:] == numbers[:-1]).any():
+        raise _repeated_id_error(content.annotations, source)
+    with np.errstate(over="ignore"):  # infinite is one way to reach out of the image
+        boxes[:, 2:] += boxes[:, :2]
+    return {
+        "boxes": boxes,
+        "positions": positions,
+        "class_ids": class_ids,
+        "ignore": ignore,
+        "areas": areas,
+        "masks": masks,
     }
 
 
@@ -135,47 +183,62 @@ def _paths(images: Sequence[Image], source: str, image_dir: str) -> list[str]:
     return paths
 
 
-def _check_annotations(content: File, source: str, position_of: dict[int | str, int], class_of: dict[int, int]) -> None:
+def _decode_boxes(annotations: list[msgspec.Raw], start: int, source: str) -> list[_Box]:
+    """Some annotations from `start` on."""
+    some = annotations[start : start + _AT_ONCE]
+    part: list[_Box] = []
+    try:
+        part.extend(map(_DECODER.decode, some))
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise AnnotationError(
+            f"{source}: {_explain(error, some[len(part)], f'annotations[{start + len(part)}]')}"
+        ) from None
+    return part
+
+
+def _reference_error(
+    part: list[_Box], start: int, source: str, position_of: dict[int | str, int], class_of: dict[int, int]
+) -> AnnotationError:
+    """About the first annotation of an image or a category that is not in the file."""
+    place, box = next(
+        (place, box)
+        for place, box in enumerate(part, start)
+        if box.image_id not in position_of or box.category_id not in class_of
+    )
+    problem = f"a category_id among {sorted(class_of)}, got {box.category_id}"
+    if box.image_id not in position_of:
+        problem = "the image_id of an image in the file, got none such"
+    return AnnotationError(f"{source}: expected {problem} - at `annotations[{place}]` (image_id {box.image_id!r})")
+
+
+def _repeated_id_error(annotations: list[msgspec.Raw], source: str) -> AnnotationError:
+    """About the first annotation whose id stands before."""
     seen: set[int | str] = set()
-    for place, box in enumerate(content.annotations):
-        if box.image_id not in position_of:
-            problem = "the image_id of an image in the file, got none such"
-        elif box.category_id not in class_of:
-            problem = f"a category_id among {sorted(class_of)}, got {box.category_id}"
-        elif box.id is not None and box.id in seen:
-            problem = f"each annotation id once, got {box.id!r} again"
-        else:
-            if box.id is not None:
-                seen.add(box.id)
-            continue
-        raise AnnotationError(f"{source}: expected {problem} - at `annotations[{place}]` (image_id {box.image_id!r})")
+    place = 0
+    while (box := _DECODER.decode(annotations[place])).id is None or box.id not in seen:
+        if box.id is not None:
+            seen.add(box.id)
+        place += 1
+    return AnnotationError(
+        f"{source}: expected each annotation id once, got {box.id!r} again - at `annotations[{place}]` "
+        f"(image_id {box.image_id!r})"
+    )
 
 
-def _read_masks(content: File, source: str, position_of: dict[int | str, int]) -> dict[int, Runs]:
-    """Run lengths of the crowds' masks, by place in `annotations`; polygons and what is missing are left out."""
-    masks = {}
-    nothing = msgspec.Raw()
-    for place, box in enumerate(content.annotations):
-        # Taken away, since it would keep all of the file's text in memory.
-        segmentation, box.segmentation = box.segmentation, nothing
-        if not box.iscrowd or not bytes(segmentation).startswith(b"{"):
-            continue
-        where = f"at `annotations[{place}].segmentation` (image_id {box.image_id!r})"
-        image = content.images[position_of[box.image_id]]
-        try:
-            rle = msgspec.json.decode(segmentation, type=_Rle)
-            runs = parse_runs(rle.counts)
-        except (msgspec.DecodeError, ValueError, RecursionError) as error:
-            raise AnnotationError(
-                f"{source}: expected an RLE mask, got one that does not parse: {error} - {where}"
-            ) from None
-        if rle.size != (image.height, image.width) or runs.sum(dtype=np.int64) != image.height * image.width:
-            raise AnnotationError(
-                f"{source}: expected an RLE mask of the image's height and width {image.height, image.width}, got "
-                f"size {rle.size} and {runs.sum(dtype=np.int64)} pixels - {where}"
-            )
-        masks[place] = runs
-    return masks
+def _read_mask(segmentation: msgspec.Raw, image: Image, source: str, where: str) -> Runs:
+    try:
+        rle = msgspec.json.decode(segmentation, type=_Rle)
+        runs = parse_runs(rle.counts)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise AnnotationError(
+            f"{source}: expected an RLE mask, got one that does not parse: {error} - {where}"
+        ) from None
+    if rle.size != (image.height, image.width) or runs.sum(dtype=np.int64) != image.height * image.width:
+        raise AnnotationError(
+            f"{source}: expected an RLE mask of the image's height and width {image.height, image.width}, got "
+            f"size {rle.size} and {runs.sum(dtype=np.int64)} pixels - {where}"
+        )
+    return runs
 
 
 def write_coco(
@@ -296,27 +359,38 @@ def _surroundings(message: str, data: bytes) -> str:
     return f", in {text!r} - at line {line}{hint}"
 
 
-def _explain(error: msgspec.ValidationError, data: bytes) -> str:
-    """msgspec's message with the value it stumbled on and, for an annotation, the image it belongs to."""
+def _explain(error: Exception, data: bytes | msgspec.Raw, place: str = "") -> str:
+    """msgspec's message with the value it stumbled on and, for an annotation, the image it belongs to.
+
+    Args:
+        error: what msgspec said.
+        data: what it was to decode.
+        place: of `data` in the file.
+    """
     message, _, path = str(error).partition(" - at `$")
     path = path.rstrip("`")
     owner = ""
     try:
         value: Any = msgspec.json.decode(data)
-        for key in re.findall(r"\[(\d+)\]|\.(\w+)", path):
-            value = value[int(key[0])] if key[0] else value[key[1]]
+        for key in ["", *re.findall(r"\[(\d+)\]|\.(\w+)", path)]:
+            if key:
+                value = value[int(key[0])] if key[0] else value[key[1]]
             if isinstance(value, dict) and "image_id" in value:
                 owner = f" (image_id {value['image_id']!r:.80})"
         got = msgspec.json.encode(value).decode()
     except (msgspec.DecodeError, ValueError, RecursionError, OverflowError, LookupError, TypeError):
-        return str(error)  # what follows is broken as well, or a key that stands twice leads elsewhere
+        said = str(error) if path else f"{error} - at `$`"
+        return said.replace(
+            "`$", f"`{place or '$'}"
+        )  # what follows is broken as well, or a key that stands twice leads elsewhere
     got = got if len(got) <= 80 else got[:77] + "..."
     # The value says more than msgspec's "Expected `int`, got `str`".
     expected = message.partition(", got ")[0]
     verdict = f"e{expected[1:]}, got {got}" if expected.startswith("Expected") else f"{message} in {got}"
     hint = (
         "; a list is a results file, which read_proposals reads"
-        if message == "Expected `object`, got `array`" and not path
+        if message == "Expected `object`, got `array`" and not path and not place
         else ""
     )
-    return f"{verdict} - at `{path.lstrip('.') or 'top level'}`{owner}{hint}"
+    where = f"{place}{path}".lstrip(".") or "top level"
+    return f"{verdict} - at `{where}`{owner}{hint}"

@@ -204,7 +204,8 @@ def to_annotations(
         with np.errstate(over="ignore"):
             stated = areas[order].astype(np.float32)
         np.copyto(own, stated, where=(stated >= 0) & np.isfinite(stated))
-    row_of = {int(row): place for place, row in enumerate(order)} if masks else {}
+    place_of = np.full(len(positions), -1)
+    place_of[order] = np.arange(len(order))
     return Annotations(
         paths=tuple(paths),
         image_ids=image_ids,
@@ -216,7 +217,7 @@ def to_annotations(
         offsets=np.searchsorted(positions[kept], np.arange(len(paths) + 1)).astype(np.int64),
         class_names=tuple(class_names),
         category_ids=category_ids,
-        masks={row_of[row]: runs for row, runs in (masks or {}).items() if row in row_of},
+        masks={int(place_of[row]): runs for row, runs in (masks or {}).items() if place_of[row] >= 0},
         source=source,
         **columns,
     )
