@@ -109,7 +109,8 @@ def check_command(
     given = {"coco": coco, "lvis": lvis, "voc": voc, "yolo": yolo, "csv": csv, "kitti": kitti, "openimages": openimages}
     named = [name for name, value in given.items() if value is not None]
     if len(named) != 1:
-        raise typer.BadParameter(f"give one of {', '.join(f'--{name}' for name in given)}, got {named or 'none'}")
+        got = " and ".join(f"--{name}" for name in named) or "none"
+        raise typer.BadParameter(f"give one of {', '.join(f'--{name}' for name in given)}, got {got}")
     for option, value, sources, needed_by in (
         ("--images", images, ("coco", "lvis", "csv", "openimages"), ("coco", "lvis", "openimages")),
         ("--classes", classes, ("csv", "openimages"), ("csv", "openimages")),
@@ -152,6 +153,8 @@ def check_command(
     val = None
     if sum(map(bool, (val_coco, val_csv, val_voc or val_split))) > 1:
         raise typer.BadParameter("give one of --val-coco, --val-csv, and --val-voc and --val-split")
+    if val_images and not (val_coco or val_csv):
+        raise typer.BadParameter("--val-images goes with --val-coco and --val-csv")
     if val_coco or val_csv or val_voc or val_split:
         val = reader(
             val_coco,
@@ -187,24 +190,31 @@ def check_command(
         Console().print(_render(report))
         if json_file:
             Path(json_file).write_text(content)
-    if write:
-        _write(report, write, quiet)
+    if write and not _write(report, write, quiet):
+        raise typer.Exit(2)
     raise typer.Exit(report.status)
 
 
-def _write(report: Report, path: Path, console: Console) -> None:
+def _write(report: Report, path: Path, console: Console) -> bool:
+    """Write the cleaned copy; whether it could be."""
     train = report.checked[0]
     if train.annotations is None:
         console.print(f"{path} was not written: the annotations can't be read", markup=False, soft_wrap=True)
-        return
+        return False
     table = train.cleaned()
-    folder = write_coco(table, path)
+    try:
+        folder = write_coco(table, path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        console.print(f"{path} was not written: {reason}", markup=False, soft_wrap=True)
+        return False
     console.print(
         f"wrote {path} with {len(table)} of {len(train.annotations)} images and {len(table.boxes)} boxes; its file "
         f"names start from {folder or '.'}",
         markup=False,
         soft_wrap=True,
     )
+    return True
 
 
 def _render(report: Report) -> Group:
