@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError
@@ -22,8 +24,13 @@ _T = TypeVar("_T")
 # What a federated table's columns are called in LVIS's files.
 _LVIS_FIELDS = {"neg_classes": "neg_category_ids", "not_exhaustive_classes": "not_exhaustive_category_ids"}
 
-# Annotations that are objects at a time. COCO's 860,000 of them at once would take as much memory as the file.
-_AT_ONCE = 2**14
+# Bytes of annotations that are objects at a time: all of COCO's at once would take as much memory as its file.
+_BLOCK = 2**23
+# Where an array of objects may be cut, and where it ends if it is a value of the outermost object.
+_BETWEEN = re.compile(rb"\}\s*,\s*\{")
+_END = re.compile(rb'\}\s*\]\s*(?:,\s*"|\}\s*\Z)')
+_BEGIN = re.compile(rb'"annotations"\s*:\s*\[')
+_STAND_IN = b'{"image_id": 0, "category_id": 0, "bbox": [0, 0, 0, 0], "id": "stands for all annotations"}'
 
 # Only the fields named here are decoded; the parser skips all others, polygons above all.
 # What numpy's int64 holds, and names short enough that one of them can't make a column of gigabytes.
@@ -51,9 +58,6 @@ class _Box(msgspec.Struct, gc=False):
     ignore: int = 0
 
 
-_DECODER = msgspec.json.Decoder(_Box)
-
-
 class _Rle(msgspec.Struct, gc=False):
     counts: str | list[int]
     size: tuple[int, int]
@@ -66,8 +70,14 @@ class _Category(msgspec.Struct, gc=False):
 
 class File(msgspec.Struct, gc=False):
     images: list[Image]
-    annotations: list[msgspec.Raw]  # each a _Box
+    annotations: list[_Box]
     categories: list[_Category]
+
+
+_F = TypeVar("_F", bound=File)
+_Parts = Callable[[], Iterable[list[_Box]]]  # annotations in the order of the file
+_DECODER = msgspec.json.Decoder(list[_Box])
+_UNDECODED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def read_coco(
@@ -87,13 +97,70 @@ def read_coco(
     Raises:
         AnnotationError: the file is missing or not such a file; the message names the place in it.
     """
-    source = os.fspath(json)
-    content = decode_json(source, File, "a COCO JSON file")
-    return to_annotations(**read_columns(content, source, os.fspath(image_dir)), invalid=invalid)
+    _, columns = read_columns(os.fspath(json), os.fspath(image_dir), File, "a COCO JSON file")
+    return to_annotations(**columns, invalid=invalid)
 
 
-def read_columns(content: File, source: str, image_dir: str) -> dict[str, Any]:
-    """The arguments of `to_annotations`, but for `invalid`, of a file that was decoded."""
+def read_columns(source: str, image_dir: str, form: type[_F], noun: str) -> tuple[_F, dict[str, Any]]:
+    """A file's content without its annotations, and the arguments of `to_annotations`, but for `invalid`.
+
+    Args:
+        source: path of the file.
+        image_dir: folder that its file names start from.
+        form: the type to decode to.
+        noun: what the file is expected to be.
+
+    Raises:
+        AnnotationError: the file is missing or not such a file; the message names the place in it.
+    """
+    data = _read_bytes(source, noun)
+    cut = _cut(data, form)
+    if cut is not None:
+        content, parts = cut
+        try:
+            return content, _to_columns(content, parts, source, image_dir)
+        except _UNDECODED:
+            pass  # it was cut at the wrong place, or it is wrong: all of it at once tells, and where
+    content = _decode(data, source, form, noun)
+    del data
+    boxes, content.annotations = content.annotations, []
+    return content, _to_columns(content, lambda: [boxes], source, image_dir)
+
+
+def _cut(data: bytes, form: type[_F]) -> tuple[_F, _Parts] | None:
+    """A file's content without its annotations, and a function that decodes these block by block.
+
+    A guess where they begin and end, and where one ends, is right if what is between is JSON, and the rest is JSON in
+    which something that stands for them comes out as they would: no other reading of the bytes is possible then.
+
+    Returns:
+        None if the rest is not so. Decoding raises one of `_UNDECODED` if what is between is not so.
+    """
+    begin = _BEGIN.search(data)
+    end = begin and _END.search(data, max(begin.end(), len(data) - _BLOCK))
+    if not begin or not end:
+        return None
+    start, stop = begin.end(), end.start() + 1
+    try:
+        content = msgspec.json.decode(b"".join((data[:start], _STAND_IN, data[stop:])), type=form)
+    except _UNDECODED:
+        return None
+    if content.annotations != [msgspec.json.decode(_STAND_IN, type=_Box)]:
+        return None
+    content.annotations = []
+
+    def parts() -> Iterator[list[_Box]]:
+        at = start
+        while at < stop:
+            gap = _BETWEEN.search(data, at + _BLOCK, stop)
+            block = memoryview(data)[at : gap.start() + 1 if gap else stop]
+            yield _DECODER.decode(b"".join((b"[", block, b"]")))
+            at = gap.end() - 1 if gap else stop
+
+    return content, parts
+
+
+def _to_columns(content: File, parts: _Parts, source: str, image_dir: str) -> dict[str, Any]:
     categories = sorted(content.categories, key=lambda category: category.id)
     class_of = {category.id: row for row, category in enumerate(categories)}
     if len(class_of) != len(categories):
@@ -108,8 +175,7 @@ def read_columns(content: File, source: str, image_dir: str) -> dict[str, Any]:
                 )
     ids = [image.id for image in content.images]
     image_ids = np.array(ids, np.int64) if all(isinstance(i, int) for i in ids) else np.array(ids, str)
-    boxes = _read_boxes(content, source, position_of, class_of)
-    content.annotations = []  # which hold all of the file's text
+    boxes = _read_boxes(content, parts, source, position_of, class_of)
     return {
         "paths": _paths(content.images, source, image_dir),
         "image_ids": image_ids,
@@ -123,54 +189,56 @@ def read_columns(content: File, source: str, image_dir: str) -> dict[str, Any]:
 
 
 def _read_boxes(
-    content: File, source: str, position_of: dict[int | str, int], class_of: dict[int, int]
+    content: File, parts: _Parts, source: str, position_of: dict[int | str, int], class_of: dict[int, int]
 ) -> dict[str, Any]:
-    """The columns of boxes, in the order of the file, some thousands at a time."""
-    count = len(content.annotations)
-    boxes = np.empty((count, 4))
-    positions, class_ids = np.empty(count, np.int64), np.empty(count, np.int32)
-    ignore, areas = np.empty(count, bool), np.empty(count)
+    """The columns of boxes, in the order of the file."""
+    columns: dict[str, list[NDArray[Any]]] = {
+        name: [np.empty(0, dtype)]
+        for name, dtype in (
+            ("boxes", float),
+            ("positions", int),
+            ("class_ids", np.int32),
+            ("ignore", bool),
+            ("areas", float),
+        )
+    }
     masks: dict[int, Runs] = {}
-    numbers, names = np.empty(count, np.int64), set[str]()  # the ids that are numbers, and those that are not
-    first = given = 0
-    for start in range(0, count, _AT_ONCE):
-        part = _decode_boxes(content.annotations, start, source)
-        rows = slice(start, start + len(part))
-        flat = itertools.chain.from_iterable([box.bbox for box in part])
-        boxes[rows] = np.fromiter(flat, np.float64, 4 * len(part)).reshape(-1, 4)
+    numbers, names = array("q"), list[str]()  # ids
+    start = 0
+    for part in parts():
+        images, classes = [box.image_id for box in part], [box.category_id for box in part]
         try:
-            positions[rows] = [position_of[box.image_id] for box in part]
-            class_ids[rows] = [class_of[box.category_id] for box in part]
+            positions = [position_of[image_id] for image_id in images]
+            class_ids = [class_of[category_id] for category_id in classes]
         except KeyError:
             raise _reference_error(part, start, source, position_of, class_of) from None
-        crowd = np.array([bool(box.iscrowd) for box in part])
-        ignore[rows] = crowd | [bool(box.ignore) for box in part]
-        areas[rows] = [np.nan if box.area is None else box.area for box in part]
+        crowd = np.array([bool(box.iscrowd) for box in part], bool)
+        flat = itertools.chain.from_iterable([box.bbox for box in part])
+        columns["boxes"].append(np.fromiter(flat, np.float64, 4 * len(part)))
+        columns["positions"].append(np.array(positions, np.int64))
+        columns["class_ids"].append(np.array(class_ids, np.int32))
+        columns["ignore"].append(crowd | np.array([bool(box.ignore) for box in part], bool))
+        columns["areas"].append(np.array([box.area for box in part], np.float64))  # None becomes NaN
         for place in np.flatnonzero(crowd).tolist():
-            box, row = part[place], start + place
+            box = part[place]
             if bytes(box.segmentation).startswith(b"{"):
-                where = f"at `annotations[{row}].segmentation` (image_id {box.image_id!r})"
-                masks[row] = _read_mask(box.segmentation, content.images[positions[row]], source, where)
-        ids = [box.id for box in part if box.id is not None]
-        given += len(ids)
-        whole = [i for i in ids if isinstance(i, int)]
-        numbers[first : first + len(whole)] = whole
-        first += len(whole)
-        if len(whole) < len(ids):
-            names.update(i for i in ids if isinstance(i, str))
-    numbers = np.sort(numbers[:first])
-    if len(names) + first < given or (numbers[1:] == numbers[:-1]).any():
-        raise _repeated_id_error(content.annotations, source)
+                where = f"at `annotations[{start + place}].segmentation` (image_id {box.image_id!r})"
+                masks[start + place] = _read_mask(box.segmentation, content.images[positions[place]], source, where)
+        ids = [box.id for box in part]
+        try:
+            numbers.extend(array("q", ids))  # type: ignore[arg-type]
+        except TypeError:
+            numbers.extend(i for i in ids if isinstance(i, int))
+            names.extend(i for i in ids if isinstance(i, str))
+        start += len(part)
+    ordered = np.sort(np.frombuffer(numbers, np.int64)) if numbers else np.empty(0, np.int64)
+    if (ordered[1:] == ordered[:-1]).any() or len(set(names)) < len(names):
+        raise _repeated_id_error(parts, source)
+    joined = {name: np.concatenate(arrays) for name, arrays in columns.items()}
+    boxes = joined["boxes"].reshape(-1, 4)
     with np.errstate(over="ignore"):  # infinite is one way to reach out of the image
         boxes[:, 2:] += boxes[:, :2]
-    return {
-        "boxes": boxes,
-        "positions": positions,
-        "class_ids": class_ids,
-        "ignore": ignore,
-        "areas": areas,
-        "masks": masks,
-    }
+    return {**joined, "boxes": boxes, "masks": masks}
 
 
 def _paths(images: Sequence[Image], source: str, image_dir: str) -> list[str]:
@@ -181,19 +249,6 @@ def _paths(images: Sequence[Image], source: str, image_dir: str) -> list[str]:
         except ValueError as error:
             raise AnnotationError(f"{source}: {error} - at `images[{place}].file_name`") from None
     return paths
-
-
-def _decode_boxes(annotations: list[msgspec.Raw], start: int, source: str) -> list[_Box]:
-    """Some annotations from `start` on."""
-    some = annotations[start : start + _AT_ONCE]
-    part: list[_Box] = []
-    try:
-        part.extend(map(_DECODER.decode, some))
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise AnnotationError(
-            f"{source}: {_explain(error, some[len(part)], f'annotations[{start + len(part)}]')}"
-        ) from None
-    return part
 
 
 def _reference_error(
@@ -211,11 +266,12 @@ def _reference_error(
     return AnnotationError(f"{source}: expected {problem} - at `annotations[{place}]` (image_id {box.image_id!r})")
 
 
-def _repeated_id_error(annotations: list[msgspec.Raw], source: str) -> AnnotationError:
+def _repeated_id_error(parts: _Parts, source: str) -> AnnotationError:
     """About the first annotation whose id stands before."""
     seen: set[int | str] = set()
     place = 0
-    while (box := _DECODER.decode(annotations[place])).id is None or box.id not in seen:
+    boxes = itertools.chain.from_iterable(parts())
+    while (box := next(boxes)).id is None or box.id not in seen:
         if box.id is not None:
             seen.add(box.id)
         place += 1
@@ -330,11 +386,18 @@ def decode_json(source: str, form: type[_T], noun: str) -> _T:
     Raises:
         AnnotationError: the file is missing, no JSON, or of another form; the message names the place in it.
     """
+    return _decode(_read_bytes(source, noun), source, form, noun)
+
+
+def _read_bytes(source: str, noun: str) -> bytes:
     try:
         with open(source, "rb") as file:
-            data = file.read()
+            return file.read()
     except OSError as error:
         raise AnnotationError(f"{source}: expected {noun}, got {error.strerror or error}") from error
+
+
+def _decode(data: bytes, source: str, form: type[_T], noun: str) -> _T:
     try:
         return msgspec.json.decode(data, type=form)
     except msgspec.ValidationError as error:
@@ -359,38 +422,27 @@ def _surroundings(message: str, data: bytes) -> str:
     return f", in {text!r} - at line {line}{hint}"
 
 
-def _explain(error: Exception, data: bytes | msgspec.Raw, place: str = "") -> str:
-    """msgspec's message with the value it stumbled on and, for an annotation, the image it belongs to.
-
-    Args:
-        error: what msgspec said.
-        data: what it was to decode.
-        place: of `data` in the file.
-    """
+def _explain(error: msgspec.ValidationError, data: bytes) -> str:
+    """msgspec's message with the value it stumbled on and, for an annotation, the image it belongs to."""
     message, _, path = str(error).partition(" - at `$")
     path = path.rstrip("`")
     owner = ""
     try:
         value: Any = msgspec.json.decode(data)
-        for key in ["", *re.findall(r"\[(\d+)\]|\.(\w+)", path)]:
-            if key:
-                value = value[int(key[0])] if key[0] else value[key[1]]
+        for key in re.findall(r"\[(\d+)\]|\.(\w+)", path):
+            value = value[int(key[0])] if key[0] else value[key[1]]
             if isinstance(value, dict) and "image_id" in value:
                 owner = f" (image_id {value['image_id']!r:.80})"
         got = msgspec.json.encode(value).decode()
     except (msgspec.DecodeError, ValueError, RecursionError, OverflowError, LookupError, TypeError):
-        said = str(error) if path else f"{error} - at `$`"
-        return said.replace(
-            "`$", f"`{place or '$'}"
-        )  # what follows is broken as well, or a key that stands twice leads elsewhere
+        return str(error)  # what follows is broken as well, or a key that stands twice leads elsewhere
     got = got if len(got) <= 80 else got[:77] + "..."
     # The value says more than msgspec's "Expected `int`, got `str`".
     expected = message.partition(", got ")[0]
     verdict = f"e{expected[1:]}, got {got}" if expected.startswith("Expected") else f"{message} in {got}"
     hint = (
         "; a list is a results file, which read_proposals reads"
-        if message == "Expected `object`, got `array`" and not path and not place
+        if message == "Expected `object`, got `array`" and not path
         else ""
     )
-    where = f"{place}{path}".lstrip(".") or "top level"
-    return f"{verdict} - at `{where}`{owner}{hint}"
+    return f"{verdict} - at `{path.lstrip('.') or 'top level'}`{owner}{hint}"
