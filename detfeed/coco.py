@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import itertools
 import os
 import re
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError
 from detfeed.masks import Runs, parse_runs
-from detfeed.paths import path_inside
+from detfeed.paths import path_inside, paths_inside
 from detfeed.policies import MAX_SIDE, Invalid, to_annotations
 
 _T = TypeVar("_T")
@@ -114,17 +116,30 @@ def read_columns(source: str, image_dir: str, form: type[_F], noun: str) -> tupl
         AnnotationError: the file is missing or not such a file; the message names the place in it.
     """
     data = _read_bytes(source, noun)
-    cut = _cut(data, form)
-    if cut is not None:
-        content, parts = cut
-        try:
-            return content, _to_columns(content, parts, source, image_dir)
-        except _UNDECODED:
-            pass  # it was cut at the wrong place, or it is wrong: all of it at once tells, and where
-    content = _decode(data, source, form, noun)
-    del data
-    boxes, content.annotations = content.annotations, []
-    return content, _to_columns(content, lambda: [boxes], source, image_dir)
+    with _no_collections():
+        cut = _cut(data, form)
+        if cut is not None:
+            content, parts = cut
+            try:
+                return content, _to_columns(content, parts, source, image_dir)
+            except _UNDECODED:
+                pass  # it was cut at the wrong place, or it is wrong: all of it at once tells, and where
+        content = _decode(data, source, form, noun)
+        del data
+        boxes, content.annotations = content.annotations, []
+        return content, _to_columns(content, lambda: [boxes], source, image_dir)
+
+
+@contextlib.contextmanager
+def _no_collections() -> Iterator[None]:
+    """Keep the garbage collector from what is decoded, of which nothing is garbage: a tenth of the time of reading."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _cut(data: bytes, form: type[_F]) -> tuple[_F, _Parts] | None:
@@ -173,13 +188,14 @@ def _to_columns(content: File, parts: _Parts, source: str, image_dir: str) -> di
                     f"{source}: expected each image id once, got {image.id!r} again - at "
                     f"`images[{position_of[image.id]}].id`, first at `images[{place}].id`"
                 )
-    ids = [image.id for image in content.images]
-    image_ids = np.array(ids, np.int64) if all(isinstance(i, int) for i in ids) else np.array(ids, str)
+    images = content.images
+    ids = [image.id for image in images]
+    image_ids = np.array(ids, np.int64) if set(map(type, ids)) <= {int} else np.array(ids, str)
     boxes = _read_boxes(content, parts, source, position_of, class_of)
     return {
-        "paths": _paths(content.images, source, image_dir),
+        "paths": _paths(images, source, image_dir),
         "image_ids": image_ids,
-        "image_hw": [(image.height, image.width) for image in content.images],
+        "image_hw": np.array([[image.height for image in images], [image.width for image in images]], np.int64).T,
         **boxes,
         "class_names": [category.name for category in categories],
         "category_ids": np.array([category.id for category in categories], np.int64),
@@ -206,10 +222,9 @@ def _read_boxes(
     numbers, names = array("q"), list[str]()  # ids
     start = 0
     for part in parts():
-        images, classes = [box.image_id for box in part], [box.category_id for box in part]
         try:
-            positions = [position_of[image_id] for image_id in images]
-            class_ids = [class_of[category_id] for category_id in classes]
+            positions = [position_of[box.image_id] for box in part]
+            class_ids = [class_of[box.category_id] for box in part]
         except KeyError:
             raise _reference_error(part, start, source, position_of, class_of) from None
         crowd = np.array([bool(box.iscrowd) for box in part], bool)
@@ -242,13 +257,16 @@ def _read_boxes(
 
 
 def _paths(images: Sequence[Image], source: str, image_dir: str) -> list[str]:
-    paths = []
-    for place, image in enumerate(images):
-        try:
-            paths.append(path_inside(image_dir, image.file_name))
-        except ValueError as error:
-            raise AnnotationError(f"{source}: {error} - at `images[{place}].file_name`") from None
-    return paths
+    names = [image.file_name for image in images]
+    try:
+        return paths_inside(image_dir, names)
+    except ValueError:
+        for place, name in enumerate(names):
+            try:
+                path_inside(image_dir, name)
+            except ValueError as error:
+                raise AnnotationError(f"{source}: {error} - at `images[{place}].file_name`") from None
+        raise
 
 
 def _reference_error(
