@@ -342,7 +342,7 @@ def _read(name: str, data: Annotations | Read, findings: _Findings) -> Annotatio
         return None
     for warning in said:
         if isinstance(warning.message, BadBoxesWarning):
-            found = warning.message.found
+            found += warning.message.found
         else:
             warnings.warn(warning.message, stacklevel=3)
     for bad in found:

@@ -18,7 +18,7 @@ from detfeed.check import RESIZE, Example, Read, Report, check
 from detfeed.coco import read_coco, write_coco
 from detfeed.csv_file import read_csv
 from detfeed.files import is_url
-from detfeed.images import Resize, ShortSide
+from detfeed.images import ShortSide
 from detfeed.kitti import read_kitti
 from detfeed.lvis import read_lvis
 from detfeed.openimages import read_openimages
@@ -104,7 +104,8 @@ def check_command(
 ) -> None:
     """Look for what is wrong with a data set, where, and what to do about it.
 
-    Exit status: 0 if there is nothing but notes, 1 if there are errors or warnings, 2 if annotations can't be read.
+    Exit status: 0 if there is nothing but notes, 1 if there are errors or warnings, 2 if annotations can't be read or
+    a file can't be written.
     """
     given = {"coco": coco, "lvis": lvis, "voc": voc, "yolo": yolo, "csv": csv, "kitti": kitti, "openimages": openimages}
     named = [name for name, value in given.items() if value is not None]
@@ -168,7 +169,9 @@ def check_command(
             raise typer.BadParameter(
                 "--val-coco needs --val-images, --val-csv needs --classes, --val-split needs --voc, --val-voc or --yolo"
             )
-    resize: Resize = ShortSide(short_side, max_side=max_side or max(short_side, short_side * 1333 // 800))
+    if max_side is not None and max_side < short_side:
+        raise typer.BadParameter(f"--max-side must be at least --short-side, {short_side}")
+    resize = ShortSide(short_side, max_side=max_side or short_side * 1333 // 800)
 
     quiet = Console(stderr=True)
     columns = (TextColumn("looking at images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -189,7 +192,11 @@ def check_command(
     else:
         Console().print(_render(report))
         if json_file:
-            Path(json_file).write_text(content)
+            try:
+                Path(json_file).write_text(content)
+            except OSError as error:
+                quiet.print(f"{json_file} was not written: {error.strerror}", markup=False, soft_wrap=True)
+                raise typer.Exit(2) from None
     if write and not _write(report, write, quiet):
         raise typer.Exit(2)
     raise typer.Exit(report.status)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detfeed import Fixed, ShortSide, inspection, read_coco, read_voc
+from detfeed import Fixed, ShortSide, concat, inspection, read_coco, read_voc
 from detfeed.check import KINDS, MAX_EXAMPLES, check
 from image_files import FILES, encode, noise
 
@@ -111,6 +111,13 @@ def test_bad_boxes_follow_the_policy_of_the_reader(coco):
     by_kind = found(report)
     assert by_kind["partly-outside"].what.endswith("; made ignore regions")
     assert by_kind["ignored-boxes"].count == 1
+
+
+def test_bad_boxes_of_several_files_are_all_told(coco):
+    first = coco([(encode(noise(0), "PNG"), [BOX, BOX])])
+    second = coco([(encode(noise(1), "PNG"), [BOX, [9, 9, 0, 0]])], name="second")
+    by_kind = found(check(lambda: concat([first(), second()], new_ids=True)))
+    assert by_kind.keys() == {"repeated", "no-area"}
 
 
 def test_other_warnings_of_a_reader_are_passed_on(coco):

@@ -1,5 +1,8 @@
 import json
 import shutil
+import tomllib
+from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -37,6 +40,11 @@ def voc(tmp_path):
         return root
 
     return write
+
+
+def test_wheel_installs_the_command():
+    scripts = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["scripts"]
+    assert EntryPoint("detfeed", scripts["detfeed"], "console_scripts").load() is app
 
 
 def test_clean_set_exits_0(voc):
@@ -92,10 +100,11 @@ def test_cleaned_copy_is_written_without_images_that_cannot_be_fed(voc, tmp_path
     assert run("--coco", tmp_path / "fixed.json", "--images", root / "JPEGImages").exit_code == 0
 
 
-def test_copy_that_cannot_be_written_is_an_error(voc, tmp_path):
-    result = run("--voc", voc(), "--write", tmp_path / "none" / "fixed.json")
+@pytest.mark.parametrize("option", ["--write", "--json"])
+def test_file_that_cannot_be_written_is_an_error(voc, tmp_path, option):
+    result = run("--voc", voc(), option, tmp_path / "none" / "out.json")
     assert result.exit_code == 2
-    assert "fixed.json was not written: No such file or directory" in result.stderr
+    assert "out.json was not written: No such file or directory" in result.stderr
 
 
 def test_fast_reads_headers_only(voc):
@@ -168,6 +177,7 @@ def test_every_format_is_read(voc, tmp_path):
     ("arguments", "message"),
     [
         ((), "give one of --coco"),
+        (("--voc", "a", "--max-side", "700"), "--max-side must be at least --short-side, 800"),
         (("--voc", "a", "--kitti", "b"), "got --voc and --kitti"),
         (("--coco", "a"), "--coco needs --images"),
         (("--csv", "a"), "--csv needs --classes"),
