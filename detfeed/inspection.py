@@ -135,7 +135,7 @@ def _jpeg_end(data: NDArray[np.uint8]) -> int:
 def first_alike(hashes: NDArray[np.uint64], thumbnails: NDArray[np.uint8]) -> NDArray[np.int64]:
     """For each picture the first one before it that looks like it, or -1.
 
-    Compares all pairs, some hundred rows at a time: 0.05 seconds for 5,000 pictures, half a minute for 118,000.
+    Compares all pairs, some hundred rows at a time: 0.05 seconds for 5,000 pictures, some 20 for 118,000.
 
     Args:
         hashes: uint64 (P,), as `Inspected.hash`.
