@@ -42,10 +42,11 @@ lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# BENCH_COCO=instances.json times the box sets of a COCO file as well.
+# BENCH_COCO=instances.json times the box sets of a COCO file as well. Reading is timed on a file of COCO's size, 420 MB.
 bench: $(VENV)/dev
 	$(BIN)/python scripts/bench_targets.py $(if $(BENCH_COCO),--coco $(BENCH_COCO))
 	$(BIN)/python scripts/bench_images.py
+	$(BIN)/python scripts/bench_reading.py
 
 clean:
 	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -21,6 +21,7 @@ from detfeed.loader import BatchLoader
 from detfeed.lvis import read_lvis
 from detfeed.matching import match_anchors, sample_anchors
 from detfeed.openimages import read_openimages
+from detfeed.policies import BadBoxesWarning
 from detfeed.proposals import Proposals, read_proposals
 from detfeed.recall import proposal_recall
 from detfeed.sample import Sample
@@ -42,6 +43,7 @@ __all__ = [
     "AnchorTargets",
     "AnnotationError",
     "Annotations",
+    "BadBoxesWarning",
     "BatchLoader",
     "ClassBalanced",
     "DetectionSequence",

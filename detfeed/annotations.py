@@ -126,16 +126,22 @@ class Annotations:
                     f"{self.image_ids[position]} ({self.paths[position]})"
                 )
 
-        for row, runs in self.masks.items():
-            if not 0 <= row < len(self.boxes):
-                raise AnnotationError(f"{self.source}: expected masks of boxes 0 to {len(self.boxes) - 1}, got {row}")
-            position = self._position(row)
-            if runs.sum(dtype=np.int64) != self.image_hw[position].prod(dtype=np.int64):
-                raise AnnotationError(
-                    f"{self.source}: expected a mask of {self.image_hw[position].tolist()} pixels, got runs over "
-                    f"{runs.sum(dtype=np.int64)} - at box {row - self.offsets[position]} of image "
-                    f"{self.image_ids[position]} ({self.paths[position]})"
-                )
+        rows = np.fromiter(self.masks, np.int64, len(self.masks))
+        unknown = rows[(rows < 0) | (rows >= len(self.boxes))]
+        if len(unknown):
+            raise AnnotationError(
+                f"{self.source}: expected masks of boxes 0 to {len(self.boxes) - 1}, got {unknown[0]}"
+            )
+        positions = np.searchsorted(self.offsets, rows, side="right") - 1
+        pixels = self.image_hw[positions].prod(axis=1, dtype=np.int64)
+        covered = np.fromiter((runs.sum(dtype=np.int64) for runs in self.masks.values()), np.int64, len(rows))
+        for place in np.flatnonzero(covered != pixels)[:1]:
+            row, position = rows[place], positions[place]
+            raise AnnotationError(
+                f"{self.source}: expected a mask of {self.image_hw[position].tolist()} pixels, got runs over "
+                f"{covered[place]} - at box {row - self.offsets[position]} of image "
+                f"{self.image_ids[position]} ({self.paths[position]})"
+            )
 
     def _check_pairs(self) -> None:
         if (self.neg_classes is None) != (self.not_exhaustive_classes is None):

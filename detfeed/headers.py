@@ -28,12 +28,14 @@ class Header(NamedTuple):
         format: jpeg, png, webp, bmp, gif or tiff, told from the content.
         height, width: in pixels, of the picture as it is stored.
         orientation: EXIF orientation, 1 to 8; 1, as stored, where there is none or an invalid one.
+        invalid_orientation: the number that stands in the file where it is no orientation.
     """
 
     format: str
     height: int
     width: int
     orientation: int
+    invalid_orientation: int | None = None
 
     @property
     def stored_hw(self) -> tuple[int, int]:
@@ -81,7 +83,7 @@ def _parse(read: Read, name: str) -> Header:
         got = f"bytes that begin with {start!r}" if start else "0 bytes"
         raise ImageError(f"{name}: expected an image ({', '.join(_FORMATS)}), got {got}")
     try:
-        height, width, orientation = _FORMATS[format][1](read)
+        height, width, stated = _FORMATS[format][1](read)
     except (struct.error, _Bad) as error:
         raise ImageError(
             f"{name}: expected the header of a {format} file, got one that is damaged or cut short ({error}); "
@@ -89,7 +91,9 @@ def _parse(read: Read, name: str) -> Header:
         ) from error
     if height < 1 or width < 1:
         raise ImageError(f"{name}: expected a picture of at least one pixel, got height {height} and width {width}")
-    return Header(format, height, width, orientation)
+    if not 1 <= stated <= 8:
+        return Header(format, height, width, 1, stated)
+    return Header(format, height, width, stated)
 
 
 class _Bad(Exception):
@@ -98,7 +102,8 @@ class _Bad(Exception):
 
 def _jpeg(read: Read) -> tuple[int, int, int]:
     """Segment by segment up to the first scan."""
-    height = width = orientation = 0
+    height = width = 0
+    orientation: int | None = None
     at = 2
     for _ in range(MAX_PARTS):
         fill, marker, length = struct.unpack(">BBH", read(at, 4))
@@ -111,11 +116,11 @@ def _jpeg(read: Read) -> tuple[int, int, int]:
         elif marker in (0xD9, 0xDA):  # the end of the file, or a scan
             if not height:
                 raise _Bad("no size before the picture")
-            return height, width, orientation or 1
+            return height, width, 1 if orientation is None else orientation
         else:
             if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
                 height, width = struct.unpack(">HH", read(at + 5, 4))
-            elif marker == 0xE1 and not orientation and read(at + 4, 6) == _EXIF:
+            elif marker == 0xE1 and orientation is None and read(at + 4, 6) == _EXIF:
                 orientation = _exif(read, at + 4)
             at += 2 + length
     raise _Bad("too many segments")
@@ -180,21 +185,17 @@ def _gif(read: Read) -> tuple[int, int, int]:
 
 def _tiff(read: Read) -> tuple[int, int, int]:
     tags = _tiff_tags(read, 0)
-    return tags.get(257, 0), tags.get(256, 0), _valid(tags.get(_ORIENTATION, 1))
+    return tags.get(257, 0), tags.get(256, 0), tags.get(_ORIENTATION, 1)
 
 
 def _exif(read: Read, start: int) -> int:
-    """The orientation in an EXIF block at `start`; 1 where the block is damaged, which harms no pixel."""
+    """The orientation in an EXIF block at `start`, valid or not; 1 where the block is damaged, which harms no pixel."""
     if read(start, 6) == _EXIF:  # always in a JPEG, sometimes in a WebP or PNG
         start += 6
     try:
-        return _valid(_tiff_tags(read, start).get(_ORIENTATION, 1))
+        return _tiff_tags(read, start).get(_ORIENTATION, 1)
     except (struct.error, _Bad):
         return 1
-
-
-def _valid(orientation: int) -> int:
-    return orientation if 1 <= orientation <= 8 else 1
 
 
 def _tiff_tags(read: Read, start: int) -> dict[int, int]:

@@ -19,6 +19,9 @@ class _Image(coco.Image, kw_only=True, gc=False):
     neg_category_ids: tuple[int, ...] = ()
     not_exhaustive_category_ids: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        self.file_name = self.file_name or "/".join(self.coco_url.rsplit("/", 2)[-2:])
+
 
 class _File(coco.File, gc=False):
     images: list[_Image]  # type: ignore[assignment]
@@ -43,10 +46,7 @@ def read_lvis(
     Source: Gupta et al. 2019, and the lvis-api's file format.
     """
     source = os.fspath(json)
-    content = coco.decode_json(source, _File, "an LVIS JSON file")
-    for image in content.images:
-        image.file_name = image.file_name or "/".join(image.coco_url.rsplit("/", 2)[-2:])
-    columns = coco.read_columns(content, source, os.fspath(image_dir))
+    content, columns = coco.read_columns(source, os.fspath(image_dir), _File, "an LVIS JSON file")
     class_of = {category_id: row for row, category_id in enumerate(columns["category_ids"].tolist())}
     return to_annotations(
         **columns,

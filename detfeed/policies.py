@@ -10,11 +10,13 @@ reaches out by less is clipped and not spoken of. With `invalid`
   region between them, and those that still have no area inside the image are dropped.
 - "raise", the first one is an error.
 
-Of boxes that repeat each other the first stays. One warning says what was done to how many boxes.
+Of boxes that repeat each other the first stays. One warning, a `BadBoxesWarning`, says what was done to how many boxes,
+and carries it kind by kind for programs.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
@@ -29,11 +31,61 @@ from detfeed.errors import AnnotationError
 from detfeed.masks import Runs
 
 Invalid = Literal["drop", "clip", "ignore", "raise"]
+Kind = Literal["swapped-corners", "no-area", "outside", "larger-than-image", "partly-outside", "repeated"]
+Effect = Literal["dropped", "clipped", "ignored"]
 
 # Pixels that a box may reach out of its image without being bad: formats round, YOLO's and OpenImages' above all.
 TOLERANCE = 0.5
 # More than any image has, and float32 still tells its pixels apart.
 MAX_SIDE = 10**6
+# Bad boxes of a kind that are told one by one.
+MAX_EXAMPLES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class BadBox:
+    """A bad box as it stands in its file.
+
+    Attributes:
+        path, image_id: of its image.
+        index: place among the boxes of its image in the file, from 0.
+        box: xyxy pixels, neither clipped nor rounded.
+        where: its place in the file.
+    """
+
+    path: str
+    image_id: int | str
+    index: int
+    box: tuple[float, float, float, float]
+    where: str
+
+
+@dataclasses.dataclass(frozen=True)
+class BadBoxes:
+    """The bad boxes of a kind, and what was done to them.
+
+    Attributes:
+        kind: "swapped-corners" (a negative size), "no-area" (a size of zero), "outside" (wholly), "larger-than-image"
+            (it reaches out at two opposite sides), "partly-outside", or "repeated"; each box is of one.
+        effect: "dropped", "clipped" or made an ignore region.
+        count: how many there are.
+        examples: the first of them, at most `MAX_EXAMPLES`.
+    """
+
+    kind: Kind
+    effect: Effect
+    count: int
+    examples: tuple[BadBox, ...]
+
+
+class BadBoxesWarning(UserWarning):
+    """A reader found bad boxes and followed its policy.
+
+    Attributes:
+        found: what it found and did, kind by kind.
+    """
+
+    found: tuple[BadBoxes, ...] = ()
 
 
 def to_annotations(
@@ -118,10 +170,32 @@ def to_annotations(
             )
             if count
         ]
-        warnings.warn(
-            f'{source}: of {len(bad)} boxes {", ".join(effects)} (invalid="{invalid}"); the first is {first}',
-            stacklevel=3,
+        warning = BadBoxesWarning(
+            f'{source}: of {len(bad)} boxes {", ".join(effects)} (invalid="{invalid}"); the first is {first}'
         )
+        # What reaches out is treated as the policy says; what has no area or repeats another is dropped by all of them.
+        milder: Effect = {"clip": "clipped", "drop": "dropped", "ignore": "ignored"}[invalid]  # type: ignore[assignment]
+        rows = np.flatnonzero(bad)
+        kinds = _kinds(given[rows], sizes_hw[positions[rows]], empty=empty[rows], repeated=repeated[rows])
+        effects_of = np.where(outside[rows], milder, "dropped")
+        starts = np.searchsorted(positions, positions)
+
+        def example(row: int) -> BadBox:
+            return BadBox(
+                path=paths[positions[row]],
+                image_id=image_ids[positions[row]].item(),
+                index=int(row - starts[row]),
+                box=tuple(given[row].tolist()),
+                where=where(int(order[row])),
+            )
+
+        warning.found = tuple(
+            BadBoxes(kind, effect, len(some), tuple(map(example, some[:MAX_EXAMPLES].tolist())))
+            for kind in get_args(Kind)
+            for effect in get_args(Effect)
+            if len(some := rows[(kinds == kind) & (effects_of == effect)])
+        )
+        warnings.warn(warning, stacklevel=3)
 
     kept = ~(bad if invalid == "drop" else empty | repeated)
     order = order[kept]
@@ -130,7 +204,8 @@ def to_annotations(
         with np.errstate(over="ignore"):
             stated = areas[order].astype(np.float32)
         np.copyto(own, stated, where=(stated >= 0) & np.isfinite(stated))
-    row_of = {int(row): place for place, row in enumerate(order)} if masks else {}
+    place_of = np.full(len(positions), -1)
+    place_of[order] = np.arange(len(order))
     return Annotations(
         paths=tuple(paths),
         image_ids=image_ids,
@@ -142,10 +217,26 @@ def to_annotations(
         offsets=np.searchsorted(positions[kept], np.arange(len(paths) + 1)).astype(np.int64),
         class_names=tuple(class_names),
         category_ids=category_ids,
-        masks={row_of[row]: runs for row, runs in (masks or {}).items() if row in row_of},
+        masks={int(place_of[row]): runs for row, runs in (masks or {}).items() if place_of[row] >= 0},
         source=source,
         **columns,
     )
+
+
+def _kinds(
+    boxes: NDArray[np.float64], sizes_hw: NDArray[np.int64], *, empty: NDArray[np.bool_], repeated: NDArray[np.bool_]
+) -> NDArray[np.str_]:
+    """The kind of each bad box: the first in this order that it is."""
+    low, high, limits = boxes[:, :2], boxes[:, 2:], sizes_hw[:, ::-1]
+    kinds: dict[Kind, Any] = {
+        "repeated": repeated,
+        "swapped-corners": (high < low).any(axis=1),
+        "no-area": (high == low).any(axis=1),
+        "outside": ((high <= 0) | (low >= limits)).any(axis=1),
+        "larger-than-image": ((low < -TOLERANCE) & (high > limits + TOLERANCE)).any(axis=1) & ~empty,
+        "partly-outside": ~empty,
+    }
+    return np.select(list(kinds.values()), list(kinds), default="no-area")  # of so little that float32 has none left
 
 
 def _repeats(

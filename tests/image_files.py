@@ -16,6 +16,12 @@ def picture(height=24, width=40):
     return np.stack([red, green, np.full((height, width), 90.0)], axis=2).round().astype(np.uint8)
 
 
+def noise(seed, height=60, width=80):
+    """Different for each seed, and smooth, so that it can be known again however it is stored."""
+    small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
 def encode(pixels, format, mode=None, orientation=None, **options):
     """Pixels as the bytes of a file, written by Pillow after a change of mode, with an EXIF orientation."""
     image = Image.fromarray(pixels)

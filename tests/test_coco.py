@@ -1,4 +1,5 @@
 import dataclasses
+import gc
 import json
 import math
 import os
@@ -6,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from detfeed import AnnotationError, read_coco, write_coco
+from detfeed import AnnotationError, coco, read_coco, write_coco
 from detfeed.masks import fill_mask
 
 
@@ -290,3 +291,88 @@ def test_real_coco_agrees_with_pycocotools(data, capsys):
         wanted[:, 2:] += wanted[:, :2]
         np.testing.assert_array_equal(table.boxes[rows], wanted.astype(np.float32))
         assert table.category_ids[table.class_ids[rows]].tolist() == [a["category_id"] for a in theirs]
+
+
+def objects(count, **fields):
+    return [
+        {"id": n, "image_id": (7, 3, 5)[n % 3], "category_id": 2, "bbox": [n, 1, 2, 3], **fields} for n in range(count)
+    ]
+
+
+def same(table, other):
+    for field in dataclasses.fields(table):
+        np.testing.assert_array_equal(getattr(table, field.name), getattr(other, field.name))
+
+
+@pytest.mark.parametrize("block", [1, 300, 2**23])
+@pytest.mark.parametrize(
+    "content",
+    [
+        instances(),
+        instances(annotations=[]),
+        instances(annotations=objects(20)),
+        instances(annotations=objects(20, parts=[{"a": 1}, {"b": [{}, {}]}])),  # may be cut within an annotation
+        instances(annotations=objects(20, caption='a }, { b }], "c": [')),  # or within a text
+        {"note": {"annotations": objects(3)}, **instances()},
+        {name: instances(annotations=objects(9))[name] for name in ("annotations", "categories", "images")},
+        {name: instances(annotations=objects(9))[name] for name in ("images", "categories", "annotations")},
+    ],
+)
+@pytest.mark.parametrize("separators", [(",", ":"), (" , ", " : ")])
+def test_file_cut_into_blocks_is_the_same_as_a_whole_one(read, monkeypatch, content, block, separators):
+    text = json.dumps(content, separators=separators)
+    monkeypatch.setattr(coco, "_BLOCK", block)
+    table = read(text)
+    monkeypatch.setattr(coco, "_cut", lambda data, form: None)
+    same(table, read(text))
+
+
+def test_usual_file_is_cut_and_an_odd_one_is_not(monkeypatch):
+    monkeypatch.setattr(coco, "_BLOCK", 300)
+    content, parts = coco._cut(json.dumps(instances(annotations=objects(20))).encode(), coco.File)
+    assert [image.id for image in content.images] == [7, 3, 5]
+    sizes = [len(part) for part in parts()]
+    assert sum(sizes) == 20
+    assert len(sizes) > 3
+    odd = {"note": {"annotations": objects(3)}, **instances()}
+    assert coco._cut(json.dumps(odd).encode(), coco.File) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"id": 3}, r"each annotation id once, got 3 again - at `annotations\[17\]` \(image_id 5\)"),
+        ({"image_id": 99}, r"the image_id of an image in the file, got none such - at `annotations\[17\]`"),
+        ({"category_id": 99}, r"a category_id among \[2, 90\], got 99 - at `annotations\[17\]` \(image_id 5\)"),
+        ({"bbox": [1, 2]}, r"expected `array` of length 4, got \[1,2\] - at `annotations\[17\].bbox` \(image_id 5\)"),
+        ({"iscrowd": 1, "segmentation": {}}, r"does not parse: .* - at `annotations\[17\].segmentation`"),
+    ],
+)
+def test_errors_have_their_place_in_whichever_block(read, monkeypatch, change, message):
+    monkeypatch.setattr(coco, "_BLOCK", 300)
+    annotations = objects(20)
+    annotations[17] |= change
+    with pytest.raises(AnnotationError, match=message):
+        read(instances(annotations=annotations))
+
+
+def test_ids_of_annotations_may_be_numbers_texts_or_missing_but_not_the_same(read):
+    annotations = objects(4)
+    annotations[1]["id"] = annotations[2]["id"] = "a"
+    del annotations[3]["id"]
+    with pytest.raises(AnnotationError, match=r"got 'a' again - at `annotations\[2\]`"):
+        read(instances(annotations=annotations))
+    annotations[2]["id"] = "b"
+    assert len(read(instances(annotations=annotations)).boxes) == 4
+
+
+def test_garbage_collector_is_left_as_it_was(read):
+    assert gc.isenabled()
+    read(instances())
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        read(instances())
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

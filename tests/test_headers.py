@@ -28,7 +28,9 @@ def test_orientations_from_5_on_swap_the_sides():
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 def test_invalid_orientation_counts_as_none(orientation):
-    assert read_header(encode(picture(), "JPEG", orientation=orientation)).orientation == 1
+    header = read_header(encode(picture(), "JPEG", orientation=orientation))
+    assert (header.orientation, header.invalid_orientation) == (1, orientation)
+    assert read_header(encode(picture(), "JPEG", orientation=8)).invalid_orientation is None
 
 
 def test_orientation_is_found_in_either_byte_order_after_other_segments_and_as_a_long():

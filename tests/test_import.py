@@ -11,7 +11,16 @@ def run(code):
 
 
 @pytest.mark.parametrize(
-    "module", ["detfeed", "detfeed.loader", "detfeed.augment", "detfeed.shapes", "detfeed.recall", "detfeed.proposals"]
+    "module",
+    [
+        "detfeed",
+        "detfeed.loader",
+        "detfeed.augment",
+        "detfeed.shapes",
+        "detfeed.recall",
+        "detfeed.proposals",
+        "detfeed.cli",
+    ],
 )
 def test_importing_needs_no_keras(module):
     loaded = run(f"import sys, {module}; print(*(m for m in sys.modules if '.' not in m))")

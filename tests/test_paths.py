@@ -2,13 +2,15 @@ import os
 
 import pytest
 
-from detfeed.paths import path_inside, shorten
+from detfeed.paths import path_inside, paths_inside, shorten
 
 
 def test_names_are_joined_to_their_folder_as_they_stand():
     for folder in ("", "a", "a/", "/", "/data/images"):
         for name in ("x.jpg", "sub/x.jpg", "a..b.jpg", "...", "time 12:30.jpg", "back\\slash.jpg"):
             assert path_inside(folder, name) == os.path.join(folder, name)
+            assert paths_inside(folder, [name, "y"]) == [os.path.join(folder, name), os.path.join(folder, "y")]
+    assert paths_inside("a", []) == []
 
 
 def test_absolute_paths_below_the_folder_are_inside(tmp_path, monkeypatch):
@@ -37,6 +39,8 @@ def test_absolute_paths_below_the_folder_are_inside(tmp_path, monkeypatch):
 def test_names_that_lead_out_of_the_folder_are_refused(name, message):
     with pytest.raises(ValueError, match=message):
         path_inside("/data/images", name)
+    with pytest.raises(ValueError, match=message):
+        paths_inside("/data/images", ["x", name, "y"])
 
 
 def test_long_texts_are_shortened_in_the_middle():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from detfeed import AnnotationError, BatchLoader, ShortSide
-from detfeed.policies import to_annotations
+from detfeed.policies import BadBox, BadBoxes, BadBoxesWarning, to_annotations
 
 INSIDE = [2, 2, 6, 6]
 
@@ -178,3 +178,33 @@ def test_absurd_sizes_and_unknown_policies_are_errors():
         clean([], sizes=[(10, 2**32 - 1)])
     with pytest.raises(ValueError, match=r"'clip', 'ignore', 'raise'\). Received: 'keep'"):
         clean([], "keep")
+
+
+@pytest.mark.parametrize(
+    ("box", "kind", "effects"),
+    [
+        ([9, 8, 3, 4], "swapped-corners", ("dropped", "dropped", "ignored")),
+        ([9, 8, 30, 4], "swapped-corners", ("dropped", "dropped", "ignored")),
+        ([25, 8, 22, 4], "swapped-corners", ("dropped", "dropped", "dropped")),
+        ([3, 3, 3, 8], "no-area", ("dropped", "dropped", "dropped")),
+        ([-5, 1, 1e-60, 8], "no-area", ("dropped", "dropped", "dropped")),  # of area, but not in float32
+        ([20, 1, 25, 9], "outside", ("dropped", "dropped", "dropped")),
+        ([2, -1, 9, 11], "larger-than-image", ("clipped", "dropped", "ignored")),
+        ([-3, 2, 9, 12], "partly-outside", ("clipped", "dropped", "ignored")),
+        ([12, 2, 16, 6], "repeated", ("dropped", "dropped", "dropped")),
+    ],
+)
+def test_warning_carries_each_kind_with_its_effect_and_the_box_as_it_stands(box, kind, effects):
+    for invalid, effect in zip(("clip", "drop", "ignore"), effects, strict=True):
+        with pytest.warns(BadBoxesWarning) as said:
+            clean([INSIDE, [12, 2, 16, 6], INSIDE, box], invalid, positions=[0, 1, 2, 1], sizes=[(10, 20)] * 3)
+        example = BadBox(path="1.png", image_id=1, index=1, box=tuple(map(float, box)), where="line 4")
+        assert said[0].message.found == (BadBoxes(kind, effect, 1, (example,)),)
+
+
+def test_warning_counts_all_bad_boxes_of_a_kind_and_gives_the_first_ten():
+    with pytest.warns(BadBoxesWarning) as said:
+        clean([[x, 1, x, 2] for x in range(12)])
+    (found,) = said[0].message.found
+    assert found.count == 12
+    assert [example.index for example in found.examples] == list(range(10))

@@ -6,7 +6,10 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from detfeed import AnnotationError, BadBoxesWarning
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -79,3 +82,56 @@ def test_options_in_the_readme_exist():
     assert len(commands) == 4
     for script, arguments in commands:
         importlib.import_module(script).build_parser().parse_args(arguments.split())
+
+
+def test_check_in_the_readme_runs(folder):
+    from typer.testing import CliRunner
+
+    from detfeed.cli import app
+
+    (command,) = re.findall(r"detfeed (check .*)", README.split("tells what is wrong")[0])
+    command = command.replace("--split train ", "--split trainval ").replace(
+        "--val-split val ", "--val-split trainval "
+    )
+    result = CliRunner().invoke(app, command.split())
+    assert result.exit_code == 1
+    assert "leaked-images" in result.stdout
+    assert Path("clean.json").exists()
+
+
+def test_table_of_policies_says_what_readers_do():
+    from detfeed.policies import to_annotations
+
+    boxes = {
+        "partly outside": [-3, 2, 9, 8],
+        "corners swapped": [9, 8, 3, 4],
+        "without area": [3, 3, 3, 8],
+        "repeats one": [2, 2, 6, 6],
+    }
+    rows = [line.strip("| ").split(" | ") for line in README.splitlines() if line.startswith("| ")]
+    for start, box in boxes.items():
+        (row,) = (row for row in rows if row[0].startswith(start))
+        for invalid, said in zip(("clip", "drop", "ignore", "raise"), row[1:], strict=True):
+            given = {
+                "paths": ["a.png"],
+                "image_ids": np.array([1]),
+                "image_hw": [(10, 20)],
+                "boxes": np.array([[2, 2, 6, 6], box], float),
+                "positions": np.zeros(2, int),
+                "class_ids": np.zeros(2, np.int32),
+                "ignore": np.zeros(2, bool),
+                "class_names": ["a"],
+                "category_ids": np.array([1]),
+                "source": "file",
+                "where": str,
+                "invalid": invalid,
+            }
+            if said == "error":
+                with pytest.raises(AnnotationError):
+                    to_annotations(**given)
+                continue
+            with pytest.warns(BadBoxesWarning) as warned:
+                table = to_annotations(**given)
+            assert len(table.boxes) == (1 if said == "dropped" else 2)
+            assert table.ignore[1:].any() == ("ignored" in said)
+            assert (warned[0].message.found[0].effect) == said.split(", ")[-1]

@@ -1,0 +1,351 @@
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detfeed import Fixed, ShortSide, concat, inspection, read_coco, read_voc
+from detfeed.check import KINDS, MAX_EXAMPLES, check
+from image_files import FILES, encode, noise
+
+BOX = [10, 10, 40, 40]
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """Write a COCO set of given images, each a file's content and its boxes xywh, and give the function that reads it.
+
+    Without any there is one image with ten boxes of the one class, of which there is nothing to say.
+    """
+
+    def make(images=None, *, name="set", sizes=None, names=None, class_names=("cat",), fields=(), invalid="clip"):
+        if images is None:
+            images = [(encode(noise(99), "PNG"), [[x, 5, 40, 40] for x in range(10)])]
+        folder = tmp_path / name
+        folder.mkdir()
+        content = {"images": [], "annotations": []}
+        content["categories"] = [{"id": i + 1, "name": label} for i, label in enumerate(class_names)]
+        for number, (data, boxes) in enumerate(images):
+            file_name = names[number] if names else f"{number}.png"
+            if data is not None:
+                (folder / file_name).write_bytes(data)
+            height, width = sizes[number] if sizes else (60, 80)
+            content["images"].append({"id": number, "file_name": file_name, "height": height, "width": width})
+            for box in boxes:
+                row = {"image_id": number, "category_id": 1, "bbox": box, **dict(fields)}
+                content["annotations"].append(row)
+        (folder / "a.json").write_text(json.dumps(content))
+        return lambda: read_coco(folder / "a.json", folder, invalid=invalid)
+
+    return make
+
+
+def found(report, *kinds):
+    """Findings by kind, but for those that any small set has."""
+    usual = {"rare-class", "absent-class", "no-boxes"} - set(kinds)
+    return {finding.kind: finding for finding in report.findings if finding.kind not in usual}
+
+
+def one(report, kind):
+    """The one finding there is."""
+    by_kind = found(report, kind)
+    assert list(by_kind) == [kind]
+    severity, what, advice = KINDS[kind]
+    assert (by_kind[kind].severity, by_kind[kind].advice) == (severity, advice)
+    assert by_kind[kind].what.startswith(what)
+    return by_kind[kind]
+
+
+def test_set_without_images_is_clean(coco):
+    report = check(coco([]))
+    assert found(report) == {}
+    assert report.status == 0
+    assert report.checked[0].cleaned().paths == ()
+
+
+def test_clean_set_has_nothing_to_report(coco):
+    report = check(coco())
+    assert report.findings == ()
+    assert report.status == 0
+    assert report.checked[0].usable.tolist() == [True]
+
+
+def test_annotations_that_cannot_be_read_are_a_finding_with_the_message_of_the_reader(coco, tmp_path):
+    (tmp_path / "b.json").write_text('{"images": []}')
+    report = check(lambda: read_coco(tmp_path / "b.json", tmp_path), coco())
+    finding = one(report, "unreadable")
+    assert (finding.data, finding.count) == ("train", 1)
+    assert finding.examples[0].file == str(tmp_path / "b.json")
+    assert "`annotations`" in finding.examples[0].detail
+    assert report.status == 2
+    with pytest.raises(ValueError, match="Received: none of train"):
+        report.checked[0].cleaned()
+    assert len(report.checked[1].cleaned()) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "box", "done"),
+    [
+        ("swapped-corners", [20, 20, -5, 5], "; dropped"),
+        ("no-area", [20, 20, 0, 5], "; dropped"),
+        ("outside", [90, 20, 5, 5], "; dropped"),
+        ("larger-than-image", [-5, 5, 90, 50], "; clipped to it"),
+        ("partly-outside", [-5, 5, 50, 50], "; clipped to it"),
+        ("repeated", BOX, "; dropped"),
+    ],
+)
+def test_bad_boxes_are_told_as_they_stand_in_the_file(coco, kind, box, done):
+    report = check(coco([(encode(noise(0), "PNG"), [BOX, box])]))
+    finding = one(report, kind)
+    assert finding.what.endswith(done)
+    (example,) = finding.examples
+    assert (Path(example.file).name, example.image_id, example.box) == ("0.png", 0, 1)
+    corners = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
+    assert example.detail == f"{corners}, `annotations[1].bbox` (image_id 0)"
+    assert report.status == 1
+
+
+def test_bad_boxes_follow_the_policy_of_the_reader(coco):
+    report = check(coco([(encode(noise(0), "PNG"), [BOX, [-5, 5, 50, 50]])], invalid="ignore"))
+    by_kind = found(report)
+    assert by_kind["partly-outside"].what.endswith("; made ignore regions")
+    assert by_kind["ignored-boxes"].count == 1
+
+
+def test_bad_boxes_of_several_files_are_all_told(coco):
+    first = coco([(encode(noise(0), "PNG"), [BOX, BOX])])
+    second = coco([(encode(noise(1), "PNG"), [BOX, [9, 9, 0, 0]])], name="second")
+    by_kind = found(check(lambda: concat([first(), second()], new_ids=True)))
+    assert by_kind.keys() == {"repeated", "no-area"}
+
+
+def test_other_warnings_of_a_reader_are_passed_on(coco):
+    read = coco()
+
+    def read_and_warn():
+        warnings.warn("something else", stacklevel=1)
+        return read()
+
+    with pytest.warns(UserWarning, match="something else"):
+        assert check(read_and_warn).findings == ()
+
+
+def test_point_of_voc_is_a_thin_box(coco, tmp_path):
+    for folder in ("Annotations", "JPEGImages"):
+        (tmp_path / "VOC" / folder).mkdir(parents=True)
+    (tmp_path / "VOC" / "JPEGImages" / "a.png").write_bytes(encode(noise(0), "PNG"))
+    corners = "<bndbox><xmin>7</xmin><ymin>8</ymin><xmax>7</xmax><ymax>20</ymax></bndbox>"
+    (tmp_path / "VOC" / "Annotations" / "a.xml").write_text(
+        f"<annotation><object><name>cat</name>{corners}</object></annotation>"
+    )
+    report = check(lambda: read_voc(tmp_path / "VOC"), smallest_anchor=0)
+    (example,) = one(report, "thin-box").examples
+    assert (example.image_id, example.box, example.detail) == ("a", 0, "[6, 7, 7, 20]")
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "detail"),
+    [
+        ("missing-image", None, "No such file"),
+        ("damaged-image", encode(noise(0), "JPEG")[:-100], "Premature end"),
+        ("damaged-image", b"nonsense", "nonsense"),
+        ("size-mismatch", FILES["png"], "annotated height and width (60, 80), stored (24, 40)"),
+        ("size-mismatch", encode(noise(0, 80, 60), "PNG"), "; as if height and width were swapped"),
+        ("size-mismatch", encode(noise(0, 30, 80), "JPEG", orientation=8), "turned (80, 30) by EXIF orientation 8"),
+    ],
+)
+def test_images_that_cannot_be_fed_are_errors_and_left_out_of_the_cleaned_set(coco, kind, content, detail):
+    read = coco([(content, [BOX]), (encode(noise(1), "PNG"), [BOX])], names=["a.dat", "b.png"])
+    report = check(read)
+    finding = one(report, kind)
+    assert finding.severity == "error"
+    (example,) = finding.examples
+    assert detail in example.detail
+    assert (Path(example.file).name, example.image_id, example.box) == ("a.dat", 0, None)
+    assert report.status == 1
+    assert report.checked[0].cleaned().image_ids.tolist() == [1]
+
+
+def test_image_of_too_many_pixels_is_an_error(coco, monkeypatch):
+    monkeypatch.setattr(inspection, "MAX_PIXELS", 100)
+    (example,) = one(check(coco()), "too-large").examples
+    assert "at most 100 pixels, got 60 x 80" in example.detail
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "name", "detail"),
+    [
+        ("misnamed-format", encode(noise(0), "JPEG"), "a.png", "jpeg content"),
+        ("trailing-bytes", encode(noise(0), "PNG") + b"123", "a.png", "3 bytes"),
+        ("invalid-orientation", encode(noise(0), "JPEG", orientation=0), "a.jpg", "EXIF orientation 0"),
+        (
+            "orientation",
+            encode(noise(0, 80, 60), "JPEG", orientation=6),
+            "a.jpg",
+            "annotated height and width (60, 80), stored (80, 60), turned (60, 80) by EXIF orientation 6",
+        ),
+        ("orientation", encode(noise(0), "JPEG", orientation=6), "a.jpg", "turned (80, 60) by EXIF orientation 6"),
+    ],
+)
+def test_harmless_oddities_of_images_are_notes(coco, kind, content, name, detail):
+    report = check(coco([(content, [BOX])], names=[name]))
+    finding = one(report, kind)
+    assert finding.severity == "note"
+    assert detail in finding.examples[0].detail
+    assert report.status == 0
+    assert report.checked[0].usable.all()
+
+
+def test_orientation_that_the_annotated_size_does_not_tell_is_a_warning(coco):
+    report = check(coco([(encode(noise(0), "JPEG", orientation=3), [BOX])], names=["a.jpg"]))
+    assert "EXIF orientation 3" in one(report, "ambiguous-orientation").examples[0].detail
+
+
+def test_images_without_boxes_ignored_boxes_and_rare_classes_are_notes(coco):
+    images = [(encode(noise(number), "PNG"), boxes) for number, boxes in enumerate([[BOX] * 1, []])]
+    report = check(coco(images, class_names=("cat", "dog"), fields={"iscrowd": 1}.items()))
+    by_kind = found(report, "no-boxes", "absent-class", "rare-class")
+    assert {kind: finding.count for kind, finding in by_kind.items()} == {
+        "no-boxes": 1,
+        "ignored-boxes": 1,
+        "absent-class": 2,
+    }
+    assert by_kind["no-boxes"].examples[0].image_id == 1
+    assert by_kind["ignored-boxes"].examples[0].box == 0
+    assert [example.detail for example in by_kind["absent-class"].examples] == ["cat: 0 boxes", "dog: 0 boxes"]
+    assert report.status == 0
+
+
+def test_class_of_few_boxes_is_rare(coco):
+    (example,) = one(check(coco([(encode(noise(0), "PNG"), [BOX])])), "rare-class").examples
+    assert example.detail == "cat: 1 boxes"
+
+
+def test_class_names_that_differ_in_case_or_spaces_only_are_told(coco):
+    names = ("traffic light", "Traffic  Light", "trafficlight", "traffic-light")
+    (example,) = one(check(coco(class_names=names)), "similar-class-names").examples
+    assert example.detail == "'traffic light', 'Traffic  Light', 'trafficlight'"
+
+
+@pytest.mark.parametrize("resize", [ShortSide(30), Fixed((30, 40))])
+def test_objects_that_are_fed_too_small_are_told_once(coco, resize):
+    boxes = [BOX, [10, 10, 1.9, 40], [5, 5, 14, 14], [5, 5, 18, 18]]
+    report = check(coco([(encode(noise(0), "PNG"), boxes)]), resize=resize, smallest_anchor=16)
+    by_kind = found(report)
+    assert {kind: [example.box for example in finding.examples] for kind, finding in by_kind.items()} == {
+        "fed-below-a-pixel": [1],
+        "fed-below-half-an-anchor": [2],
+    }
+    assert by_kind["fed-below-a-pixel"].examples[0].detail == "[10, 10, 11.9, 50], fed 0.95 wide and 20 high"
+    np.testing.assert_allclose(report.checked[0].fed_sides, [20, 0.5 * np.sqrt(1.9 * 40), 7, 9], rtol=1e-6)
+
+
+def test_images_that_are_the_same_or_alike_are_told_within_a_set(coco):
+    png, jpeg = encode(noise(0), "PNG"), encode(noise(0), "JPEG")
+    read = coco([(png, [BOX]), (encode(noise(1), "PNG"), [BOX]), (png, [BOX]), (jpeg, [BOX])], names=list("abcd"))
+    by_kind = found(check(read))
+    assert {kind: [example.image_id for example in finding.examples] for kind, finding in by_kind.items()} == {
+        "identical-images": [2],
+        "similar-images": [3],
+    }
+    assert by_kind["identical-images"].examples[0].detail.startswith("the same file as ")
+    assert by_kind["similar-images"].examples[0].detail.endswith("/a")
+
+
+def test_images_of_both_sets_are_a_leak_and_damaged_ones_do_not_disturb_it(coco):
+    train = coco([(b"", [BOX]), (encode(noise(0), "PNG"), [BOX])])
+    val = coco([(encode(noise(1), "PNG"), [BOX]), (encode(noise(0), "JPEG"), [BOX])], name="val", names=["a", "b"])
+    by_kind = found(check(train, val))
+    assert by_kind.keys() == {"damaged-image", "leaked-images"}
+    leak = by_kind["leaked-images"]
+    assert (leak.data, leak.count, leak.examples[0].image_id) == ("val", 1, 1)
+    assert leak.examples[0].detail.endswith("set/1.png")
+    assert found(check(train, val, fast=True)).keys() == {"damaged-image"}
+
+
+def test_validation_classes_in_another_order_are_told(coco):
+    report = check(coco(class_names=("cat", "dog")), coco([], class_names=("dog", "cat"), name="val"))
+    (example,) = one(report, "different-classes").examples
+    assert example.detail == "class 0 is 'cat' in training data, 'dog' in validation data"
+
+
+def test_fast_reads_headers_only(coco):
+    read = coco([(encode(noise(0), "PNG")[:-30], [BOX]), (b"nonsense", [BOX])])
+    assert one(check(read, fast=True), "damaged-image").count == 1
+
+
+def test_examples_are_few_and_counts_are_whole(coco):
+    read = coco([(None, [BOX])] * 12)
+    finding = one(check(read), "missing-image")
+    assert (finding.count, len(finding.examples)) == (12, MAX_EXAMPLES)
+
+
+def test_table_that_was_read_already_is_checked_as_it_is(shapes):
+    report = check(shapes, smallest_anchor=0, resize=ShortSide(96))
+    assert report.status == 0
+    assert report.checked[0].annotations is shapes
+
+
+def test_progress_is_told_and_workers_make_no_difference(coco):
+    read = coco([(encode(noise(number), "PNG"), [BOX]) for number in range(5)])
+    calls = []
+    reports = [check(read, workers=n, on_progress=lambda *call: calls.append(call)).to_dict() for n in (1, 3)]
+    assert reports[0] == reports[1]
+    assert calls == [(done, 5) for done in range(1, 6)] * 2
+    with pytest.raises(ValueError, match=r"workers to be at least 1\. Received: 0"):
+        check(read, workers=0)
+
+
+def test_worst_comes_first(coco):
+    read = coco([(None, [BOX]), (encode(noise(0), "JPEG"), [BOX, BOX])])
+    severities = [finding.severity for finding in check(read).findings]
+    assert severities == ["error", "warning", "note", "note"]
+
+
+def test_json_has_these_names_and_no_others(coco):
+    content = json.loads(json.dumps(check(coco([(None, [BOX])])).to_dict()))
+    assert content["version"] == 1
+    assert content.keys() == {"version", "status", "data", "findings"}
+    assert content["data"][0].keys() == {
+        "name", "source", "images", "usable_images", "boxes", "ignored_boxes", "classes", "fed_side_quantiles",
+    }  # fmt: skip
+    assert content["data"][0]["classes"] == {"cat": 1}
+    assert content["findings"][0].keys() == {"kind", "severity", "data", "count", "what", "advice", "examples"}
+    assert content["findings"][0]["examples"][0].keys() == {"file", "image_id", "box", "detail"}
+    assert check(coco([], name="none")).to_dict()["data"][0]["fed_side_quantiles"] is None
+
+
+def names(finding):
+    return [Path(example.file).stem for example in finding.examples]
+
+
+def test_all_the_dirt_of_the_real_data_is_found(data):
+    by_kind = found(check(lambda: read_voc(data / "bccd", "train"), lambda: read_voc(data / "bccd", "val")))
+    assert "unreadable" not in by_kind
+    # Two pictures of one smear, shifted by some pixels.
+    assert (names(by_kind["leaked-images"]), by_kind["leaked-images"].count) == (["BloodImage_00037"], 1)
+    by_kind = found(check(lambda: read_voc(data / "bccd"), fast=True))
+    assert names(by_kind["thin-box"]) == ["BloodImage_00338", "BloodImage_00343"]
+
+    kangaroo = check(lambda: read_voc(data / "dirt/kangaroo", annotation_dir="annots", image_dir="images"))
+    by_kind = found(kangaroo)
+    assert by_kind.keys() == {"damaged-image", "invalid-orientation"}
+    assert names(by_kind["damaged-image"]) == ["00090"]
+    assert names(by_kind["invalid-orientation"]) == ["00076"]
+    assert "EXIF orientation 0" in by_kind["invalid-orientation"].examples[0].detail
+    assert kangaroo.status == 1
+
+    by_kind = found(check(lambda: read_voc(data / "dirt/helmet", annotation_dir="annotations", image_dir="images")))
+    assert by_kind.keys() == {"orientation", "misnamed-format", "trailing-bytes"}
+    assert names(by_kind["orientation"]) == ["000695"]
+    assert names(by_kind["misnamed-format"]) == ["000004", "000307", "000397", "000692", "000695"]
+    assert names(by_kind["trailing-bytes"]) == ["000692"]
+
+
+def test_clean_real_data_has_notes_only(data):
+    coco = data / "coco"
+    report = check(lambda: read_coco(coco / "annotations/instances_train2017.json", coco / "train2017"))
+    assert report.status == 0
+    assert found(report).keys() == {"ignored-boxes", "fed-below-half-an-anchor"}
+    assert found(report)["ignored-boxes"].count == 6
