@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export NO_ALBUMENTATIONS_UPDATE ?= 1
 
-# Anchors as small as the shapes, on images of 120 x 160.
-DEMO := --shapes-dir runs/demo/shapes --shapes 300 --anchor-sizes 8 16 32 64 128
+# Anchors as small as the shapes, on images of 96 x 128.
+DEMO := --shapes-dir runs/demo/shapes --shapes 600 --anchor-sizes 8 16 32 64 128
 
 .PHONY: help demo test lint bench clean
 help:
@@ -29,8 +29,8 @@ $(VENV)/dev: $(VENV)/runtime
 demo: $(VENV)/runtime
 	rm -rf runs/demo
 	$(BIN)/python scripts/visualize_anchors.py $(DEMO) --images-per-sheet 6 --out runs/demo
-	$(BIN)/python scripts/train_rpn.py $(DEMO) --epochs 2 --validate-every 2 --learning-rate 1e-3 --warmup-steps 50 \
-		--batch-norm-momentum 0.97 --out runs/demo/rpn
+	$(BIN)/python scripts/train_rpn.py $(DEMO) --epochs 2 --validate-every 2 --batch-size 4 --learning-rate 1.5e-3 \
+		--warmup-steps 50 --batch-norm-momentum 0.97 --out runs/demo/rpn
 	@echo "look at runs/demo/anchors_epoch0_0.png and runs/demo/rpn/proposals.png"
 
 # Two processes: one runs the Keras tests of one worker while the other does the rest.

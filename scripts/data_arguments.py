@@ -8,7 +8,7 @@ from pathlib import Path
 from detfeed import Annotations, Fixed, ShortSide, make_shapes, read_coco, read_voc
 from detfeed.images import Resize
 
-SHAPES_HW = (120, 160)
+SHAPES_HW = (96, 128)
 MAX_VAL_SHAPES = 100  # with some 370 objects, so that a recall is known to 2 %
 
 
@@ -22,7 +22,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--shapes-dir", type=Path, default=Path("runs/shapes"), metavar="DIR", help="default runs/shapes")
     data.add_argument("--shapes", type=int, default=400, metavar="N", help="training images to draw (default 400)")
     size = parser.add_argument_group("size of the images fed")
-    size.add_argument("--short-side", type=int, metavar="PIXELS", help="default 800; 120 for the built-in shapes")
+    size.add_argument("--short-side", type=int, metavar="PIXELS", help="default 800; 96 for the built-in shapes")
     size.add_argument("--max-side", type=int, metavar="PIXELS", help="default 5/3 of the short side (1333 for 800)")
     size.add_argument("--fixed", type=int, nargs=2, metavar=("H", "W"), help="one canvas instead")
 
