@@ -183,7 +183,7 @@ def test_loss_that_is_not_finite_stops_the_run_and_names_the_images(progress, sh
         FloatingPointError, match=r"The loss is (nan|inf) after batch 1 of epoch 1, of the images"
     ) as error:
         progress.on_train_batch_end(1, {"loss": loss})
-    for position in progress.sequence.positions(1):
+    for position in progress.sequence.loader.batches(1)[1]:
         assert f"{shapes.image_id(position)} ({shapes.paths[position]})" in str(error.value)
 
 

@@ -76,7 +76,7 @@ def test_what_is_drawn_is_what_training_is_fed(tmp_path: Path, monkeypatch):
         read_coco(tmp_path / "train" / "instances.json", tmp_path / "train" / "images"),
         AnchorTargets(AnchorGrid.fpn()),
         batch_size=2,
-        resize=ShortSide(120, max_side=199),
+        resize=ShortSide(96, max_side=159),
         augment=albumentations.HorizontalFlip(p=0.5),
         seed=4,
     )
