@@ -141,7 +141,8 @@ def advise(waiting: float, busy: float | None, workers: int, cores: int, *, proc
     """
     if waiting < 0.05:
         if busy is not None and workers > 1 and busy * workers < (workers - 1) * 0.8:
-            return f"The model sets the pace, and {max(1, round(busy * workers / 0.8 + 0.5))} workers would do."
+            enough = max(1, round(busy * workers / 0.8 + 0.5))
+            return f"The model sets the pace; {enough} {'worker' if enough == 1 else 'workers'} would do."
         return "The model sets the pace; the feed keeps up."
     if busy is None and workers == 0:
         return "The executor does not keep up: give it more workers."
