@@ -393,6 +393,7 @@ import os, signal, sys, time
 import numpy as np
 from detfeed import BatchLoader, Fixed, read_coco
 from detfeed.feed import Feed
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests may ignore it
 table = read_coco({json!r}, {images!r})
 def targets(sample):  # of the main module, which has no guard
     time.sleep(0.01)
