@@ -136,16 +136,18 @@ def batch_positions(
     shard_index, num_shards = shard
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,)))
     positions = rng.permutation(len(canvas_ids)) if shuffle else np.arange(len(canvas_ids))
-    batches = []
+    steps = []
     for canvas in np.unique(canvas_ids):
         members = positions[canvas_ids[positions] == canvas]
         if drop_last:
             members = members[: len(members) // (batch_size * num_shards) * batch_size * num_shards]
-        batches += [step[shard_index] for step in _split(members, batch_size, num_shards)]
+        steps += _split(members, batch_size, num_shards)
+    # Steps and not batches, whose order would be another one in each shard.
     if shuffle:
-        batches = [batches[i] for i in rng.permutation(len(batches))]
+        steps = [steps[i] for i in rng.permutation(len(steps))]
     else:
-        batches.sort(key=lambda batch: batch[0])
+        steps.sort(key=lambda step: step[0][0])
+    batches = [step[shard_index] for step in steps]
     _lead_with_a_telling_pair(batches, canvas_ids, canvases)
     return batches
 

@@ -86,8 +86,9 @@ def test_generators_of_samples_are_independent_of_each_other():
     assert draws[0, 5, 2] == sample_rng(0, 5, 2).integers(2**62)
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize("seed", range(40))
-def test_shards_are_disjoint_and_whole_and_march_in_step(seed):
+def test_shards_are_disjoint_and_whole_and_march_in_step(seed, shuffle):
     rng = np.random.default_rng(seed)
     num_shards, batch_size = int(rng.integers(1, 6)), int(rng.integers(1, 6))
     members = rng.integers(num_shards, num_shards + 30, size=rng.integers(1, 4))
@@ -96,7 +97,13 @@ def test_shards_are_disjoint_and_whole_and_march_in_step(seed):
     for drop_last in (False, True):
         plans = [
             batch_positions(
-                canvas_ids, canvases, batch_size=batch_size, seed=seed, drop_last=drop_last, shard=(shard, num_shards)
+                canvas_ids,
+                canvases,
+                batch_size=batch_size,
+                seed=seed,
+                shuffle=shuffle,
+                drop_last=drop_last,
+                shard=(shard, num_shards),
             )
             for shard in range(num_shards)
         ]
