@@ -17,6 +17,7 @@ from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError, ImageError
 from detfeed.images import Resize, ShortSide
 from detfeed.inspection import Inspected, first_alike, inspect_image, named_format
+from detfeed.loader import fed_wh
 from detfeed.policies import BadBoxes, BadBoxesWarning
 
 Severity = Literal["error", "warning", "note"]
@@ -413,8 +414,7 @@ def _check_boxes(
     counts = np.diff(table.offsets)
     positions = np.repeat(np.arange(len(table)), counts)
     sides = table.boxes[:, 2:] - table.boxes[:, :2]
-    scale = resize.resized_hw(table.image_hw) / table.image_hw if len(table) else np.zeros((0, 2))
-    fed = sides * scale[positions][:, ::-1]
+    fed = fed_wh(table, resize)
     fed_sides = np.sqrt(fed.prod(axis=1)).astype(np.float32)
     objects = ~table.ignore
 

@@ -152,14 +152,15 @@ class BatchLoader:
         # Each canvas has an image for each shard, or a whole batch.
         self._at_least = num_shards * (batch_size if drop_last else 1)
         self.canvases, self._canvas_ids = _canvases(resize, annotations.image_hw, self._weights, self._at_least)
-        self._plans: dict[int, list[_Planned]] = {}
-        self.num_batches = len(self._plan(0))
+        self._plans: dict[int, _Planned] = {}
+        self.num_batches = len(self.batches(0))
         if self.num_batches == 0:
             raise ValueError(
                 f"Expected at least one full batch with drop_last=True. Received: {len(annotations)} images, "
                 f"batch_size {batch_size} and {num_shards} shard(s)"
             )
         _warn_of_bad_boxes(annotations, annotations.boxes, annotations.offsets, annotations.source, "boxes")
+        _warn_of_small_objects(annotations, resize, min_size)
         if proposals is not None:
             # A file rounds its numbers, so that reaching out a little is nothing to speak of.
             _warn_of_bad_boxes(
@@ -171,9 +172,9 @@ class BatchLoader:
 
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
         """Positions of each batch of an epoch."""
-        return [batch.positions for batch in self._plan(epoch)]
+        return self._plan(epoch).positions
 
-    def _plan(self, epoch: int) -> list[_Planned]:
+    def _plan(self, epoch: int) -> _Planned:
         plans = self._plans
         plan = plans.get(epoch)
         if plan is None:
@@ -193,7 +194,7 @@ class BatchLoader:
                 drop_last=self.drop_last,
                 shard=self.shard,
             )
-            plan = [_Planned(positions[batch], repeats[batch]) for batch in batches]
+            plan = _Planned([positions[batch] for batch in batches], [repeats[batch] for batch in batches])
             # load() asks for every batch of an epoch, and at its end for some of the next; threads share this.
             self._plans = {**{e: plans[e] for e in plans if abs(e - epoch) == 1}, epoch: plan}
         return plan
@@ -220,7 +221,8 @@ class BatchLoader:
         Raises:
             SampleError: a sample could not be made; the message names image, position, epoch and batch.
         """
-        positions, repeats = self._plan(epoch)[index]
+        plan = self._plan(epoch)
+        positions, repeats = plan.positions[index], plan.repeats[index]
         images = allocate((len(positions), *self._canvas_hw(positions[0]), 3), np.uint8)
         image_hw = allocate((len(positions), 2), np.int32)
         targets = []
@@ -435,10 +437,10 @@ class _Others(Sequence[Any]):
 
 
 class _Planned(NamedTuple):
-    """A batch as it is planned: positions, and how often each came before in the epoch, int64 (B,) both."""
+    """An epoch as it is planned: for each batch its positions, and how often each came before, int64 (B,) both."""
 
-    positions: NDArray[np.int64]
-    repeats: NDArray[np.int64]
+    positions: list[NDArray[np.int64]]
+    repeats: list[NDArray[np.int64]]
 
 
 def _weights(sampler: Sampler, annotations: Annotations) -> NDArray[np.float64]:
@@ -499,6 +501,27 @@ def _check_alike(parts: tuple[Arrays, ...], first: tuple[Arrays, ...]) -> None:
         raise ValueError(
             f"expected targets of the names and shapes of the batch's first image, {expected}, got {shapes}; pad them "
             "to a fixed size"
+        )
+
+
+def fed_wh(annotations: Annotations, resize: Resize) -> NDArray[np.float64]:
+    """Width and height of each box as it is fed where nothing is augmented, float64 (N, 2), in pixels."""
+    scale_hw = resize.resized_hw(annotations.image_hw) / annotations.image_hw if len(annotations) else np.ones((0, 2))
+    sides = (annotations.boxes[:, 2:] - annotations.boxes[:, :2]).astype(np.float64)
+    return sides * np.repeat(scale_hw[:, ::-1], np.diff(annotations.offsets), axis=0)
+
+
+def _warn_of_small_objects(annotations: Annotations, resize: Resize, min_size: float) -> None:
+    """Say once, before anything is fed, which objects `min_size` makes ignore regions, augmentation aside."""
+    sides = fed_wh(annotations, resize).min(axis=1)
+    small = ~annotations.ignore & (sides > 0) & (sides < min_size)
+    if small.any():
+        row = int(np.argmax(small))
+        warnings.warn(
+            f"{annotations.source}: {int(small.sum())} of {len(small)} boxes are fed with a side under {min_size:g} "
+            f"pixels, and ignored (min_size); the first is {annotations.boxes[row].tolist()} in "
+            f"{annotations.paths[annotations._position(row)]}",
+            stacklevel=3,
         )
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 import weakref
+from collections.abc import Iterable
 from concurrent.futures import CancelledError, Executor, Future
 from typing import Any
 
@@ -46,12 +47,10 @@ class Workers(abc.ABC):
     """What makes batches.
 
     Attributes:
-        count: how many there are; 0 if unknown.
         busy: seconds that they spent on batches, all together.
         notes: what the user should be told; each is said once.
     """
 
-    count: int
     busy: float
     notes: list[str]
 
@@ -87,7 +86,6 @@ class LocalWorkers(Workers):
     """
 
     def __init__(self, loader: BatchLoader, count: int, *, processes: bool, timeout: float) -> None:
-        self.count = count
         if processes and os.name != "posix":
             raise ValueError("Expected Linux or macOS for worker processes. Use threads: use_multiprocessing=False.")
         self._state = _State(loader, pickled_loader(loader) if processes else None, timeout)
@@ -254,14 +252,12 @@ class _State:
 
     def seconds_left(self) -> float:
         with self.changed:
-            started = [job.started for job in self.running.values() if job.started is not None]
-        return max(min(started) + self.timeout - time.monotonic(), 0) if started else self.timeout
+            return _seconds_left(self.running.values(), self.timeout)
 
     def expire(self) -> None:
         with self.changed:
-            latest = time.monotonic() - self.timeout
             for place, job in list(self.running.items()):
-                if job.started is None or job.started > latest:
+                if _seconds_left([job], self.timeout) > 0:
                     continue
                 del self.running[place]
                 # The thread sees that it is not the place's any more and ends, now or whenever it comes back.
@@ -307,6 +303,12 @@ class _State:
                 job.result.set_exception(CancelledError())
 
 
+def _seconds_left(jobs: Iterable[Job], timeout: float) -> float:
+    """Until the first of the jobs that were begun has taken too long."""
+    started = [job.started for job in jobs if job.started is not None]
+    return max(min(started) + timeout - time.monotonic(), 0) if started else timeout
+
+
 def _images(loader: BatchLoader, key: Key) -> str:
     epoch, index = key
     paths = [loader.annotations.paths[position] for position in loader.batches(epoch)[index].tolist()]
@@ -344,7 +346,6 @@ class ExecutorWorkers(Workers):
     """
 
     def __init__(self, loader: BatchLoader, executor: Executor, *, timeout: float) -> None:
-        self.count = 0
         self.busy = 0.0
         self.notes = []
         self.timeout = timeout
@@ -397,13 +398,11 @@ class ExecutorWorkers(Workers):
 
     def seconds_left(self) -> float:
         with self._lock:
-            started = [job.started for job in self._open if job.started is not None]
-        return max(min(started) + self.timeout - time.monotonic(), 0) if started else self.timeout
+            return _seconds_left(self._open, self.timeout)
 
     def expire(self) -> None:
         with self._lock:
-            latest = time.monotonic() - self.timeout
-            for job in [job for job in self._open if job.started is not None and job.started <= latest]:
+            for job in [job for job in self._open if _seconds_left([job], self.timeout) <= 0]:
                 self._open.pop(job).cancel()
                 epoch, index = job.key
                 job.timeouts += 1

@@ -310,15 +310,12 @@ class _Fed(keras.callbacks.Callback):
         with self.path.open("w", newline="") as file:
             csv.writer(file).writerows([("epoch", "batch", "image_ids"), *rows])
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
-        self.first = self.sequence.loader.num_batches - len(self.sequence)
-
     def on_train_batch_end(self, batch, logs=None):
-        annotations, batch = self.sequence.annotations, self.first + batch
-        ids = [annotations.image_id(p) for p in self.sequence.loader.batches(self.epoch)[batch].tolist()]
+        sequence = self.sequence
+        ids = [sequence.annotations.image_id(p) for p in sequence.positions(batch).tolist()]
+        place = sequence.loader.num_batches - len(sequence) + batch  # in the epoch, which may have begun in its midst
         with self.path.open("a", newline="") as file:
-            csv.writer(file).writerow((self.epoch, batch, " ".join(map(str, ids))))
+            csv.writer(file).writerow((sequence.epoch, place, " ".join(map(str, ids))))
 
 
 class _Recall(keras.callbacks.Callback):

@@ -214,7 +214,7 @@ def _through_fit(sequence: Any, epochs: int) -> list[list[float]]:
             return self.scale(keras.ops.cast(inputs["image"][:, ::64, 0], "float32"))
 
         def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):  # type: ignore[no-untyped-def]
-            return keras.ops.mean(y_pred) + 0 * keras.ops.mean(y["deltas"])
+            return keras.ops.mean(y_pred) + 0 * keras.ops.mean(y["anchor_deltas"])
 
     class Mark(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import itertools
 import pickle
@@ -600,7 +601,9 @@ def test_more_shards_than_images_are_refused(annotate):
 def test_object_that_is_fed_smaller_than_min_size_becomes_an_ignore_region(annotate, side, min_size, ignored):
     """At half the size, so that 2 pixels of the file are 1 as fed."""
     table = annotate([(64, 64)], [[(10, 20, 10 + side, 50), (8, 8, 40, 40)]])
-    loader = BatchLoader(table, lambda s: {}, batch_size=1, resize=Fixed((32, 32)), min_size=min_size)
+    told = rf"made up: 1 of 2 boxes are fed with a side under {min_size} pixels, and ignored .*{table.paths[0]}"
+    with pytest.warns(UserWarning, match=told) if ignored else contextlib.nullcontext():
+        loader = BatchLoader(table, lambda s: {}, batch_size=1, resize=Fixed((32, 32)), min_size=min_size)
     assert loader.load_sample(0, 0).ignore.tolist() == [ignored, False]
 
 
@@ -609,9 +612,11 @@ def test_box_the_size_of_a_point_does_not_take_the_samples_of_the_objects(data):
     table = read_voc(data / "bccd", "train")
     position = next(p for p, path in enumerate(table.paths) if "00343" in path)
     for min_size, few in ((1, False), (0, True)):
-        loader = BatchLoader(
-            table, AnchorTargets(AnchorGrid.fpn()), batch_size=1, resize=ShortSide(240), min_size=min_size
-        )
+        told = r"1 of 2805 boxes are fed with a side under 1 pixels, and ignored .*00343"
+        with contextlib.nullcontext() if few else pytest.warns(UserWarning, match=told):
+            loader = BatchLoader(
+                table, AnchorTargets(AnchorGrid.fpn()), batch_size=1, resize=ShortSide(240), min_size=min_size
+            )
         sample = loader.load_sample(0, position)
         deltas = loader.targets(sample)[1]["anchor_deltas"]
         assert (np.abs(deltas).max() > 2) == few
