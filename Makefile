@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export NO_ALBUMENTATIONS_UPDATE ?= 1
 
-# Anchors as small as the shapes, on images of 96 x 128.
-DEMO := --shapes-dir runs/demo/shapes --shapes 500 --anchor-sizes 8 16 32 64 128 --batch-size 4
+# Anchors as small as the shapes, on images of 96 x 128; each image once, since 500 three times end at anything from 0.80
+# to 0.88 of the objects found among 100 proposals.
+DEMO := --shapes-dir runs/demo/shapes --shapes 1500 --anchor-sizes 8 16 32 64 128 --batch-size 4
 
 .PHONY: help demo test lint bench clean
 help:
@@ -29,7 +30,7 @@ $(VENV)/dev: $(VENV)/runtime
 demo: $(VENV)/runtime
 	rm -rf runs/demo
 	$(BIN)/python scripts/visualize_anchors.py $(DEMO) --images-per-sheet 6 --out runs/demo
-	$(BIN)/python scripts/train_rpn.py $(DEMO) --epochs 3 --validate-every 3 --learning-rate 1.5e-3 \
+	$(BIN)/python scripts/train_rpn.py $(DEMO) --epochs 1 --learning-rate 1e-3 \
 		--warmup-steps 50 --batch-norm-momentum 0.97 --out runs/demo/rpn
 	@echo "look at runs/demo/anchors_epoch0_0.png and runs/demo/rpn/proposals.png"
 
