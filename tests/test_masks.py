@@ -51,6 +51,18 @@ def test_what_a_mask_covers_of_a_box_is_counted_pixel_by_pixel_and_in_parts():
     assert covered_boxes(sum_mask(mask), np.zeros((0, 4), np.float32)).shape == (0,)
 
 
+def test_the_summed_area_table_is_two_cumulative_sums():
+    # 25 megapixels all inside: their sum is over what 32 bits hold.
+    for mask in (
+        np.random.default_rng(0).integers(0, 256, (31, 40), np.uint8)[:, 3:],
+        np.full((5000, 5000), 255, "u1"),
+    ):
+        expected = mask.astype(np.int64).cumsum(axis=0).cumsum(axis=1)
+        sums = sum_mask(mask)
+        assert sums.dtype == np.float64 and not sums[0].any() and not sums[:, 0].any()
+        np.testing.assert_array_equal(sums[1:, 1:], expected / 255)
+
+
 def test_boxes_on_a_grid_and_one_by_one_are_covered_alike():
     rng = np.random.default_rng(0)
     sums = sum_mask(rng.integers(0, 256, (30, 40), np.uint8))
