@@ -43,7 +43,8 @@ from detfeed.files import read_bytes
 from detfeed.images import resize
 from detfeed.workers import pickled_loader
 
-SINKS = ("numpy", "tf.data", "fit")
+# To "stream" is to fit(sequence.stream(), steps_per_epoch=...): one iterator of TensorFlow's for all epochs.
+SINKS = ("numpy", "tf.data", "fit", "stream")
 WAYS = {
     "in place": ("detfeed", 1, False),
     "Keras threads": ("keras", None, False),
@@ -174,6 +175,8 @@ def measure(arguments: argparse.Namespace, way: str, workers: int, sink: str) ->
     marks: list[list[float]] = []  # by epoch, when each batch arrived
     if sink == "fit":
         marks = _through_fit(sequence, arguments.epochs)
+    elif sink == "stream":
+        marks = _through_fit(sequence.stream(), arguments.epochs, sequence.num_batches)
     else:
         adapter = PyDatasetAdapter(sequence, shuffle=False)
         dataset = adapter.get_tf_dataset() if sink == "tf.data" else None
@@ -199,7 +202,7 @@ def measure(arguments: argparse.Namespace, way: str, workers: int, sink: str) ->
     }
 
 
-def _through_fit(sequence: Any, epochs: int) -> list[list[float]]:
+def _through_fit(data: Any, epochs: int, steps_per_epoch: int | None = None) -> list[list[float]]:
     """Times at which fit ended each step, on a model that does next to nothing."""
     import keras
 
@@ -225,7 +228,7 @@ def _through_fit(sequence: Any, epochs: int) -> list[list[float]]:
 
     model = Small()
     model.compile(optimizer="sgd")
-    model.fit(sequence, epochs=epochs + 1, shuffle=False, verbose=0, callbacks=[Mark()])
+    model.fit(data, epochs=epochs + 1, steps_per_epoch=steps_per_epoch, shuffle=False, verbose=0, callbacks=[Mark()])
     return marks
 
 
@@ -347,9 +350,10 @@ def main(argv: list[str] | None = None) -> None:
     scale = time_scale()
     cells = [
         (way, count or workers, sink)
-        for way, (_, count, _) in WAYS.items()
+        for way, (kind, count, _) in WAYS.items()
         for workers in (arguments.workers if count is None else [count])
         for sink in SINKS
+        if kind == "detfeed" or sink != "stream"
     ]
     results: dict[tuple[str, int, str], list[dict[str, float]]] = {cell: [] for cell in cells}
     for round_ in range(arguments.rounds):
@@ -389,7 +393,7 @@ def _print(arguments: argparse.Namespace, middle: Any, results: Any, stages: Any
     console = Console(width=120)
     table = Table(title=f"feed: batches of {arguments.batch_size} at short side {arguments.short_side}")
     for name in ("way", "workers", "to", "images/s", "spread", "× in place", "first batch s"):
-        table.add_column(name, justify="left" if name in ("way", "to") else "right")
+        table.add_column(name, justify="left" if name in ("way", "to") else "right", no_wrap=name == "way")
     for name in ("gap, batches", "CPU s / 100", "peak MB"):
         table.add_column(name, justify="right")
     for (way, workers, sink), values in middle.items():
@@ -427,13 +431,13 @@ def _plot(results: dict[tuple[str, int, str], list[dict[str, float]]], path: Pat
     figure = Figure(figsize=(9, 4), layout="constrained")
     axis = figure.subplots()
     names = list(dict.fromkeys(f"{way}\n{workers}" for way, workers, _ in results))
-    for place, sink in enumerate(SINKS):
-        rates = np.array(
-            [[run["images_per_second"] for run in runs] for cell, runs in results.items() if cell[2] == sink]
-        )
+    for offset, sink in zip((-0.3, -0.1, 0.1, 0.3), SINKS, strict=True):
+        cells = [cell for cell in results if cell[2] == sink]
+        rates = np.array([[run["images_per_second"] for run in results[cell]] for cell in cells])
+        places = [names.index(f"{way}\n{workers}") + offset for way, workers, _ in cells]
         middles = np.median(rates, axis=1)
         spread = np.stack([middles - rates.min(axis=1), rates.max(axis=1) - middles])
-        axis.bar(np.arange(len(names)) + 0.27 * (place - 1), middles, 0.25, yerr=spread, label=f"to {sink}")
+        axis.bar(places, middles, 0.19, yerr=spread, label=f"to {sink}")
     axis.set_xticks(np.arange(len(names)), names)
     axis.set_ylabel("images per second")
     axis.legend()
