@@ -43,11 +43,13 @@ lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# BENCH_COCO=instances.json times the box sets of a COCO file as well. Reading is timed on a file of COCO's size, 420 MB.
+# BENCH_COCO=instances.json BENCH_IMAGES=folder times targets on the boxes of a COCO file as well, and the feed on its
+# images instead of drawn ones. Reading is timed on a file of COCO's size, 420 MB. A quarter of an hour in all.
 bench: $(VENV)/dev
 	$(BIN)/python scripts/bench_targets.py $(if $(BENCH_COCO),--coco $(BENCH_COCO))
 	$(BIN)/python scripts/bench_images.py
 	$(BIN)/python scripts/bench_reading.py
+	$(BIN)/python scripts/bench_feed.py $(if $(BENCH_COCO),--coco $(BENCH_COCO) --images $(BENCH_IMAGES))
 
 clean:
 	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -4,27 +4,49 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any, get_args
 
-from detfeed import Annotations, Fixed, ShortSide, make_shapes, read_coco, read_voc
+from detfeed import Annotations, Fixed, RepeatFactor, ShortSide, make_shapes, read_coco, read_voc
 from detfeed.images import Resize
+from detfeed.policies import Invalid
 
 SHAPES_HW = (96, 128)
 MAX_VAL_SHAPES = 100  # with some 370 objects, so that a recall is known to 2 %
 
 
+def positive(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that `read_training` and `choose_resize` use."""
+    """Add the arguments that `read_training` and `choose_feed` use."""
     data = parser.add_argument_group("data (none given: the built-in shapes, drawn into --shapes-dir)")
     data.add_argument("--coco", type=Path, metavar="FILE", help="COCO instances JSON")
     data.add_argument("--images", type=Path, metavar="DIR", help="folder of the COCO file's images")
     data.add_argument("--voc", type=Path, metavar="DIR", help="Pascal VOC folder, such as VOCdevkit/VOC2007")
     data.add_argument("--split", metavar="NAME", help="list in ImageSets/Main of the VOC folder; all images if none")
+    data.add_argument(
+        "--invalid", choices=get_args(Invalid), default="clip", help="what to do about bad boxes; default clip"
+    )
     data.add_argument("--shapes-dir", type=Path, default=Path("runs/shapes"), metavar="DIR", help="default runs/shapes")
     data.add_argument("--shapes", type=int, default=400, metavar="N", help="training images to draw (default 400)")
     size = parser.add_argument_group("size of the images fed")
     size.add_argument("--short-side", type=int, metavar="PIXELS", help="default 800; 96 for the built-in shapes")
     size.add_argument("--max-side", type=int, metavar="PIXELS", help="default 5/3 of the short side (1333 for 800)")
     size.add_argument("--fixed", type=int, nargs=2, metavar=("H", "W"), help="one canvas instead")
+    feed = parser.add_argument_group("feed")
+    feed.add_argument("--batch-size", type=positive, default=2, help="default 2")
+    feed.add_argument(
+        "--augment", choices=("flip", "ssd", "lsj", "multiscale", "none"), default="flip", help="default flip"
+    )
+    feed.add_argument(
+        "--repeat-factor", type=float, metavar="SHARE", help="repeat images of classes rarer than this (LVIS: 0.001)"
+    )
+    feed.add_argument("--seed", type=int, default=0, help="default 0")
 
 
 def add_validation_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,9 +69,9 @@ def read_training(arguments: argparse.Namespace, parser: argparse.ArgumentParser
     if arguments.coco:
         if not arguments.images:
             parser.error("--coco needs --images, the folder that its file names start from")
-        return read_coco(arguments.coco, arguments.images)
+        return read_coco(arguments.coco, arguments.images, invalid=arguments.invalid)
     if arguments.voc:
-        return read_voc(arguments.voc, arguments.split)
+        return read_voc(arguments.voc, arguments.split, invalid=arguments.invalid)
     return _draw_shapes(arguments.shapes_dir / "train", arguments.shapes, seed=0)
 
 
@@ -63,12 +85,12 @@ def read_validation(arguments: argparse.Namespace, parser: argparse.ArgumentPars
         images = arguments.val_images or arguments.images
         if not images:
             parser.error("--val-coco needs --val-images")
-        return read_coco(arguments.val_coco, images)
+        return read_coco(arguments.val_coco, images, invalid=arguments.invalid)
     if arguments.val_voc or arguments.val_split:
         root = arguments.val_voc or arguments.voc
         if not root:
             parser.error("--val-split needs --val-voc")
-        return read_voc(root, arguments.val_split)
+        return read_voc(root, arguments.val_split, invalid=arguments.invalid)
     if arguments.coco or arguments.voc:
         return None
     return _draw_shapes(arguments.shapes_dir / "val", min(max(arguments.shapes // 4, 1), MAX_VAL_SHAPES), seed=1)
@@ -87,3 +109,20 @@ def choose_resize(arguments: argparse.Namespace, parser: argparse.ArgumentParser
     built_in = not (arguments.coco or arguments.voc)
     short_side = arguments.short_side or (SHAPES_HW[0] if built_in else 800)
     return ShortSide(short_side, max_side=arguments.max_side or short_side * 1333 // 800)
+
+
+def choose_feed(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """The arguments of a sequence or loader that the size and feed arguments ask for; exits like `read_training`."""
+    sampler = None
+    if arguments.repeat_factor is not None:
+        try:
+            sampler = RepeatFactor(arguments.repeat_factor)
+        except ValueError as error:
+            parser.error(f"--repeat-factor: {error}")
+    return {
+        "batch_size": arguments.batch_size,
+        "resize": choose_resize(arguments, parser),
+        "augment": None if arguments.augment == "none" else arguments.augment,
+        "seed": arguments.seed,
+        "sampler": sampler,
+    }

@@ -12,9 +12,7 @@ import argparse
 import hashlib
 from pathlib import Path
 
-import albumentations
-
-from data_arguments import add_data_arguments, choose_resize, read_training
+from data_arguments import add_data_arguments, choose_feed, read_training
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -24,11 +22,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--index", type=int, required=True, help="which of them this is, from 0")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where process 0 saves the weights, *.weights.h5")
     parser.add_argument("--model", choices=("fpn", "c4"), default="fpn", help="default fpn")
-    parser.add_argument("--batch-size", type=int, default=2, help="of each process; default 2")
     parser.add_argument("--epochs", type=int, default=10, help="default 10")
     parser.add_argument("--learning-rate", type=float, default=2e-4, help="default 2e-4")
     parser.add_argument("--workers", type=int, default=2, help="processes that make batches; default 2")
-    parser.add_argument("--seed", type=int, default=0, help="default 0")
     add_data_arguments(parser)
     return parser
 
@@ -55,10 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     sequence = AnchorTargetSequence(
         read_training(arguments, parser),
         anchors,
-        batch_size=arguments.batch_size,
-        resize=choose_resize(arguments, parser),
-        augment=albumentations.HorizontalFlip(p=0.5),
-        seed=arguments.seed,
+        **choose_feed(arguments, parser),
         shard=(arguments.index, arguments.count),
         drop_last=True,  # JAX puts batches of one shape together
         workers=arguments.workers,

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 from rich.table import Table
@@ -14,20 +14,15 @@ from rich.table import Table
 from data_arguments import (
     add_data_arguments,
     add_validation_arguments,
-    choose_resize,
+    choose_feed,
+    positive,
     read_training,
     read_validation,
 )
+from detfeed.loader import OnError
 from detfeed.recall import MAX_PROPOSALS
 
 VALIDATION = ("val_coco", "val_images", "val_voc", "val_split")
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -57,12 +52,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     model.add_argument("--batch-norm-momentum", type=float, default=0.9, metavar="SHARE", help="default 0.9")
     model.add_argument("--anchor-sizes", type=float, nargs="+", metavar="PIXELS", help="default 32 64 128 256 512")
-    feed = parser.add_argument_group("feed")
-    feed.add_argument("--batch-size", type=positive, default=2, help="default 2")
-    feed.add_argument("--flip", action=argparse.BooleanOptionalAction, default=True, help="mirror half of the images")
-    feed.add_argument("--workers", type=int, default=1, help="default 1")
-    feed.add_argument("--use-multiprocessing", action="store_true", help="processes instead of threads")
-    feed.add_argument("--seed", type=int, default=0, help="default 0")
+    workers = parser.add_argument_group("workers")
+    workers.add_argument("--workers", type=int, default=1, help="default 1")
+    workers.add_argument("--use-multiprocessing", action="store_true", help="processes instead of threads")
+    workers.add_argument(
+        "--on-error",
+        choices=get_args(OnError),
+        default="raise",
+        help="stop at a training image that can't be read, or replace it and write that into replaced.jsonl of the run "
+        "folder; default raise",
+    )
     recipe = parser.add_argument_group("recipe (the defaults train from random weights)")
     recipe.add_argument("--epochs", type=positive, default=10, help="default 10")
     recipe.add_argument("--steps", type=positive, help="upper limit of steps in all")
@@ -134,7 +133,6 @@ def main(argv: list[str] | None = None) -> None:
     print(f"scored on {val_set}" if val_set else "no validation data: give --val-coco or --val-voc for scores")
 
     # Keras starts here and not above, so that mistakes in the arguments are told at once.
-    import albumentations
     import keras
 
     from detfeed import AnchorGrid, AnchorTargetSequence, DetectionSequence
@@ -148,7 +146,7 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.anchor_sizes:
         sizes["sizes"] = tuple(arguments.anchor_sizes)
     anchors = AnchorGrid.fpn(**sizes) if arguments.model == "fpn" else AnchorGrid.c4(**sizes)
-    resize = choose_resize(arguments, parser)
+    feed = choose_feed(arguments, parser)
     pretrained = arguments.weights != "none"
     kept_weights = any((arguments.out / "backup").glob("*.weights.h5"))
     rpn = RPN(
@@ -166,7 +164,7 @@ def main(argv: list[str] | None = None) -> None:
             val_set,
             targets=lambda sample: {},
             batch_size=arguments.batch_size,
-            resize=resize,
+            resize=feed["resize"],
             shuffle=False,
         )
     recall: dict[str, float] = {}
@@ -177,12 +175,11 @@ def main(argv: list[str] | None = None) -> None:
         sequence = AnchorTargetSequence(
             train_set,
             anchors,
-            batch_size=arguments.batch_size,
-            resize=resize,
-            augment=albumentations.HorizontalFlip(p=0.5) if arguments.flip else None,
-            seed=arguments.seed,
+            **feed,
             workers=arguments.workers,
             use_multiprocessing=arguments.use_multiprocessing,
+            on_error=arguments.on_error,
+            ledger=arguments.out / "replaced.jsonl" if arguments.on_error == "replace" else None,
         )
         recipe = Recipe(
             epochs=arguments.epochs,

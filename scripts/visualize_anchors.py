@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from data_arguments import add_data_arguments, choose_resize, read_training
+from data_arguments import add_data_arguments, choose_feed, read_training
 from detfeed import AnchorGrid, AnchorTargets, BatchLoader
 from detfeed.drawing import ANCHOR_KEYS, contact_sheet, draw_anchors, unmatched_boxes, write_png
 
@@ -26,12 +26,9 @@ def build_parser() -> argparse.ArgumentParser:
     sheets.add_argument("--images-per-sheet", type=int, default=12, metavar="N", help="default 12")
     sheets.add_argument("--sheets", type=int, default=1, metavar="N", help="default 1")
     add_data_arguments(parser)
-    feed = parser.add_argument_group("feed (as given to train_rpn.py)")
-    feed.add_argument("--model", choices=("fpn", "c4"), default="fpn", help="whose anchors; default fpn")
-    feed.add_argument("--anchor-sizes", type=float, nargs="+", metavar="PIXELS", help="default 32 64 128 256 512")
-    feed.add_argument("--batch-size", type=int, default=2, help="default 2; the order depends on it")
-    feed.add_argument("--flip", action=argparse.BooleanOptionalAction, default=True, help="mirror half of the images")
-    feed.add_argument("--seed", type=int, default=0, help="default 0")
+    anchors = parser.add_argument_group("anchors (as given to train_rpn.py)")
+    anchors.add_argument("--model", choices=("fpn", "c4"), default="fpn", help="whose anchors; default fpn")
+    anchors.add_argument("--anchor-sizes", type=float, nargs="+", metavar="PIXELS", help="default 32 64 128 256 512")
     return parser
 
 
@@ -44,23 +41,10 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.epoch < 0:
         parser.error("--epoch must not be negative")
     data = read_training(arguments, parser)
-    augment = None
-    if arguments.flip:
-        import albumentations
-
-        augment = albumentations.HorizontalFlip(p=0.5)
     sizes: dict[str, Any] = {"sizes": tuple(arguments.anchor_sizes)} if arguments.anchor_sizes else {}
     grid = AnchorGrid.fpn(**sizes) if arguments.model == "fpn" else AnchorGrid.c4(**sizes)
     targets = AnchorTargets(grid)
-    loader = BatchLoader(
-        data,
-        targets,
-        batch_size=arguments.batch_size,
-        resize=choose_resize(arguments, parser),
-        augment=augment,
-        seed=arguments.seed,
-    )
-
+    loader = BatchLoader(data, targets, **choose_feed(arguments, parser))
     positions = np.concatenate(loader.batches(arguments.epoch)).tolist()
     per_sheet = arguments.images_per_sheet
     positions = positions[: arguments.sheets * per_sheet]

@@ -6,11 +6,15 @@ import sys
 from pathlib import Path
 
 import albumentations
+import cv2
+import msgspec
 import numpy as np
 import pytest
 
 from detfeed import AnchorGrid, AnchorTargets, BatchLoader, ShortSide, drawing, read_coco
 from detfeed.decoding import read_image
+from detfeed.errors import AnnotationError
+from detfeed.policies import BadBoxesWarning
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"
@@ -50,7 +54,9 @@ def test_built_in_shapes_make_readable_sheets_without_keras(tmp_path: Path):
 
 def test_objects_that_no_anchor_matches_are_warned_of(tmp_path: Path):
     # One huge anchor size: objects close to each other have the same best anchor.
-    lines = run(tmp_path, "--shapes", "6", "--model", "c4", "--anchor-sizes", "300", "--no-flip", "--out", "here")
+    lines = run(
+        tmp_path, "--shapes", "6", "--model", "c4", "--anchor-sizes", "300", "--augment", "none", "--out", "here"
+    )
     assert Path(lines[0]) == Path("here/anchors_epoch0_0.png")
     found = re.fullmatch(r"6 images, \d+ objects, (\d+) matched by no anchor", lines[1])
     assert found
@@ -97,3 +103,25 @@ def test_numbers_out_of_range_are_named(arguments: tuple[str, str], monkeypatch,
     with pytest.raises(SystemExit):
         visualize_anchors.main(list(arguments))
     assert f"{arguments[0]} must" in capsys.readouterr().err
+
+
+def test_policy_for_bad_boxes_and_the_recipe_are_the_users_choice(tmp_path: Path, monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import visualize_anchors
+
+    (tmp_path / "instances.json").write_bytes(
+        msgspec.json.encode(
+            {
+                "images": [{"id": 1, "file_name": "a.jpg", "height": 60, "width": 80}],
+                "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [70, 10, 20, 20]}],
+                "categories": [{"id": 1, "name": "thing"}],
+            }
+        )
+    )
+    assert cv2.imwrite(str(tmp_path / "a.jpg"), np.zeros((60, 80, 3), np.uint8))
+    data = ["--coco", str(tmp_path / "instances.json"), "--images", str(tmp_path), "--out", str(tmp_path / "out")]
+    with pytest.raises(AnnotationError, match=r"got .70.0, 10.0, 90.0, 30.0. in an image of height 60 and width 80"):
+        visualize_anchors.main([*data, "--invalid", "raise"])
+    with pytest.warns(BadBoxesWarning, match="1 reaching out of their image made ignore regions"):
+        visualize_anchors.main([*data, "--invalid", "ignore", "--augment", "ssd", "--short-side", "64"])
+    assert list((tmp_path / "out").glob("*.png"))
