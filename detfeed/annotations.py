@@ -110,15 +110,13 @@ class Annotations:
             )
 
     def _check_boxes(self) -> None:
-        finite = np.isfinite(self.boxes).all(axis=1)
-        ordered = (self.boxes[:, 2:] >= self.boxes[:, :2]).all(axis=1)
         for good, what in (
-            (finite, "finite box corners"),
-            (ordered, "x0 <= x1 and y0 <= y1"),
+            (np.isfinite(self.boxes), "finite box corners"),
+            (self.boxes[:, 2:] >= self.boxes[:, :2], "x0 <= x1 and y0 <= y1"),
             ((self.class_ids >= 0) & (self.class_ids < len(self.class_names)), "a known class"),
         ):
             if not good.all():
-                row = int(np.argmin(good))
+                row = int(np.argwhere(~good)[0, 0])
                 position = self._position(row)
                 raise AnnotationError(
                     f"{self.source}: expected {what}, got box {self.boxes[row].tolist()} of class "

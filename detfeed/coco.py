@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import itertools
 import os
 import re
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from detfeed import blocks
 from detfeed.annotations import Annotations
+from detfeed.blocks import UNDECODED, BadMask, Box, Columns, Id, Number
 from detfeed.errors import AnnotationError
-from detfeed.masks import Runs, parse_runs
+from detfeed.masks import Runs
 from detfeed.paths import path_inside, paths_inside
 from detfeed.policies import MAX_SIDE, Invalid, to_annotations
 
@@ -26,60 +26,29 @@ _T = TypeVar("_T")
 # What a federated table's columns are called in LVIS's files.
 _LVIS_FIELDS = {"neg_classes": "neg_category_ids", "not_exhaustive_classes": "not_exhaustive_category_ids"}
 
-# Bytes of annotations that are objects at a time: all of COCO's at once would take as much memory as its file.
-_BLOCK = 2**23
-# Where an array of objects may be cut, and where it ends if it is a value of the outermost object.
-_BETWEEN = re.compile(rb"\}\s*,\s*\{")
-_END = re.compile(rb'\}\s*\]\s*(?:,\s*"|\}\s*\Z)')
-_BEGIN = re.compile(rb'"annotations"\s*:\s*\[')
-_STAND_IN = b'{"image_id": 0, "category_id": 0, "bbox": [0, 0, 0, 0], "id": "stands for all annotations"}'
-
-# Only the fields named here are decoded; the parser skips all others, polygons above all.
-# What numpy's int64 holds, and names short enough that one of them can't make a column of gigabytes.
-_Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-_Id = _Number | Annotated[str, msgspec.Meta(max_length=255)]
 _Name = Annotated[str, msgspec.Meta(max_length=4096)]
 _Side = Annotated[int, msgspec.Meta(ge=1, le=MAX_SIDE)]
 
 
 class Image(msgspec.Struct, gc=False):
-    id: _Id
+    id: Id
     file_name: _Name
     height: _Side
     width: _Side
 
 
-class _Box(msgspec.Struct, gc=False):
-    image_id: _Id
-    category_id: _Number
-    bbox: tuple[float, float, float, float]
-    id: _Id | None = None
-    area: float | None = None
-    segmentation: msgspec.Raw = msgspec.Raw()  # looked into for crowds only
-    iscrowd: int = 0
-    ignore: int = 0
-
-
-class _Rle(msgspec.Struct, gc=False):
-    counts: str | list[int]
-    size: tuple[int, int]
-
-
 class _Category(msgspec.Struct, gc=False):
-    id: _Number
+    id: Number
     name: _Name
 
 
 class File(msgspec.Struct, gc=False):
     images: list[Image]
-    annotations: list[_Box]
+    annotations: list[Box]
     categories: list[_Category]
 
 
 _F = TypeVar("_F", bound=File)
-_Parts = Callable[[], Iterable[list[_Box]]]  # annotations in the order of the file
-_DECODER = msgspec.json.Decoder(list[_Box])
-_UNDECODED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def read_coco(
@@ -115,19 +84,22 @@ def read_columns(source: str, image_dir: str, form: type[_F], noun: str) -> tupl
     Raises:
         AnnotationError: the file is missing or not such a file; the message names the place in it.
     """
-    data = _read_bytes(source, noun)
     with _no_collections():
-        cut = _cut(data, form)
-        if cut is not None:
-            content, parts = cut
-            try:
-                return content, _to_columns(content, parts, source, image_dir)
-            except _UNDECODED:
-                pass  # it was cut at the wrong place, or it is wrong: all of it at once tells, and where
-        content = _decode(data, source, form, noun)
-        del data
-        boxes, content.annotations = content.annotations, []
-        return content, _to_columns(content, lambda: [boxes], source, image_dir)
+        try:
+            with contextlib.suppress(*UNDECODED):  # cut at the wrong place, or wrong: all of it at once tells where
+                read = blocks.read(source, form)
+                if read is not None:
+                    return read[0], _to_columns(*read, source, image_dir)
+            content = _decode(_read_bytes(source, noun), source, form, noun)
+            boxes, content.annotations = content.annotations, []
+            return content, _to_columns(content, blocks.to_columns(boxes), source, image_dir)
+        except OSError as error:
+            raise _unreadable(source, noun, error) from error
+        except BadMask as error:
+            raise AnnotationError(
+                f"{source}: expected an RLE mask, got one that does not parse: {error} - at "
+                f"`annotations[{error.row}].segmentation` (image_id {error.image_id!r})"
+            ) from None
 
 
 @contextlib.contextmanager
@@ -142,118 +114,107 @@ def _no_collections() -> Iterator[None]:
             gc.enable()
 
 
-def _cut(data: bytes, form: type[_F]) -> tuple[_F, _Parts] | None:
-    """A file's content without its annotations, and a function that decodes these block by block.
-
-    A guess where they begin and end, and where one ends, is right if what is between is JSON, and the rest is JSON in
-    which something that stands for them comes out as they would: no other reading of the bytes is possible then.
-
-    Returns:
-        None if the rest is not so. Decoding raises one of `_UNDECODED` if what is between is not so.
-    """
-    begin = _BEGIN.search(data)
-    end = begin and _END.search(data, max(begin.end(), len(data) - _BLOCK))
-    if not begin or not end:
-        return None
-    start, stop = begin.end(), end.start() + 1
-    try:
-        content = msgspec.json.decode(b"".join((data[:start], _STAND_IN, data[stop:])), type=form)
-    except _UNDECODED:
-        return None
-    if content.annotations != [msgspec.json.decode(_STAND_IN, type=_Box)]:
-        return None
-    content.annotations = []
-
-    def parts() -> Iterator[list[_Box]]:
-        at = start
-        while at < stop:
-            gap = _BETWEEN.search(data, at + _BLOCK, stop)
-            block = memoryview(data)[at : gap.start() + 1 if gap else stop]
-            yield _DECODER.decode(b"".join((b"[", block, b"]")))
-            at = gap.end() - 1 if gap else stop
-
-    return content, parts
-
-
-def _to_columns(content: File, parts: _Parts, source: str, image_dir: str) -> dict[str, Any]:
+def _to_columns(content: File, columns: Columns, source: str, image_dir: str) -> dict[str, Any]:
     categories = sorted(content.categories, key=lambda category: category.id)
-    class_of = {category.id: row for row, category in enumerate(categories)}
-    if len(class_of) != len(categories):
-        raise AnnotationError(f"{source}: expected each category id once, got {[c.id for c in categories]}")
-    position_of = {image.id: position for position, image in enumerate(content.images)}
-    if len(position_of) != len(content.images):
-        for place, image in enumerate(content.images):
-            if position_of[image.id] != place:
-                raise AnnotationError(
-                    f"{source}: expected each image id once, got {image.id!r} again - at "
-                    f"`images[{position_of[image.id]}].id`, first at `images[{place}].id`"
-                )
+    category_ids = np.array([category.id for category in categories], np.int64)
+    if len(np.unique(category_ids)) != len(categories):
+        raise AnnotationError(f"{source}: expected each category id once, got {category_ids.tolist()}")
     images = content.images
     ids = [image.id for image in images]
+    if len(set(ids)) != len(ids):
+        raise _repeated_image_error(ids, source)
     image_ids = np.array(ids, np.int64) if set(map(type, ids)) <= {int} else np.array(ids, str)
-    boxes = _read_boxes(content, parts, source, position_of, class_of)
+    image_hw = np.array([[image.height for image in images], [image.width for image in images]], np.int64).T
+    positions = _rows_of(columns.image_ids, ids)
+    class_ids = _rows_of(columns.category_ids, category_ids.tolist())
+    unknown = (positions < 0) | (class_ids < 0)
+    if unknown.any():
+        row = int(unknown.argmax())
+        problem = f"a category_id among {category_ids.tolist()}, got {columns.category_ids[row]}"
+        if positions[row] < 0:
+            problem = "the image_id of an image in the file, got none such"
+        raise AnnotationError(f"{source}: expected {problem} - at {_place(columns, row)}")
+    _check_ids(columns, source)
+    corners = columns.boxes
+    with np.errstate(over="ignore"):  # infinite is one way to reach out of the image
+        corners[:, 2:] += corners[:, :2]
     return {
         "paths": _paths(images, source, image_dir),
         "image_ids": image_ids,
-        "image_hw": np.array([[image.height for image in images], [image.width for image in images]], np.int64).T,
-        **boxes,
+        "image_hw": image_hw,
+        "boxes": corners,
+        "positions": positions,
+        "class_ids": class_ids.astype(np.int32),
+        "ignore": columns.crowd | columns.ignore,
+        "areas": columns.areas,
+        "masks": _masks(columns, image_hw[positions[columns.mask_rows]], source),
         "class_names": [category.name for category in categories],
-        "category_ids": np.array([category.id for category in categories], np.int64),
+        "category_ids": category_ids,
         "source": source,
-        "where": lambda row: f"`annotations[{row}].bbox` (image_id {ids[boxes['positions'][row]]!r})",
+        "where": lambda row: f"`annotations[{row}].bbox` (image_id {ids[positions[row]]!r})",
     }
 
 
-def _read_boxes(
-    content: File, parts: _Parts, source: str, position_of: dict[int | str, int], class_of: dict[int, int]
-) -> dict[str, Any]:
-    """The columns of boxes, in the order of the file."""
-    columns: dict[str, list[NDArray[Any]]] = {
-        name: [np.empty(0, dtype)]
-        for name, dtype in (
-            ("boxes", float),
-            ("positions", int),
-            ("class_ids", np.int32),
-            ("ignore", bool),
-            ("areas", float),
+def _rows_of(wanted: NDArray[Any], ids: list[Any]) -> NDArray[np.int64]:
+    """Where each of N wanted ids stands among ids, int64 (N,); -1 if it does not."""
+    if wanted.dtype == object or not set(map(type, ids)) <= {int} or not ids:
+        row_of = {one: row for row, one in enumerate(ids)}
+        return np.array([row_of.get(one, -1) for one in wanted.tolist()], np.int64)
+    known = np.array(ids, np.int64)
+    order = np.argsort(known)
+    known = known[order]
+    places = np.minimum(np.searchsorted(known, wanted), len(ids) - 1)
+    return np.where(known[places] == wanted, order[places], -1)
+
+
+def _place(columns: Columns, row: int) -> str:
+    return f"`annotations[{row}]` (image_id {columns.image_ids[row : row + 1].tolist()[0]!r})"
+
+
+def _repeated_image_error(ids: list[int | str], source: str) -> AnnotationError:
+    first: dict[int | str, int] = {}
+    place = next(place for place, one in enumerate(ids) if first.setdefault(one, place) != place)
+    return AnnotationError(
+        f"{source}: expected each image id once, got {ids[place]!r} again - at `images[{place}].id`, first at "
+        f"`images[{first[ids[place]]}].id`"
+    )
+
+
+def _check_ids(columns: Columns, source: str) -> None:
+    """Raise an error about the first annotation whose id stands before."""
+    if columns.ids.dtype == np.int64:
+        ordered = np.sort(columns.ids)
+        if not (ordered[1:] == ordered[:-1]).any():
+            return
+    seen: set[int | str] = set()
+    for row, one in enumerate(columns.ids.tolist()):
+        if one in seen:
+            raise AnnotationError(
+                f"{source}: expected each annotation id once, got {one!r} again - at {_place(columns, row)}"
+            )
+        if one is not None:
+            seen.add(one)
+
+
+def _masks(columns: Columns, image_hw: NDArray[np.int64], source: str) -> dict[int, Runs]:
+    """The masks by row, checked against their images' sizes, int64 (K, 2)."""
+    ends = np.cumsum(columns.mask_counts)
+    pixels = np.concatenate([[0], np.cumsum(columns.runs, dtype=np.int64)])
+    covered = pixels[ends] - pixels[ends - columns.mask_counts]
+    wrong = (columns.mask_sizes != image_hw).any(axis=1) | (covered != image_hw.prod(axis=1))
+    if wrong.any():
+        k = int(wrong.argmax())
+        row = int(columns.mask_rows[k])
+        raise AnnotationError(
+            f"{source}: expected an RLE mask of the image's height and width {tuple(image_hw[k].tolist())}, got size "
+            f"{tuple(columns.mask_sizes[k].tolist())} and {covered[k]} pixels - at `annotations[{row}].segmentation` "
+            f"(image_id {columns.image_ids[row : row + 1].tolist()[0]!r})"
         )
+    starts = (ends - columns.mask_counts).tolist()
+    return {
+        row: columns.runs[start:end]
+        for row, start, end in zip(columns.mask_rows.tolist(), starts, ends.tolist(), strict=True)
     }
-    masks: dict[int, Runs] = {}
-    numbers, names = array("q"), list[str]()  # ids
-    start = 0
-    for part in parts():
-        try:
-            positions = [position_of[box.image_id] for box in part]
-            class_ids = [class_of[box.category_id] for box in part]
-        except KeyError:
-            raise _reference_error(part, start, source, position_of, class_of) from None
-        crowd = np.array([bool(box.iscrowd) for box in part], bool)
-        flat = itertools.chain.from_iterable([box.bbox for box in part])
-        columns["boxes"].append(np.fromiter(flat, np.float64, 4 * len(part)))
-        columns["positions"].append(np.array(positions, np.int64))
-        columns["class_ids"].append(np.array(class_ids, np.int32))
-        columns["ignore"].append(crowd | np.array([bool(box.ignore) for box in part], bool))
-        columns["areas"].append(np.array([box.area for box in part], np.float64))  # None becomes NaN
-        for place in np.flatnonzero(crowd).tolist():
-            box = part[place]
-            if bytes(box.segmentation).startswith(b"{"):
-                where = f"at `annotations[{start + place}].segmentation` (image_id {box.image_id!r})"
-                masks[start + place] = _read_mask(box.segmentation, content.images[positions[place]], source, where)
-        ids = [box.id for box in part]
-        try:
-            numbers.extend(array("q", ids))  # type: ignore[arg-type]
-        except TypeError:
-            numbers.extend(i for i in ids if isinstance(i, int))
-            names.extend(i for i in ids if isinstance(i, str))
-        start += len(part)
-    ordered = np.sort(np.frombuffer(numbers, np.int64)) if numbers else np.empty(0, np.int64)
-    if (ordered[1:] == ordered[:-1]).any() or len(set(names)) < len(names):
-        raise _repeated_id_error(parts, source)
-    joined = {name: np.concatenate(arrays) for name, arrays in columns.items()}
-    boxes = joined["boxes"].reshape(-1, 4)
-    with np.errstate(over="ignore"):  # infinite is one way to reach out of the image
-        boxes[:, 2:] += boxes[:, :2]
-    return {**joined, "boxes": boxes, "masks": masks}
 
 
 def _paths(images: Sequence[Image], source: str, image_dir: str) -> list[str]:
@@ -267,52 +228,6 @@ def _paths(images: Sequence[Image], source: str, image_dir: str) -> list[str]:
             except ValueError as error:
                 raise AnnotationError(f"{source}: {error} - at `images[{place}].file_name`") from None
         raise
-
-
-def _reference_error(
-    part: list[_Box], start: int, source: str, position_of: dict[int | str, int], class_of: dict[int, int]
-) -> AnnotationError:
-    """About the first annotation of an image or a category that is not in the file."""
-    place, box = next(
-        (place, box)
-        for place, box in enumerate(part, start)
-        if box.image_id not in position_of or box.category_id not in class_of
-    )
-    problem = f"a category_id among {sorted(class_of)}, got {box.category_id}"
-    if box.image_id not in position_of:
-        problem = "the image_id of an image in the file, got none such"
-    return AnnotationError(f"{source}: expected {problem} - at `annotations[{place}]` (image_id {box.image_id!r})")
-
-
-def _repeated_id_error(parts: _Parts, source: str) -> AnnotationError:
-    """About the first annotation whose id stands before."""
-    seen: set[int | str] = set()
-    place = 0
-    boxes = itertools.chain.from_iterable(parts())
-    while (box := next(boxes)).id is None or box.id not in seen:
-        if box.id is not None:
-            seen.add(box.id)
-        place += 1
-    return AnnotationError(
-        f"{source}: expected each annotation id once, got {box.id!r} again - at `annotations[{place}]` "
-        f"(image_id {box.image_id!r})"
-    )
-
-
-def _read_mask(segmentation: msgspec.Raw, image: Image, source: str, where: str) -> Runs:
-    try:
-        rle = msgspec.json.decode(segmentation, type=_Rle)
-        runs = parse_runs(rle.counts)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise AnnotationError(
-            f"{source}: expected an RLE mask, got one that does not parse: {error} - {where}"
-        ) from None
-    if rle.size != (image.height, image.width) or runs.sum(dtype=np.int64) != image.height * image.width:
-        raise AnnotationError(
-            f"{source}: expected an RLE mask of the image's height and width {image.height, image.width}, got "
-            f"size {rle.size} and {runs.sum(dtype=np.int64)} pixels - {where}"
-        )
-    return runs
 
 
 def write_coco(
@@ -412,7 +327,11 @@ def _read_bytes(source: str, noun: str) -> bytes:
         with open(source, "rb") as file:
             return file.read()
     except OSError as error:
-        raise AnnotationError(f"{source}: expected {noun}, got {error.strerror or error}") from error
+        raise _unreadable(source, noun, error) from error
+
+
+def _unreadable(source: str, noun: str, error: OSError) -> AnnotationError:
+    return AnnotationError(f"{source}: expected {noun}, got {error.strerror or error}")
 
 
 def _decode(data: bytes, source: str, form: type[_T], noun: str) -> _T:

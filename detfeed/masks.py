@@ -49,10 +49,14 @@ def parse_runs(counts: str | list[int]) -> Runs:
             raise ValueError("expected a whole string, got one that breaks off")
     else:
         runs = counts
-    if runs and (min(runs) < 0 or max(runs) >= 2**31):
+    try:
+        # By way of an array, which takes a third of the time of np.array.
+        lengths = np.array(array("i", runs))
+    except OverflowError:
+        lengths = np.full(1, -1, np.int32)
+    if len(lengths) and lengths.min() < 0:
         raise ValueError(f"expected run lengths from 0 to 2147483647, got {min(runs)} to {max(runs)}")
-    # By way of an array, which takes a third of the time of np.array.
-    return np.frombuffer(array("i", runs), np.int32) if runs else np.zeros(0, np.int32)
+    return lengths
 
 
 def fill_mask(runs: Runs, image_hw: tuple[int, int]) -> NDArray[np.uint8]:
