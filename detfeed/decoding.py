@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from detfeed.errors import ImageError
 from detfeed.files import read_bytes
-from detfeed.headers import MAX_PARTS, Header, read_header
+from detfeed.headers import MAX_PARTS, Header, read_header, tiff_tags
 from detfeed.images import Image
 
 Exif = Literal["auto", "apply", "ignore"]
@@ -28,7 +28,9 @@ MAX_PIXELS = 2**28
 MAX_SCANS = 100
 # Warnings of libjpeg that say nothing about the pixels: some cameras and programs write such files. It tells the first
 # warning only, so that one of these can hide that of damage.
-_HARMLESS = ("Invalid SOS parameters", "unknown JFIF revision")
+_HARMLESS = ("Invalid SOS parameters", "unknown JFIF revision", "Unknown Adobe color transform")
+# Tags of TIFF.
+_PHOTOMETRIC, _SAMPLES, _PLANES = 262, 277, 284
 
 
 def read_image(
@@ -67,7 +69,8 @@ def decode_image(
 
     JPEG, PNG, WebP, BMP, GIF and TIFF, told from the content. Grey becomes three equal channels; CMYK is taken as
     inverted, as Adobe writes it; 16 bits are scaled to 8; of an animation the first picture counts. Alpha is dropped,
-    except that 8-bit TIFFs come with their colours multiplied by it.
+    except that 8-bit TIFFs come with their colours multiplied by it, and GIFs with their background where it is clear.
+    TIFFs of 16 bits with a plane for each channel are refused.
 
     A file that is cut short always raises. A damaged one does if its format shows it: PNG has checksums, and in a JPEG
     damage nearly always leaves bytes over or too few (64 random bytes in a row were noticed in 95 to 99 % of trials, a
@@ -108,7 +111,10 @@ def decode_image(
     try:
         if header.format == "png":
             _check_chunks(data)
-        image = _decode_jpeg(data, header.stored_hw, divisor) if header.format == "jpeg" else _decode_other(data)
+        if header.format == "jpeg":
+            image = _decode_jpeg(data, header.stored_hw, divisor)
+        else:
+            image = _decode_other(data, tiff_tags(data) if header.format == "tiff" else {})
         image = _TURNS[orientation](image)
         if header.format != "jpeg" and image.shape[:2] != shown_hw:
             raise ValueError(f"decoded to {image.shape[:2]}, with a header that says {shown_hw}")
@@ -148,22 +154,43 @@ def _divided(side: int, divisor: int) -> int:
 
 
 def _decode_jpeg(data: NDArray[np.uint8], stored_hw: tuple[int, int], divisor: int) -> Image:
-    (marks,) = np.nonzero(data[:-1] == 0xFF)
-    scans = int(np.count_nonzero(data[marks + 1] == 0xDA))
-    if scans > MAX_SCANS:
-        raise ValueError(f"{scans} scans, more than {MAX_SCANS}")
+    _check_scans(data)
     height, width = (-(-side // divisor) for side in stored_hw)
     try:
         image = simplejpeg.decode_jpeg(data, min_height=height, min_width=width)
     except ValueError as error:
         if not any(warning in str(error) for warning in _HARMLESS):
             raise
-        return _decode_other(data)  # which refuses a file cut short, if nothing else; and never mind the scale
+        return _decode_other(data, {})  # which refuses a file cut short, if nothing else; and never mind the scale
     if image.shape[:2] != (height, width):
         raise ValueError(f"decoded to {image.shape[:2]}, with a header that says {stored_hw}")
     # libjpeg rounds up. A last row of which less than half lies in the picture would shift all the others.
     height, width = (_divided(side, divisor) for side in stored_hw)
     return np.ascontiguousarray(image[:height, :width])
+
+
+def _check_scans(data: NDArray[np.uint8]) -> None:
+    """Refuse a JPEG of more than MAX_SCANS scans; those of a preview in it and of what follows it do not count."""
+    (marks,) = np.nonzero(data[:-1] == 0xFF)
+    kinds = data[marks + 1]
+    # Markers but for those between the bytes of a scan: 00 is a plain FF, D0 to D7 are restarts.
+    marks = marks[(kinds >= 0xC0) & (kinds & 0xF8 != 0xD0) & (kinds != 0xFF)]
+    at = scans = 0
+    for _ in range(MAX_PARTS):
+        place = int(np.searchsorted(marks, at))
+        if place == len(marks):
+            return
+        at = int(marks[place])
+        kind = int(data[at + 1])
+        if kind == 0xD9:
+            return
+        scans += kind == 0xDA
+        if scans > MAX_SCANS:
+            raise ValueError(f"more than {MAX_SCANS} scans")
+        at += 2
+        if kind != 0xD8:
+            at += max(2, int.from_bytes(data[at : at + 2].tobytes(), "big"))
+    raise ValueError("too many segments")
 
 
 def _check_chunks(data: NDArray[np.uint8]) -> None:
@@ -180,12 +207,17 @@ def _check_chunks(data: NDArray[np.uint8]) -> None:
     raise ValueError("too many chunks")
 
 
-def _decode_other(data: NDArray[np.uint8]) -> Image:
+def _decode_other(data: NDArray[np.uint8], tags: dict[int, int]) -> Image:
     # Not as RGB at once: cv2 4.14 leaves 16-bit TIFFs in BGR then. Nor as 8 bits: it cuts 16 to the upper ones.
     image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise ValueError("cv2 refuses it")
     if image.dtype == np.uint16:
+        # cv2 4.14 leaves parts of such pictures as the memory was before, and forgets that white may be 0.
+        if tags.get(_PLANES) == 2 and tags.get(_SAMPLES, 1) > 1:
+            raise ValueError("16 bits with a plane for each channel")
+        if tags.get(_PHOTOMETRIC) == 0:
+            image = ~image
         image = cv2.convertScaleAbs(image, alpha=255 / 65535)
     if image.dtype != np.uint8:
         raise ValueError(f"{image.dtype} pixels, not 8 or 16 bits")

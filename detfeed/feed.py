@@ -58,7 +58,7 @@ class Feed:
         self.timeout = timeout
         self.executor = executor
         self.ahead = max(ahead, workers)
-        self.ledger = Ledger(ledger, max_replaced, len(loader.annotations) // loader.shard[1])
+        self.ledger = Ledger(ledger, max_replaced, loader.num_images)
         self.on_handed: Callable[[tuple[float, float, int]], None] | None = None
         self._reset()
 

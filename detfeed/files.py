@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detfeed.errors import ImageError
+from detfeed.errors import DetfeedError, ImageError
 
 # What cv2 can address, and more than any picture takes that is not refused for its size.
 MAX_BYTES = 2**31 - 1
@@ -27,11 +27,12 @@ def open_file(path: AnyPath) -> BinaryIO:
 
     Raises:
         ImageError: it is missing or unreadable, or no regular file: a pipe would be waited for, a device has no end.
+        DetfeedError: it is a URL, and the library that reads such ones is not installed.
     """
     name = os.fspath(path)
     try:
         if is_url(name):
-            return _filesystem(name).open(name, "rb")
+            return _open_url(name)
         if not stat.S_ISREG(os.stat(name).st_mode):
             raise ImageError(f"{name}: expected an image file, got a folder or device")
         return open(name, "rb")
@@ -53,19 +54,31 @@ def read_bytes(path: AnyPath) -> NDArray[np.uint8]:
                 raise ImageError(f"{name}: expected an image of at most {MAX_BYTES} bytes, got {size}")
             file.seek(0)
             return np.frombuffer(file.read(), np.uint8)
-        except OSError as error:
+        except _failures(name) as error:
             raise _unreadable(name, error) from error
 
 
-def _filesystem(url: str) -> Any:
+def _open_url(url: str) -> BinaryIO:
+    """Raises DetfeedError: what is wrong is no image but a library that is not installed, or not for such URLs."""
     try:
         import fsspec
     except ImportError as error:
-        raise ImageError(f"{url}: expected a path; URLs need fsspec: pip install 'detfeed[remote]'") from error
+        raise DetfeedError(f"{url}: expected a path; URLs need fsspec: pip install 'detfeed[remote]'") from error
+    if "::" in url:
+        raise DetfeedError(f"{url}: expected one URL, got several; unpack the archive, or mount it")
     try:
-        return fsspec.filesystem(url.partition("://")[0])
-    except ImportError as error:  # of a library for this kind of URL
-        raise ImageError(f"{url}: {error}") from error
+        filesystem = fsspec.filesystem(url.partition("://")[0])
+    except (ImportError, ValueError) as error:
+        raise DetfeedError(f"{url}: expected a URL that fsspec can read, got: {error}") from error
+    try:
+        return filesystem.open(url, "rb")  # type: ignore[no-any-return]
+    except Exception as error:
+        raise _unreadable(url, error) from error
+
+
+def _failures(name: str) -> tuple[type[Exception], ...]:
+    """What reading may raise: with a URL, whatever the library behind it likes to."""
+    return (Exception,) if is_url(name) else (OSError,)
 
 
 def _unreadable(name: str, error: Exception) -> ImageError:

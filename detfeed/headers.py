@@ -183,6 +183,11 @@ def _gif(read: Read) -> tuple[int, int, int]:
     return height, width, 1
 
 
+def tiff_tags(data: NDArray[np.uint8]) -> dict[int, int]:
+    """Those tags of the first directory of a TIFF, uint8 (bytes,), that are one integer; its header was read before."""
+    return _tiff_tags(lambda at, count: data[at : at + count].tobytes(), 0)
+
+
 def _tiff(read: Read) -> tuple[int, int, int]:
     tags = _tiff_tags(read, 0)
     return tags.get(257, 0), tags.get(256, 0), tags.get(_ORIENTATION, 1)

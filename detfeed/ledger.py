@@ -38,9 +38,10 @@ class Ledger:
     Args:
         path: a file that gets a line of JSON for each image that could not be read, each time that it was to be fed:
             epoch, batch, position, path, image_id, error, replacement_path and replacement_id. What is in it stays,
-            so that a run that is resumed goes on with it. None: they are only counted.
+            so that a run that is resumed goes on with it; a batch that such a run does again has its lines again.
+            None: they are only counted.
         max_replaced: the share of the images that may turn out unreadable; unless it is 0, a single one always may.
-        num_images: that are fed.
+        num_images: that may be fed, by this process or another.
 
     Attributes:
         unreadable: positions of images that could not be read so far.
@@ -57,7 +58,7 @@ class Ledger:
         self.path = None if path is None else Path(path)
         if self.path is not None:
             self.path.open("a").close()  # said now, and not after hours
-        self.limit = max(1, math.floor(max_replaced * num_images)) if max_replaced else 0
+        self.limit = max(1, math.floor(max_replaced * num_images + 1e-9)) if max_replaced else 0
         self.num_images = num_images
         self.unreadable: set[int] = set()
         self.count = 0
@@ -74,13 +75,13 @@ class Ledger:
             return
         with self._lock:
             new = [r for r in replacements if (r.epoch, r.batch, r.position) not in self._noted]
+            if self.path is not None and new:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write("".join(json.dumps(r._asdict()) + "\n" for r in new))
             self._noted.update((r.epoch, r.batch, r.position) for r in new)
             first = self.count == 0
             self.count += len(new)
             self.unreadable.update(r.position for r in new)
-            if self.path is not None and new:
-                with self.path.open("a", encoding="utf-8") as file:
-                    file.writelines(json.dumps(r._asdict()) + "\n" for r in new)
         where = f"All are listed in {self.path}." if self.path else "ledger=path lists them all in a file."
         if len(self.unreadable) > self.limit:
             raise ImageError(

@@ -43,7 +43,7 @@ class BatchLoader:
         resize: `ShortSide` or `Fixed`.
         augment: an albumentations transform, a Compose without box parameters, a list of transforms, or one of
             `recipes`, by its name ("flip", "ssd", "lsj", "multiscale") or as its function returns it. The other images
-            of a Mosaic are drawn from the same data set.
+            of a Mosaic are drawn from the same data set; with one among the transforms, crowds count by their boxes.
         shuffle: whether samples and batches come in an order drawn for each epoch.
         seed: of all that is random, not negative.
         drop_last: leave out batches that are not full.
@@ -62,9 +62,9 @@ class BatchLoader:
             is an `augment`, since what a crop leaves would then be enlarged again.
         sampler: how often each image comes in an epoch, see `samplers`. None: once. An image that comes again in an
             epoch is augmented anew.
-        on_error: what to do about an image that can't be read: "raise", or "replace" it by another one of its canvas,
-            drawn from seed, epoch and position. A batch is a function of the files, too, then. Errors of `targets`
-            and of `augment` always raise.
+        on_error: what to do about an image that can't be read: "raise", or "replace" it by another one of its canvas
+            (of any, if it is alone there), drawn from seed, epoch and position. Then a batch is a function of the
+            files, too. Errors of `targets` and of `augment` always raise.
 
     Raises:
         ValueError: no images, or fewer than shards; batch_size below 1, negative seed, an `augment` that can't be used,
@@ -94,6 +94,10 @@ class BatchLoader:
     ) -> None:
         if len(annotations) == 0:
             raise ValueError(f"Expected annotations with at least one image. Received: {annotations}")
+        if not 0 <= min_visibility <= 1:
+            raise ValueError(f"Expected min_visibility to be a share from 0 to 1. Received: {min_visibility}")
+        if not min_size >= 0:
+            raise ValueError(f"Expected min_size to be a number of pixels, at least 0. Received: {min_size}")
         if batch_size < 1:
             raise ValueError(f"Expected batch_size to be at least 1. Received: {batch_size}")
         if seed < 0:
@@ -118,6 +122,7 @@ class BatchLoader:
                 f"reads them. Received: {proposals} and {annotations}"
             )
         self.annotations = annotations
+        self.num_images = len(annotations) if self._weights is None else int(np.count_nonzero(self._weights))
         self.targets = targets
         self.batch_size = batch_size
         self.resize = resize
@@ -281,26 +286,27 @@ class BatchLoader:
         Raises:
             ImageError: the image can't be read or is not of the annotated size, whatever `on_error`.
         """
-        return self._load_sample(position, sample_rng(self.seed, epoch, position, repeat), canvas)
+        rng = sample_rng(self.seed, epoch, position, repeat)
+        return self._load_sample(position, rng, canvas, self._canvas_hw(position))
 
     def _load_or_replace(
         self, epoch: int, position: int, repeat: int, canvas: Image
     ) -> tuple[Sample, list[tuple[int, str]]]:
         """A sample, and the positions that could not be read on the way to it with what was wrong with them."""
         unreadable: list[tuple[int, str]] = []
-        tried = position
+        tried, input_hw = position, self._canvas_hw(position)
         for attempt in range(1 + MAX_ATTEMPTS):
             rng = sample_rng(self.seed, epoch, position, repeat, attempt)
             if attempt:
-                alike = self._canvas_ids == self._canvas_ids[position]
-                if self._weights is not None:
-                    alike &= self._weights > 0
-                others = np.setdiff1d(np.flatnonzero(alike), [failed for failed, _ in unreadable])
+                left = np.ones(len(self.annotations), bool) if self._weights is None else self._weights > 0
+                left[[failed for failed, _ in unreadable]] = False
+                alike = left & (self._canvas_ids == self._canvas_ids[position])
+                others = np.flatnonzero(alike if alike.any() else left)
                 if len(others) == 0:
                     break
                 tried = int(rng.choice(others))
             try:
-                return self._load_sample(tried, rng, canvas), unreadable
+                return self._load_sample(tried, rng, canvas, input_hw), unreadable
             except ImageError as error:
                 if self.on_error == "raise":
                     raise
@@ -310,13 +316,14 @@ class BatchLoader:
             + (", ".join(self.annotations.paths[failed] for failed, _ in unreadable[1:]) or "there is nothing else")
         )
 
-    def _load_sample(self, position: int, rng: np.random.Generator, canvas: Image | None) -> Sample:
+    def _load_sample(
+        self, position: int, rng: np.random.Generator, canvas: Image | None, input_hw: tuple[int, int]
+    ) -> Sample:
         annotations = self.annotations
-        input_hw = self._canvas_hw(position)
         if canvas is None:
             canvas = np.empty((*input_hw, 3), np.uint8)
-        image, boxes, kept = self._read(position)
         annotated_hw = tuple(annotations.image_hw[position].tolist())
+        image, boxes, kept = self._read(position, resized_hw_on(self.resize, annotated_hw, input_hw))
         proposals = geometry.EMPTY
         if self.proposals is not None:
             proposals = geometry.clip(self.proposals.boxes[self.proposals.rows(position)], annotated_hw)
@@ -355,8 +362,9 @@ class BatchLoader:
         canvas[:height, width:] = 0
         canvas[height:] = 0
         boxes, proposals = (_scaled(moved, image_hw, (height, width)) for moved in (boxes, proposals))
-        ignore = annotations.ignore[kept] | (visible < self.min_visibility) | (visible <= 0)
-        ignore |= (boxes[:, 2:] - boxes[:, :2]).min(axis=1) < self.min_size
+        # A little less is as much: boxes have gone through shares of the image's sides and back.
+        ignore = annotations.ignore[kept] | (visible < self.min_visibility - 1e-6) | (visible <= 0)
+        ignore |= (boxes[:, 2:] - boxes[:, :2]).min(axis=1) < self.min_size - 1e-3
         return Sample(
             image=placed,
             boxes=boxes,
@@ -371,15 +379,15 @@ class BatchLoader:
             num_lost=self._count_objects(position) - self._count_objects(position, kept),
         )
 
-    def _read(self, position: int) -> tuple[Image, Boxes, NDArray[np.int64]]:
-        """An image, its boxes that have area inside it, as pixels of the whole image, and their rows in annotations."""
+    def _read(self, position: int, placed_hw: tuple[int, int]) -> tuple[Image, Boxes, NDArray[np.int64]]:
+        """An image that will be fed at some size; boxes with area inside it, in its pixels; their annotation rows."""
         annotations = self.annotations
         annotated_hw = tuple(annotations.image_hw[position].tolist())
         image = read_image(
             annotations.paths[position],
             exif=self.exif,
             annotated_hw=annotated_hw,
-            at_least_hw=self.placed_hw(position) if self.reduce else None,
+            at_least_hw=placed_hw if self.reduce else None,
         )
         rows = annotations.rows(position)
         boxes = geometry.clip(annotations.boxes[rows], annotated_hw)
@@ -429,7 +437,7 @@ class _Others(Sequence[Any]):
         from detfeed.augment import Other
 
         position = self._positions[index]
-        image, boxes, kept = self._loader._read(position)
+        image, boxes, kept = self._loader._read(position, self._loader.placed_hw(position))
         annotations = self._loader.annotations
         if image.shape[:2] != tuple(annotations.image_hw[position]):
             boxes = _scaled(boxes, tuple(annotations.image_hw[position].tolist()), image.shape[:2])

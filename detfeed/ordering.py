@@ -40,7 +40,7 @@ def draw_positions(
 
     A position with weight w comes floor(w) or ceil(w) times. How many positions of a canvas come is the same in all
     epochs, the sum of their weights rounded, so that the number of batches is, too. For that, the fractions of the
-    weights are changed a little in common, canvas by canvas: by less than one image in all.
+    weights are changed a little in common, canvas by canvas: by less than one image in all. None becomes 0.
 
     Args:
         weights: float64 (P,), not negative; all 1 gives every position once.
@@ -59,7 +59,11 @@ def draw_positions(
     for canvas in np.unique(canvas_ids[weights > 0]):
         members = np.flatnonzero((canvas_ids == canvas) & (weights > 0))
         total = max(round(weights[members].sum()), min(at_least, len(members)))
-        shares = _adding_up_to(int(total - times[members].sum()), weights[members] - times[members])
+        shares = weights[members] - times[members]
+        more = total - int(times[members].sum())
+        if shares.sum() > 1e-6:
+            more = max(more, 1)
+        shares = _adding_up_to(more, shares)
         times[members[shares == 1]] += 1
         members, shares = members[shares % 1 > 0], shares[shares % 1 > 0]
         if len(members):

@@ -123,7 +123,8 @@ class LimitEmpty:
     All other images come once. Ignored boxes are no objects.
 
     Args:
-        max_share: share of an epoch that images without objects have at most.
+        max_share: share of an epoch that images without objects have, rounded to whole images canvas by canvas, and up
+            to one; more where a canvas has no others, if shards or `drop_last` need more of it.
     """
 
     max_share: float = 0.0

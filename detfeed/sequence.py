@@ -54,8 +54,8 @@ class DetectionSequence(keras.utils.PyDataset):
         min_visibility: an object of which an augmentation leaves less than this share becomes an ignore region.
         min_size: so does one with a side of less than this many pixels, as it is fed.
         exif, reduce: how images are decoded; see `loader.BatchLoader`.
-        on_error: what to do about an image that can't be read: "raise", or "replace" it by another one of its canvas,
-            drawn from seed, epoch and position. The first replacement is warned of.
+        on_error: what to do about an image that can't be read: "raise", or "replace" it by another one of its canvas
+            (of any, if it is alone there), drawn from seed, epoch and position. The first replacement is warned of.
         max_replaced: the share of the data set's images that may turn out unreadable before that is an error; a single
             one always may, unless it is 0.
         ledger: a file that gets a line of JSON for each replacement; see `ledger.Ledger`. `feed.ledger` counts them.

@@ -414,6 +414,29 @@ def test_transform_that_draws_from_the_generators_it_is_given_is_taken():
 
 def test_pipeline_that_needs_larger_images_than_it_is_tried_with_is_taken():
     assert Augmentation(albumentations.RandomCrop(200, 200, p=1))(np.zeros((300, 300, 3), np.uint8), NONE, rng())
+    assert Augmentation(albumentations.RandomCrop(3000, 3000, p=1))
+
+
+def test_what_is_done_rarely_or_behind_a_crop_is_tried_out_as_well():
+    rare = Own(lambda transform: random.randrange(250))
+    rare.p = 0.01
+    behind = [albumentations.RandomCrop(512, 512), Own(lambda transform: random.randrange(250))]
+    for pipeline in (rare, [albumentations.OneOf([rare, albumentations.NoOp()])], behind):
+        with pytest.raises(ValueError, match="the same again from the same seed"):
+            Augmentation(pipeline)
+    for pipeline in (
+        albumentations.Normalize(p=0.01),
+        [albumentations.RandomCrop(512, 512), albumentations.Normalize()],
+    ):
+        with pytest.raises(ValueError, match=r"Received: float32 .* normalisation belongs into the model"):
+            Augmentation(pipeline)
+    with pytest.raises(ValueError, match=r"Received: uint8 \(72, 96\); keep three channels"):
+        Augmentation(albumentations.ToGray(num_output_channels=1, p=1))
+
+
+def test_transform_that_fails_on_any_picture_is_refused_with_its_own_error():
+    with pytest.raises(ZeroDivisionError):
+        Augmentation(Own(lambda transform: 1 // 0))
 
 
 class Blind(albumentations.DualTransform):
@@ -436,6 +459,10 @@ class Blind(albumentations.DualTransform):
             albumentations.ConstrainedCoarseDropout(bbox_labels=[1]),
             r"Received ConstrainedCoarseDropout, which needs masks or labels",
         ),
+        (
+            albumentations.CropNonEmptyMaskIfExists(20, 20),
+            r"Received CropNonEmptyMaskIfExists, which needs masks or labels",
+        ),
         (Blind(), "Received Blind, which knows no boxes"),
     ],
 )
@@ -457,5 +484,5 @@ def test_what_is_no_pipeline_is_refused_with_what_to_write():
 
 
 def test_pipeline_that_normalises_is_refused():
-    with pytest.raises(ValueError, match=r"Received: float32 .* leave out normalisation"):
+    with pytest.raises(ValueError, match=r"Received: float32 .* normalisation belongs into the model"):
         Augmentation(albumentations.Normalize())(IMAGE, BOXES, rng())

@@ -221,12 +221,16 @@ def unusual(warning):
     content = bytearray(FILES["jpeg"])
     if warning == "unknown JFIF revision":  # as of many in the cats and dogs of Kaggle
         content[content.index(b"JFIF\0") + 5] = 0
+    elif warning == "Unknown Adobe color transform":
+        content[2:20] = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\3"
     else:
         content[content.index(b"\xff\xda") + 12] = 0
     return bytes(content)
 
 
-@pytest.mark.parametrize("warning", ["unknown JFIF revision", "Invalid SOS parameters"])
+@pytest.mark.parametrize(
+    "warning", ["unknown JFIF revision", "Invalid SOS parameters", "Unknown Adobe color transform"]
+)
 def test_harmless_warnings_of_libjpeg_are_no_errors_and_hide_no_cut(warning):
     content = unusual(warning)
     with pytest.raises(ValueError, match=warning):
@@ -241,8 +245,56 @@ def test_harmless_warnings_of_libjpeg_are_no_errors_and_hide_no_cut(warning):
 def test_scan_after_scan_is_refused_before_it_takes_time():
     content = FILES["jpeg progressive"]
     scan = content[content.rindex(b"\xff\xda") : -2]
-    with pytest.raises(ImageError, match=f"{MAX_SCANS + 10} scans, more than {MAX_SCANS}"):
-        decode(content[:-2] + scan * (MAX_SCANS + 10 - content.count(b"\xff\xda")) + content[-2:])
+    with pytest.raises(ImageError, match=f"more than {MAX_SCANS} scans"):
+        decode(content[:-2] + scan * (MAX_SCANS + 1 - content.count(b"\xff\xda")) + content[-2:])
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "jpeg progressive"])
+def test_scans_of_a_preview_or_a_film_that_comes_with_a_picture_do_not_count(kind):
+    content, film = FILES[kind], b"\0\xff\xda" * 2 * MAX_SCANS
+    preview = b"\xff\xd8" + film + b"\xff\xd9"
+    whole = content[:2] + b"\xff\xe2" + (2 + len(preview)).to_bytes(2, "big") + preview + content[2:] + film
+    np.testing.assert_array_equal(decode(whole), decode(content))
+
+
+def tiff16(pixels, *, planes=False, photometric=2):
+    """A TIFF of 16 bits, as cv2 does not write them; pixels uint16 (H, W, C)."""
+    height, width, channels = pixels.shape
+    strips = [pixels[..., c].tobytes() for c in range(channels)] if planes else [pixels.tobytes()]
+    bits, offsets, counts, data = 8, 8 + 2 * channels, 0, 0
+    counts = offsets + 4 * len(strips)
+    data = counts + 4 * len(strips)
+    starts = [data + sum(map(len, strips[:place])) for place in range(len(strips))]
+    head = b"II*\0" + struct.pack("<I", data + sum(map(len, strips)))
+    head += struct.pack(f"<{channels}H", *[16] * channels)
+    head += struct.pack(f"<{2 * len(strips)}I", *starts, *map(len, strips))
+    one = len(strips) == 1
+    entries = [
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, channels, bits if channels > 2 else 16),
+        (259, 3, 1, 1),
+        (262, 3, 1, photometric),
+        (273, 4, len(strips), starts[0] if one else offsets),
+        (277, 3, 1, channels),
+        (278, 4, 1, height),
+        (279, 4, len(strips), len(strips[0]) if one else counts),
+        (284, 3, 1, 2 if planes else 1),
+    ]
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return head + b"".join(strips) + directory + b"\0" * 4
+
+
+def test_16_bit_tiffs_that_cv2_gets_wrong_are_put_right_or_refused():
+    wide = PICTURE.astype(np.uint16) * 257
+    np.testing.assert_array_equal(decode(tiff16(wide)), PICTURE)
+    with pytest.raises(ImageError, match="16 bits with a plane for each channel"):
+        decode(tiff16(wide, planes=True))
+    grey = wide[..., :1]
+    for planes in (False, True):
+        expected = np.repeat(PICTURE[..., :1], 3, axis=2)
+        np.testing.assert_array_equal(decode(tiff16(grey, planes=planes, photometric=1)), expected)
+        np.testing.assert_array_equal(decode(tiff16(~grey, planes=planes, photometric=0)), expected)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

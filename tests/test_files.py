@@ -6,7 +6,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from detfeed import BatchLoader, Fixed, ImageError, read_coco
+from detfeed import BatchLoader, DetfeedError, Fixed, ImageError, read_coco
 from detfeed.decoding import read_image
 from detfeed.feed import Feed
 from detfeed.files import MAX_BYTES, read_bytes
@@ -46,7 +46,7 @@ def test_missing_url_is_an_error_that_names_it(in_memory):
 
 
 def test_unknown_kind_of_url_is_an_error_that_names_it():
-    with pytest.raises(ImageError, match=r"nonsense://none\.jpg: .*Protocol not known: nonsense"):
+    with pytest.raises(DetfeedError, match=r"nonsense://none\.jpg: .*Protocol not known: nonsense"):
         read_image("nonsense://none.jpg")
 
 
@@ -59,8 +59,23 @@ def test_url_without_fsspec_is_an_error_that_says_what_to_install(monkeypatch):
         return real(name, *arguments, **named)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(ImageError, match=r"URLs need fsspec: pip install 'detfeed\[remote\]'"):
+    with pytest.raises(DetfeedError, match=r"URLs need fsspec: pip install 'detfeed\[remote\]'") as caught:
         read_image("s3://bucket/image.jpg")
+    assert not isinstance(caught.value, ImageError), "which would be replaced"
+
+
+def test_whatever_a_remote_store_raises_is_about_the_image(in_memory, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("HTTP 503")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "open", fail)
+    with pytest.raises(ImageError, match=r"memory://detfeed/none\.jpg: expected an image file, got HTTP 503"):
+        read_image("memory://detfeed/none.jpg")
+
+
+def test_urls_of_files_in_archives_are_refused_with_what_to_do():
+    with pytest.raises(DetfeedError, match=r"expected one URL, got several; unpack the archive"):
+        read_bytes("zip://inside/a.jpg::file:///a.zip")
 
 
 def test_file_larger_than_any_picture_is_refused_before_it_is_read(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detfeed import BatchLoader, Fixed, ImageError, SampleError, ShortSide
+from detfeed import BatchLoader, Fixed, ImageError, LimitEmpty, SampleError, ShortSide
 from detfeed.feed import Feed
 from detfeed.ledger import Ledger, Replacement
 from detfeed.loader import MAX_ATTEMPTS
@@ -92,10 +92,11 @@ def test_replacement_is_augmented_by_a_generator_of_its_own(shapes, tmp_path):
         broken(shapes, tmp_path, 5), targets=lambda s: seen.append((s.position, s.rng.bit_generator.state)) or {}
     )
     replacements(loader, epochs=1)
-    for place, state in seen:
-        assert state != sample_rng(0, 0, place).bit_generator.state or place != 5
-    (odd,) = [place for place, state in seen if state != sample_rng(0, 0, place).bit_generator.state]
-    assert odd != 5
+    (odd,) = [(place, state) for place, state in seen if state != sample_rng(0, 0, place).bit_generator.state]
+    assert odd[0] != 5
+    rng = sample_rng(0, 0, 5, 0, 1)
+    rng.choice(np.flatnonzero(loader._canvas_ids == loader._canvas_ids[5])[1:])  # which draws the replacement
+    assert odd[1] == rng.bit_generator.state
 
 
 def test_replacement_that_can_not_be_read_either_is_replaced_and_told_of(shapes, tmp_path):
@@ -118,6 +119,39 @@ def test_image_that_nothing_can_replace_is_an_error_that_names_what_was_tried(an
     alone = make_loader(broken(table.select([0]), tmp_path, 0), resize=Fixed((20, 30)))
     with pytest.raises(SampleError, match="there is nothing else"):
         alone.load(0, 0)
+
+
+def test_image_that_is_alone_on_its_canvas_is_replaced_by_one_of_another(annotate, tmp_path):
+    table = annotate([(20, 30)] * 4 + [(20, 100)], [[[0, 0, 10, 10]]] * 5)
+    loader = make_loader(broken(table, tmp_path, 4), resize=ShortSide(32), targets=position)
+    batches, found = replacements(loader)
+    assert {r.position for r in found} == {4}
+    shapes = {key: x["image"].shape for key, (x, _) in batches.items()}
+    whole = make_loader(table, resize=ShortSide(32))
+    assert shapes == {key: whole.load(*key)[0]["image"].shape for key in shapes}
+    for x, y in batches.values():
+        assert (y["position"] != 4).all()
+        assert (x["image_hw"] <= x["image"].shape[1:3]).all()
+
+
+def test_share_that_may_be_unreadable_is_of_all_images_that_may_come_in_any_shard(annotate):
+    table = annotate([(20, 30)] * 400, [[]] * 380 + [[[0, 0, 10, 10]]] * 20)
+    assert Feed(make_loader(table, shard=(1, 8))).ledger.limit == 4
+    assert Feed(make_loader(table, sampler=LimitEmpty()), max_replaced=0.1).ledger.limit == 2
+    assert Ledger(None, 0.29, 100).limit == 29
+
+
+def test_replacement_that_could_not_be_written_down_is_written_the_next_time(tmp_path):
+    ledger = Ledger(tmp_path / "ledger", 1, 10)
+    replacement = Replacement(0, 1, 2, "a.png", 5, "broken", "b.png", 6)
+    (tmp_path / "ledger").unlink()
+    (tmp_path / "ledger").mkdir()
+    with pytest.raises(IsADirectoryError):
+        ledger.note([replacement])
+    (tmp_path / "ledger").rmdir()
+    with pytest.warns(UserWarning, match="is fed in its place"):
+        ledger.note([replacement])
+    assert ledger.count == len((tmp_path / "ledger").read_text().splitlines()) == 1
 
 
 def test_no_more_than_a_few_images_are_tried(annotate, tmp_path):

@@ -224,15 +224,10 @@ def test_images_of_one_batch_share_a_canvas(annotate):
     assert shapes == {(32, 64), (64, 32)}
 
 
-def make(shapes, seed=0, targets="sampled"):
-    return BatchLoader(
-        shapes,
-        AnchorTargets(GRID, form=targets),
-        batch_size=4,
-        resize=ShortSide(96),
-        augment=[albumentations.HorizontalFlip(p=0.5), albumentations.RandomBrightnessContrast(p=0.5)],
-        seed=seed,
-    )
+def make(shapes, targets="sampled", **arguments):
+    augment = [albumentations.HorizontalFlip(p=0.5), albumentations.RandomBrightnessContrast(p=0.5)]
+    arguments = {"batch_size": 4, "resize": ShortSide(96), "augment": augment, **arguments}
+    return BatchLoader(shapes, AnchorTargets(GRID, form=targets), **arguments)
 
 
 @pytest.mark.parametrize("targets", ["sampled", "dense"])
@@ -256,14 +251,51 @@ def test_every_image_comes_once_an_epoch(shapes):
 
 
 def test_fed_boxes_are_where_the_shapes_were_drawn(shapes):
-    """Pixels inside a box differ from the background around it; a flip or scale gone wrong would show here."""
-    loader = make(shapes)
+    """The pixels of a box are those of its object in the file; a flip or scale gone wrong would show here."""
+    loader, plain = make(shapes, augment="flip"), make(shapes, augment=None)
+    mirrored = 0
     for position in range(len(shapes)):
-        sample = loader.load_sample(1, position)
+        sample, still = loader.load_sample(1, position), plain.load_sample(1, position)
         assert (sample.boxes[:, :2] >= 0).all()
         assert (sample.boxes[:, 2:] <= np.array(sample.image_hw[::-1])).all()
+        image, boxes, width = still.image, still.boxes, still.image_hw[1]
+        if not np.array_equal(sample.image, image):
+            mirrored += 1
+            image = image[:, ::-1]
+            boxes = np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
+        np.testing.assert_allclose(sample.image.astype(int), image, atol=2)
+        np.testing.assert_allclose(sample.boxes, boxes, atol=1e-3)
         assert len(sample.boxes) == len(sample.class_ids) == len(sample.ignore)
         assert sample.image_id == shapes.image_id(position)
+    assert 0 < mirrored < len(shapes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"min_visibility": 25}, "min_visibility to be a share from 0 to 1. Received: 25"),
+        ({"min_visibility": float("nan")}, "min_visibility to be a share"),
+        ({"min_size": -1}, "min_size to be a number of pixels, at least 0. Received: -1"),
+    ],
+)
+def test_thresholds_out_of_range_are_refused(shapes, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make(shapes, **arguments)
+
+
+def test_exactly_as_much_as_the_thresholds_ask_for_is_enough(annotate):
+    """Boxes go through shares of the image's sides and back, which leaves many a bit below where they were."""
+    count = 80
+    table = annotate([(40, 61 + n) for n in range(count)], [[[7, 3, 47, 21], [3, 3, 4, 30]]] * count)
+    # One pixel wide; and ten columns of the forty of the other.
+    for augment in (albumentations.HorizontalFlip(p=1), albumentations.Crop(x_min=37, y_min=0, x_max=61, y_max=40)):
+        loader = BatchLoader(
+            table, no_targets, batch_size=1, resize=Fixed((40, 160)), augment=augment, min_visibility=0.25, min_size=1
+        )
+        for position in range(count):
+            sample = loader.load_sample(0, position)
+            assert len(sample.boxes) > 0
+            assert not sample.ignore.any(), position
 
 
 def test_target_function_may_add_inputs_and_weights(annotate):

@@ -134,7 +134,10 @@ def test_each_position_comes_its_weight_rounded_down_or_up_and_as_many_in_each_e
     (per_canvas,) = counts
     for canvas, count in enumerate(per_canvas):
         members = weights[(canvas_ids == canvas) & (weights > 0)]
-        assert count == max(round(members.sum()), min(at_least, len(members)))
+        expected = max(round(members.sum()), min(at_least, len(members)))
+        if (members % 1).any():
+            expected = max(expected, np.floor(members).sum() + 1)  # or some would never come
+        assert count == expected
     again, _ = draw_positions(weights, canvas_ids, epoch=39, seed=seed, at_least=at_least)
     np.testing.assert_array_equal(drawn, again)
 
