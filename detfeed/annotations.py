@@ -95,9 +95,9 @@ class Annotations:
     def _check_images(self) -> None:
         ids, first, counts = np.unique(self.image_ids, return_index=True, return_counts=True)
         if len(ids) != len(self.image_ids):
-            twice = first[counts > 1][0]
+            twice, count = first[counts > 1][0], counts[counts > 1][0]
             raise AnnotationError(
-                f"{self.source}: expected each image id once, got {counts.max()} images with id "
+                f"{self.source}: expected each image id once, got {count} images with id "
                 f"{self.image_ids[twice]} - first at {self.paths[twice]}"
             )
         small = np.flatnonzero((self.image_hw < 1).any(axis=1))
@@ -246,8 +246,9 @@ class Annotations:
     def rename_classes(self, names: Mapping[str, str]) -> Annotations:
         """Give classes other names; those that come to have one name become one class.
 
-        A merged class has the place and the category id of the first of those it was made of. Of a federated set,
-        an image shows none of it if it shows none of all of them.
+        A merged class has the place and the category id of the first of those it was made of. Boxes that come to
+        repeat each other become the first of them. Of a federated set, an image shows none of a merged class if it
+        shows none of all those it was made of.
 
         Args:
             names: new name by old name; classes that it leaves out keep theirs.
@@ -267,12 +268,28 @@ class Annotations:
             moved, counts = np.unique(_moved(np.unique(self.neg_classes, axis=0), new_ids), axis=0, return_counts=True)
             pairs["neg_classes"] = moved[counts == np.bincount(new_ids, minlength=1)[moved[:, 1]]]
             pairs["not_exhaustive_classes"] = np.unique(_moved(self.not_exhaustive_classes, new_ids), axis=0)
-        return dataclasses.replace(
+        table = dataclasses.replace(
             self,
             class_ids=new_ids[self.class_ids],
             class_names=class_names,
             category_ids=self.category_ids[[renamed.index(name) for name in class_names]],
             **pairs,
+        )
+        return table if len(class_names) == len(renamed) else table._without_repeats()
+
+    def _without_repeats(self) -> Annotations:
+        """The table without boxes that repeat an earlier one of their image, class and ignore flag."""
+        positions = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        kept = ~repeated_rows(positions, self.class_ids, self.ignore, self.boxes + np.float32(0))
+        places = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
+        return dataclasses.replace(
+            self,
+            boxes=self.boxes[kept],
+            class_ids=self.class_ids[kept],
+            ignore=self.ignore[kept],
+            areas=self.areas[kept],
+            offsets=places[self.offsets],
+            masks={int(places[row]): runs for row, runs in self.masks.items() if kept[row]},
         )
 
 
@@ -353,10 +370,9 @@ def _joined_ids(tables: Sequence[Annotations], source: str) -> NDArray[np.generi
     image_ids = np.concatenate([table.image_ids for table in tables if len(table)] or [tables[0].image_ids])
     unique, counts = np.unique(image_ids, return_counts=True)
     if len(unique) < len(image_ids):
-        twice = unique[counts > 1][0].item()
+        twice, count = unique[counts > 1][0].item(), counts[counts > 1][0]
         raise AnnotationError(
-            f"{source}: expected each image id once, got {twice!r} {counts.max()} times; "
-            "new_ids=True numbers the images"
+            f"{source}: expected each image id once, got {twice!r} {count} times; new_ids=True numbers the images"
         )
     return image_ids
 
@@ -364,3 +380,32 @@ def _joined_ids(tables: Sequence[Annotations], source: str) -> NDArray[np.generi
 def _moved(pairs: NDArray[np.int32], class_ids: NDArray[np.int32], first_image: int = 0) -> NDArray[np.int32]:
     """Pairs of positions and class ids with other class ids, and positions counted from another image on."""
     return np.stack([pairs[:, 0] + first_image, class_ids[pairs[:, 1]]], axis=1).astype(np.int32)
+
+
+def repeated_rows(
+    positions: NDArray[np.int64], class_ids: NDArray[np.int32], ignore: NDArray[np.bool_], boxes: Boxes
+) -> NDArray[np.bool_]:
+    """Which boxes equal an earlier one, of the same image, class and ignore flag.
+
+    Args:
+        positions: int64 (N,), images of the boxes.
+        class_ids, ignore, boxes: as in `Annotations`; without -0.0.
+
+    Returns:
+        bool (N,).
+    """
+    columns = (positions, class_ids, ignore, *boxes.view(np.int32).T)
+    repeats = np.zeros(len(boxes), bool)
+    # Sorting hashes takes a tenth of sorting rows; only those whose hash is not alone are then compared.
+    factors = np.random.default_rng(0).integers(2**63, size=len(columns), dtype=np.uint64)
+    hashes = np.zeros(len(boxes), np.uint64)
+    for column, factor in zip(columns, factors, strict=True):
+        hashes += column.astype(np.uint64) * factor
+    order = np.argsort(hashes, kind="stable")
+    alike = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
+    if len(alike):
+        suspects = np.union1d(order[alike], order[alike + 1])
+        rows = np.column_stack([column[suspects] for column in columns])
+        _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+        repeats[suspects] = first[inverse.reshape(-1)] != np.arange(len(suspects))
+    return repeats

@@ -203,10 +203,10 @@ class Augmentation:
                 for seed in range(seeds):
                     with warnings.catch_warnings():
                         warnings.simplefilter("ignore")
-                        one, other = (
+                        answers: list[Any] = [
                             self(pixels.copy(), boxes, np.random.default_rng(seed), others=others) for _ in range(2)
-                        )
-                    if not all(map(np.array_equal, one, other)):
+                        ]
+                    if not all(np.array_equal(one, other) for one, other in zip(*answers, strict=True)):
                         raise UnseededError(
                             "Expected augment to do the same again from the same seed. Received one that does not: "
                             "transforms of your own must draw from self.py_random or self.random_generator, not from "

@@ -57,7 +57,7 @@ class Box(msgspec.Struct, gc=False):
 
 class _Rle(msgspec.Struct, gc=False):
     counts: str | list[int]
-    size: tuple[int, int]
+    size: tuple[Number, Number]
 
 
 _F = TypeVar("_F", bound=Any)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import inspect
 import itertools
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,26 +17,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detfeed.annotations import Annotations
-from detfeed.errors import AnnotationError, ImageError
+from detfeed.errors import AnnotationError, DetfeedError, ImageError
 from detfeed.images import Resize, ShortSide
 from detfeed.inspection import Inspected, first_alike, inspect_image, named_format
+from detfeed.kitti import DONT_CARE
 from detfeed.loader import fed_wh
 from detfeed.policies import BadBoxes, BadBoxesWarning
 
 Severity = Literal["error", "warning", "note"]
-Read = Callable[[], Annotations]
+Read = Callable[..., Annotations]
 OnProgress = Callable[[int, int], None]  # (images done, images in all)
 
 RESIZE = ShortSide(800, max_side=1333)
 # A class with fewer boxes than this is rare.
 RARE = 10
 MAX_EXAMPLES = 10
+# What a reader says of an annotation file without an image.
+_NO_IMAGE = re.compile(r": expected an image .* got none", re.DOTALL)
 
 # Of each kind of finding its severity, what was found, and what to do. An error would stop training, a warning teaches
 # something wrong or hides something from whoever looks at the scores, a note does no harm.
 KINDS: dict[str, tuple[Severity, str, str]] = {
     "unreadable": ("error", "the annotations can't be read", "correct what the message names"),
+    "no-images": (
+        "error",
+        "no image that can be read; nothing can be trained on",
+        "see whether the folders and lists are those meant, and their images of known formats",
+    ),
+    "unreadable-annotation": (
+        "error",
+        "annotation files that can't be read; their images are left out",
+        "correct what the message names, or leave these images out (--write)",
+    ),
     "missing-image": ("error", "images that are not there", "put the files there, or leave these images out (--write)"),
+    "unreadable-image": (
+        "error",
+        "images that can't be opened",
+        "see to what the message names, such as permissions, or leave these images out (--write)",
+    ),
     "damaged-image": (
         "error",
         "images that are cut short, damaged, or of no known format",
@@ -81,7 +102,7 @@ KINDS: dict[str, tuple[Severity, str, str]] = {
     ),
     "similar-class-names": (
         "warning",
-        "classes whose names differ in case or spaces only",
+        "classes whose names are the same, or differ in case or spaces only",
         "make them one: Annotations.rename_classes",
     ),
     "different-classes": (
@@ -110,7 +131,7 @@ KINDS: dict[str, tuple[Severity, str, str]] = {
         "images that look like another one of the same set",
         "keep one of each, or leave them if that is meant",
     ),
-    "no-boxes": ("note", "images without boxes; all of them is background", "nothing, if they show no object"),
+    "no-boxes": ("note", "images without boxes", "nothing, if they show no object"),
     "ignored-boxes": (
         "note",
         "boxes that are ignored (crowds, difficult, groups): neither learned nor background",
@@ -118,7 +139,7 @@ KINDS: dict[str, tuple[Severity, str, str]] = {
     ),
     "absent-class": (
         "note",
-        "classes without a box that is not ignored",
+        "classes without a box",
         "leave them out, or find images of them",
     ),
     "rare-class": (
@@ -188,12 +209,14 @@ class Checked:
         annotations: as they were read; None if they could not be.
         usable: bool (P,), whether an image can be fed.
         fed_sides: float32 (M,), root of the area of each object that is not ignored, in pixels as it is fed.
+        unread: how many files, of annotations or images, could not be read, so that `annotations` lacks their images.
     """
 
     name: str
     annotations: Annotations | None
     usable: NDArray[np.bool_]
     fed_sides: NDArray[np.float32]
+    unread: int = 0
 
     def cleaned(self) -> Annotations:
         """The images that can be fed, with the boxes that the reader's policy left."""
@@ -216,7 +239,7 @@ class Report:
 
     @property
     def status(self) -> int:
-        """Exit status: 2 if annotations can't be read, 1 if there are errors or warnings, 0 if notes at most."""
+        """Exit status: 2 if annotations can't be read at all, 1 if there are errors or warnings, 0 if notes at most."""
         if any(finding.kind == "unreadable" for finding in self.findings):
             return 2
         return int(any(finding.severity != "note" for finding in self.findings))
@@ -244,8 +267,10 @@ def check(
     """Look for what is wrong with a data set: its annotations, its images, and how they fit.
 
     Args:
-        train: a function that reads the data set, such as `lambda: read_voc("VOC2007", "trainval")`: bad boxes are
-            reported as it finds them, and errors become findings. Or a table, whose bad boxes are gone already.
+        train: a function that reads the data set, such as `partial(read_voc, "VOC2007", "trainval")`: bad boxes are
+            reported as it finds them, and errors become findings. If it takes `on_problem`, as detfeed's readers do,
+            the files that it tells of are findings and all others are checked; else one such file hides the rest. Or
+            a table, whose bad boxes are gone already.
         val: likewise one to validate on, compared with the first.
         resize: how images are to be fed.
         smallest_anchor: side in pixels of the input.
@@ -259,26 +284,30 @@ def check(
 
     Raises:
         ValueError: workers below 1.
+        DetfeedError: images are URLs, and the library that reads such ones is not installed.
     """
     if workers is not None and workers < 1:
         raise ValueError(f"Expected workers to be at least 1. Received: {workers}")
     findings = _Findings()
-    tables = [_read(name, data, findings) for name, data in (("train", train), ("val", val)) if data is not None]
+    read = [_read(name, data, findings) for name, data in (("train", train), ("val", val)) if data is not None]
+    tables = [table for table, _ in read]
     paths = [path for table in tables if table is not None for path in table.paths]
     inspected = _inspect(paths, fast=fast, workers=workers or _cores(), on_progress=on_progress)
 
     checked = []
     start = 0
-    for name, table in zip(("train", "val"), tables, strict=False):
+    for name, (table, unread) in zip(("train", "val"), read, strict=False):
         if table is None:
-            checked.append(Checked(name, None, np.zeros(0, bool), np.zeros(0, np.float32)))
+            checked.append(Checked(name, None, np.zeros(0, bool), np.zeros(0, np.float32), unread))
             continue
+        if not len(table):
+            findings.add("no-images", name, [Example(table.source)])
         images = inspected[start : start + len(table)]
         start += len(table)
         usable = _check_images(name, table, images, findings)
         fed_sides = _check_boxes(name, table, resize, smallest_anchor, findings)
         _check_classes(name, table, findings)
-        checked.append(Checked(name, table, usable, fed_sides))
+        checked.append(Checked(name, table, usable, fed_sides, unread))
     if not fast:
         _compare_images([(c.name, c.annotations) for c in checked if c.annotations is not None], inspected, findings)
     if len(tables) == 2 and tables[0] is not None and tables[1] is not None:
@@ -329,18 +358,25 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _read(name: str, data: Annotations | Read, findings: _Findings) -> Annotations | None:
+def _read(name: str, data: Annotations | Read, findings: _Findings) -> tuple[Annotations | None, int]:
+    """The table, None if it can't be read as a whole; and how many files are left out of it."""
     if isinstance(data, Annotations):
-        return data
+        return data, 0
     found: tuple[BadBoxes, ...] = ()
+    unread: list[tuple[str, DetfeedError]] = []
+    arguments = {"on_problem": lambda path, error: unread.append((path, error))} if _takes_on_problem(data) else {}
+    table = None
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            table = data()
+            table = data(**arguments)
     except (AnnotationError, ImageError) as error:
-        file, _, detail = str(error).partition(": ")
-        findings.add("unreadable", name, [Example(file, detail=detail)])
-        return None
+        findings.add("unreadable", name, [_split(str(error))])
+    except OSError as error:
+        findings.add("unreadable", name, [Example(str(error.filename or ""), detail=error.strerror or str(error))])
+    _tell_unread(name, unread, findings)
+    if table is None:
+        return None, len(unread)
     for warning in said:
         if isinstance(warning.message, BadBoxesWarning):
             found += warning.message.found
@@ -352,14 +388,45 @@ def _read(name: str, data: Annotations | Read, findings: _Findings) -> Annotatio
         ]
         done = {"dropped": "dropped", "clipped": "clipped to it", "ignored": "made ignore regions"}[bad.effect]
         findings.add(bad.kind, name, examples, count=bad.count, done=f"; {done}")
-    return table
+    return table, len(unread)
+
+
+def _takes_on_problem(data: Read) -> bool:
+    try:
+        return "on_problem" in inspect.signature(data).parameters
+    except ValueError:  # something built in, that has none
+        return False
+
+
+def _tell_unread(name: str, unread: list[tuple[str, DetfeedError]], findings: _Findings) -> None:
+    """Report the files that a reader left out."""
+    found = collections.defaultdict(list)
+    for path, error in unread:
+        kind = "unreadable-annotation"
+        if isinstance(error, ImageError):
+            kind = inspect_image(path, fast=True).problem or "damaged-image"
+        elif _NO_IMAGE.search(str(error)):
+            kind = "missing-image"
+        found[kind].append(Example(path, detail=str(error).removeprefix(f"{path}: ")))
+    for kind, examples in found.items():
+        findings.add(kind, name, examples)
+
+
+def _split(message: str) -> Example:
+    """A message of the form "file: what is wrong"; there may be colons in the name of the file."""
+    ends = [match.start() for match in re.finditer(": ", message)]
+    there = [end for end in ends if os.path.isfile(message[:end])]
+    expected = [end for end in ends if message.startswith(": expected ", end)]
+    end = [*there[-1:], *expected, *ends, len(message)][0]
+    return Example(message[:end], detail=message[end + 2 :])
 
 
 def _inspect(paths: list[str], *, fast: bool, workers: int, on_progress: OnProgress | None) -> list[Inspected]:
     inspected: list[Inspected] = []
     with ThreadPoolExecutor(workers) as executor:
+        images = executor.map(lambda path: inspect_image(path, fast=fast), paths)
         try:
-            for image in executor.map(lambda path: inspect_image(path, fast=fast), paths):
+            for image in images:
                 inspected.append(image)
                 if on_progress is not None:
                     on_progress(len(inspected), len(paths))
@@ -437,17 +504,22 @@ def _check_boxes(
     add("fed-below-half-an-anchor", objects & ~below & (fed_sides < smallest_anchor / 2), fed)
     empty = np.flatnonzero(counts == 0)
     examples = [Example(table.paths[row], table.image_id(row)) for row in empty[:MAX_EXAMPLES].tolist()]
-    findings.add("no-boxes", name, examples, count=len(empty))
+    meaning = "all of them is background" if table.neg_classes is None else "they are known to lack some classes only"
+    findings.add("no-boxes", name, examples, count=len(empty), done=f"; {meaning}")
     return fed_sides[objects]
 
 
 def _check_classes(name: str, table: Annotations, findings: _Findings) -> None:
     counts = _class_counts(table)
+    of_all = np.bincount(table.class_ids, minlength=len(table.class_names))
     absent: list[Example] = []
     rare: list[Example] = []
-    for label, count in zip(table.class_names, counts.tolist(), strict=True):
-        if count < RARE:
-            (rare if count else absent).append(Example(table.source, detail=f"{label}: {count} boxes"))
+    for label, count, any_count in zip(table.class_names, counts.tolist(), of_all.tolist(), strict=True):
+        example = Example(table.source, detail=f"{label}: {count} boxes")
+        if 0 < count < RARE:
+            rare.append(example)
+        elif not any_count and label != DONT_CARE:  # which every KITTI set has; it means no object
+            absent.append(example)
     findings.add("absent-class", name, absent)
     findings.add("rare-class", name, rare)
     alike: dict[str, list[str]] = {}
@@ -482,16 +554,27 @@ def _compare_images(tables: list[tuple[str, Annotations]], inspected: list[Inspe
         np.stack([np.frombuffer(inspected[row].thumbnail, np.uint8) for row in rows]),
     )
     found: dict[tuple[str, str], list[Example]] = {}
-    for row, other in zip(rows, first.tolist(), strict=True):
-        if other < 0:
-            continue
-        (name, table, position), (other_name, other_table, other_position) = places[row], places[rows[other]]
-        same = inspected[row].digest == inspected[rows[other]].digest
-        kind = "leaked-images" if name != other_name else "identical-images" if same else "similar-images"
-        detail = f"{'the same file as' if same else 'looks like'} {other_table.paths[other_position]}"
-        found.setdefault((kind, name), []).append(
-            Example(table.paths[position], table.image_id(position), detail=detail)
-        )
+    first_same: dict[tuple[str, bytes], int] = {}  # by set and digest
+    for row, like in zip(rows, first.tolist(), strict=True):
+        name, digest = places[row][0], inspected[row].digest
+
+        def note(kind: str, other: int, name: str = name, row: int = row) -> None:
+            (_, table, position), (_, other_table, other_position) = places[row], places[other]
+            same = inspected[row].digest == inspected[other].digest
+            detail = f"{'the same file as' if same else 'looks like'} {other_table.paths[other_position]}"
+            example = Example(table.paths[position], table.image_id(position), detail=detail)
+            found.setdefault((kind, name), []).append(example)
+
+        other = rows[like] if like >= 0 else row
+        leaked = places[other][0] != name
+        if leaked:
+            note("leaked-images", first_same.get((places[other][0], digest), other))
+        # The same file counts before one that is alike and comes earlier.
+        same = first_same.setdefault((name, digest), row)
+        if same != row:
+            note("identical-images", same)
+        elif other != row and not leaked:
+            note("similar-images", other)
     for (kind, name), examples in found.items():
         findings.add(kind, name, examples)
 
@@ -506,13 +589,17 @@ def _summary(checked: Checked) -> dict[str, Any]:
         return {"name": checked.name}
     sides = checked.fed_sides
     quantiles = np.quantile(sides, [0, 0.1, 0.5, 0.9, 1]).tolist() if len(sides) else None
+    counts: collections.Counter[str] = collections.Counter()
+    for label, count in zip(table.class_names, _class_counts(table).tolist(), strict=True):
+        counts[label] += count  # two classes may have one name
     return {
         "name": checked.name,
         "source": table.source,
         "images": len(table),
         "usable_images": int(checked.usable.sum()),
+        "unread_files": checked.unread,
         "boxes": len(table.boxes),
         "ignored_boxes": int(table.ignore.sum()),
-        "classes": dict(zip(table.class_names, _class_counts(table).tolist(), strict=True)),
+        "classes": dict(counts),
         "fed_side_quantiles": quantiles,
     }

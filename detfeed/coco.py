@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import posixpath
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, TypeVar
 
@@ -13,16 +15,18 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from detfeed import blocks
+from detfeed import blocks, texts
 from detfeed.annotations import Annotations
 from detfeed.blocks import UNDECODED, BadMask, Box, Columns, Id, Number
 from detfeed.errors import AnnotationError
+from detfeed.files import is_url
 from detfeed.masks import Runs
 from detfeed.paths import path_inside, paths_inside
 from detfeed.policies import MAX_SIDE, Invalid, to_annotations
 
 _T = TypeVar("_T")
 
+_MOST = 2**36  # bytes; ten times what any known file has
 # What a federated table's columns are called in LVIS's files.
 _LVIS_FIELDS = {"neg_classes": "neg_category_ids", "not_exhaustive_classes": "not_exhaustive_category_ids"}
 
@@ -84,17 +88,18 @@ def read_columns(source: str, image_dir: str, form: type[_F], noun: str) -> tupl
     Raises:
         AnnotationError: the file is missing or not such a file; the message names the place in it.
     """
+    texts.open_file(source, noun, _MOST).close()
     with _no_collections():
         try:
             with contextlib.suppress(*UNDECODED):  # cut at the wrong place, or wrong: all of it at once tells where
                 read = blocks.read(source, form)
                 if read is not None:
                     return read[0], _to_columns(*read, source, image_dir)
-            content = _decode(_read_bytes(source, noun), source, form, noun)
+            content = decode_json(source, form, noun)
             boxes, content.annotations = content.annotations, []
             return content, _to_columns(content, blocks.to_columns(boxes), source, image_dir)
         except OSError as error:
-            raise _unreadable(source, noun, error) from error
+            raise AnnotationError(f"{source}: expected {noun}, got {error.strerror or error}") from error
         except BadMask as error:
             raise AnnotationError(
                 f"{source}: expected an RLE mask, got one that does not parse: {error} - at "
@@ -236,33 +241,30 @@ def write_coco(
     """Write a COCO instances file, from which `read_coco` makes the same table again.
 
     Ignored boxes with a mask are written as crowds, other ignored ones with `ignore`, masks as uncompressed RLE.
-    A federated table gets LVIS's fields, for `read_lvis`. Corners and areas are written exactly.
+    A federated table gets LVIS's fields, for `read_lvis`. Corners and areas are written exactly. What a table does not
+    hold is not written: polygons, keypoints, captions, info, licenses, supercategories, the ids of annotations.
 
     Args:
         annotations: the table. It comes back with its classes in the order of their category ids.
-        path: the file; one that exists is written over.
-        image_dir: folder that the images' `file_name` are to start from. None: the one that holds all of them.
+        path: the file; one that exists is replaced, once the new one is whole.
+        image_dir: folder, or URL of one, that the images' `file_name` are to start from. None: the one that holds all
+            of them.
 
     Returns:
         The image folder, for `read_coco`.
 
     Raises:
-        ValueError: an image outside `image_dir`, or a category id that stands twice.
+        ValueError: an image outside `image_dir`, images at URLs of different kinds, or a category id that stands twice.
         OSError: the file can't be written.
     """
     table = annotations
     if len(set(table.category_ids.tolist())) < len(table.category_ids):
         raise ValueError(f"Expected each category id once. Received: {table.category_ids.tolist()}")
-    if image_dir is None:
-        image_dir = os.path.commonpath([os.path.dirname(name) for name in table.paths]) if table.paths else ""
-    image_dir = os.fspath(image_dir)
+    image_dir = _common_folder(table.paths) if image_dir is None else os.fspath(image_dir)
     ids = table.image_ids.tolist()
     images: list[dict[str, Any]] = []
     for name, image_id, (height, width) in zip(table.paths, ids, table.image_hw.tolist(), strict=True):
-        file_name = os.path.relpath(name, image_dir or None)
-        if file_name.split(os.sep)[0] == "..":
-            raise ValueError(f"Expected images in the folder {image_dir!r}. Received: {name}")
-        images.append({"id": image_id, "file_name": file_name, "height": height, "width": width})
+        images.append({"id": image_id, "file_name": _name_in(image_dir, name), "height": height, "width": width})
     for column, field in _LVIS_FIELDS.items():
         pairs = getattr(table, column)
         if pairs is not None:
@@ -303,9 +305,54 @@ def write_coco(
         for category_id, name in zip(table.category_ids.tolist(), table.class_names, strict=True)
     ]
     content = {"images": images, "annotations": objects, "categories": categories}
-    with open(path, "wb") as file:
-        file.write(msgspec.json.encode(content))
+    _replace(os.fspath(path), msgspec.json.encode(content))
     return image_dir
+
+
+def _common_folder(paths: Sequence[str]) -> str:
+    """The folder, or URL of one, that holds all images; raises ValueError if there is none."""
+    if not any(map(is_url, paths)):
+        return os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+    kinds = {path.partition("://")[0] if is_url(path) else "" for path in paths}
+    if len(kinds) > 1:
+        raise ValueError(f"Expected all images at paths or all at URLs of one kind. Received: {sorted(kinds)}")
+    (kind,) = kinds
+    # Not os.path, which takes the two slashes for one.
+    return f"{kind}://{posixpath.commonpath([posixpath.dirname(path.partition('://')[2]) for path in paths])}"
+
+
+def _name_in(folder: str, path: str) -> str:
+    """An image's path from its folder on; raises ValueError if it is not below it."""
+    if is_url(folder) or is_url(path):
+        start = folder if folder.endswith("/") else f"{folder}/"
+        name = path.removeprefix(start)
+        inside = path.startswith(start) and not name.startswith("/") and ".." not in name.split("/")
+    else:
+        name = os.path.relpath(path, folder or None)
+        inside = name.split(os.sep)[0] != ".."
+    if not inside:
+        raise ValueError(f"Expected images in the folder {folder!r}. Received: {path}")
+    return name
+
+
+def _replace(path: str, data: bytes) -> None:
+    """Write a file that is the old one until it is whole."""
+    path = os.path.realpath(path)  # or a link would be replaced instead of what it leads to
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe or device, which is to stay one
+        with open(path, "wb") as file:
+            file.write(data)
+        return
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copymode(path, temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.remove(temporary)
+        raise
 
 
 def decode_json(source: str, form: type[_T], noun: str) -> _T:
@@ -319,19 +366,7 @@ def decode_json(source: str, form: type[_T], noun: str) -> _T:
     Raises:
         AnnotationError: the file is missing, no JSON, or of another form; the message names the place in it.
     """
-    return _decode(_read_bytes(source, noun), source, form, noun)
-
-
-def _read_bytes(source: str, noun: str) -> bytes:
-    try:
-        with open(source, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise _unreadable(source, noun, error) from error
-
-
-def _unreadable(source: str, noun: str, error: OSError) -> AnnotationError:
-    return AnnotationError(f"{source}: expected {noun}, got {error.strerror or error}")
+    return _decode(texts.read_bytes(source, noun, _MOST), source, form, noun)
 
 
 def _decode(data: bytes, source: str, form: type[_T], noun: str) -> _T:

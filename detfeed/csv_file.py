@@ -8,9 +8,8 @@ import numpy as np
 
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError
-from detfeed.headers import read_header
-from detfeed.paths import path_inside, shorten
-from detfeed.policies import Invalid, to_annotations
+from detfeed.paths import NamedImages, shorten
+from detfeed.policies import Invalid, OnProblem, read_hw, tell, to_annotations
 from detfeed.texts import read_rows, to_number
 
 
@@ -20,17 +19,20 @@ def read_csv(
     image_dir: str | os.PathLike[str] | None = None,
     *,
     invalid: Invalid = "clip",
+    on_problem: OnProblem | None = None,
 ) -> Annotations:
     """Read boxes of the form `path,x1,y1,x2,y2,class_name` and classes of the form `class_name,id`.
 
     Corners are edges in pixels. An image without objects is a line `path,,,,,`. The image id is the path as it stands
-    in the file; images are in the order in which they first stand there, classes in the order of their ids. Sizes are
-    read from the headers of the images, turned as EXIF says.
+    in the file, without `./` and `//`; images are in the order in which they first stand there, classes in the order of
+    their ids. Sizes are read from the headers of the images, turned as EXIF says.
 
     Args:
         boxes_csv, classes_csv: the files, without a line of headings.
         image_dir: folder that the paths start from, and that they may not leave. None: that of `boxes_csv`.
         invalid: what to do about bad boxes; see `policies`.
+        on_problem: told of a row or an image that can't be read (path, error); the image is then left out with all its
+            rows, or the row if it names none. None: the error is raised.
 
     Raises:
         AnnotationError: a file is missing or not what it should be; the message names file and line.
@@ -44,34 +46,31 @@ def read_csv(
     class_names = sorted(category_of, key=lambda name: category_of[name])
     class_of = {name: row for row, name in enumerate(class_names)}
 
-    position_of: dict[str, int] = {}
-    paths: list[str] = []
+    images = NamedImages(folder)
+    left_out: set[int] = set()
     boxes, positions, class_ids, lines = [], [], [], []
     for line, row in read_rows(source, "a CSV file of boxes"):
-        if len(row) != 6:
-            raise AnnotationError(f"{source}: expected 6 fields, got {len(row)} - at line {line}")
-        name, *corners, label = row
-        if name not in position_of:
-            try:
-                paths.append(path_inside(folder, name))
-            except ValueError as error:
-                raise AnnotationError(f"{source}: {error} - at line {line}") from None
-            position_of[name] = len(position_of)
-        if not any(row[1:]):
+        try:
+            position = images.position(row[0])
+        except ValueError as error:
+            tell(on_problem, source, AnnotationError(f"{source}: {error} - at line {line}"))
             continue
-        if label not in class_of:
-            raise AnnotationError(
-                f"{source}: expected a class among {class_names}, got {shorten(label)} - at line {line}"
-            )
-        boxes.append([to_number(text, source, f"line {line}") for text in corners])
-        positions.append(position_of[name])
-        class_ids.append(class_of[label])
-        lines.append(line)
-    # First of all, since a path too long for a file would make a column of names that long.
-    sizes = [read_header(path).oriented_hw for path in paths]
+        try:
+            box = _box(row, line, class_of, source)
+        except AnnotationError as error:
+            tell(on_problem, source, error)
+            left_out.add(position)
+            continue
+        if box is not None:
+            class_id, corners = box
+            boxes.append(corners)
+            positions.append(position)
+            class_ids.append(class_id)
+            lines.append(line)
+    sizes = [None if position in left_out else read_hw(path, on_problem) for position, path in enumerate(images.paths)]
     return to_annotations(
-        paths=paths,
-        image_ids=np.array(list(position_of), str),
+        paths=images.paths,
+        image_ids=np.array(images.ids, str),
         image_hw=sizes,
         boxes=np.array(boxes, np.float64).reshape(-1, 4),
         positions=np.array(positions, np.int64),
@@ -81,8 +80,22 @@ def read_csv(
         category_ids=np.array([category_of[name] for name in class_names], np.int64),
         source=source,
         invalid=invalid,
-        where=lambda row: f"line {lines[row]} ({paths[positions[row]]})",
+        where=lambda row: f"line {lines[row]} ({images.paths[positions[row]]})",
     )
+
+
+def _box(row: list[str], line: int, class_of: dict[str, int], source: str) -> tuple[int, list[float]] | None:
+    """Class id and corners; None if the row is of an image without objects."""
+    if len(row) != 6:
+        raise AnnotationError(f"{source}: expected 6 fields, got {len(row)} - at line {line}")
+    _, *corners, label = row
+    if not any(row[1:]):
+        return None
+    if label not in class_of:
+        raise AnnotationError(
+            f"{source}: expected a class among {list(class_of)}, got {shorten(label)} - at line {line}"
+        )
+    return class_of[label], [to_number(text, source, f"line {line}") for text in corners]
 
 
 def _read_classes(source: str) -> dict[str, int]:
@@ -92,6 +105,8 @@ def _read_classes(source: str) -> dict[str, int]:
         if len(row) != 2 or not row[1].strip().isascii() or not row[1].strip().isdigit() or len(row[1]) > 9:
             raise AnnotationError(f"{source}: expected `class_name,id`, got {shorten(','.join(row))} - at line {line}")
         name, category_id = row[0], int(row[1])
+        if not name.strip():
+            raise AnnotationError(f"{source}: expected the name of a class, got {name!r} - at line {line}")
         if name in category_of or category_id in seen:
             raise AnnotationError(
                 f"{source}: expected each class and each id once, got {shorten(name)} {category_id} - at line {line}"

@@ -217,7 +217,7 @@ def _decode_other(data: NDArray[np.uint8], tags: dict[int, int]) -> Image:
         if tags.get(_PLANES) == 2 and tags.get(_SAMPLES, 1) > 1:
             raise ValueError("16 bits with a plane for each channel")
         if tags.get(_PHOTOMETRIC) == 0:
-            image = ~image
+            image = cv2.bitwise_not(image)
         image = cv2.convertScaleAbs(image, alpha=255 / 65535)
     if image.dtype != np.uint8:
         raise ValueError(f"{image.dtype} pixels, not 8 or 16 bits")

@@ -36,6 +36,8 @@ def open_file(path: AnyPath) -> BinaryIO:
         if not stat.S_ISREG(os.stat(name).st_mode):
             raise ImageError(f"{name}: expected an image file, got a folder or device")
         return open(name, "rb")
+    except ImageError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a path that no file can have
         raise _unreadable(name, error) from error
 
@@ -54,7 +56,9 @@ def read_bytes(path: AnyPath) -> NDArray[np.uint8]:
                 raise ImageError(f"{name}: expected an image of at most {MAX_BYTES} bytes, got {size}")
             file.seek(0)
             return np.frombuffer(file.read(), np.uint8)
-        except _failures(name) as error:
+        except ImageError:
+            raise
+        except failures(name) as error:
             raise _unreadable(name, error) from error
 
 
@@ -76,13 +80,11 @@ def _open_url(url: str) -> BinaryIO:
         raise _unreadable(url, error) from error
 
 
-def _failures(name: str) -> tuple[type[Exception], ...]:
-    """What reading may raise: with a URL, whatever the library behind it likes to."""
+def failures(name: str) -> tuple[type[Exception], ...]:
+    """What reading an opened file may raise: with a URL, whatever the library behind it likes to."""
     return (Exception,) if is_url(name) else (OSError,)
 
 
 def _unreadable(name: str, error: Exception) -> ImageError:
-    if isinstance(error, ImageError):
-        return error
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return ImageError(f"{name}: expected an image file, got {reason}")

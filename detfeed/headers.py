@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detfeed.errors import ImageError
-from detfeed.files import open_file
+from detfeed.files import failures, open_file
 
 # A PNG of 2**28 pixels has some 100,000 chunks; more of them than this are there to keep a reader busy.
 MAX_PARTS = 2**18
@@ -71,8 +71,12 @@ def read_header(source: str | os.PathLike[str] | bytes | NDArray[np.uint8], *, n
 
         try:
             return _parse(read, name)
-        except OSError as error:
-            raise ImageError(f"{name}: expected an image file, got {error.strerror or error}") from error
+        except ImageError:
+            raise
+        except failures(name) as error:
+            raise ImageError(
+                f"{name}: expected an image file, got {getattr(error, 'strerror', None) or error}"
+            ) from error
 
 
 def _parse(read: Read, name: str) -> Header:

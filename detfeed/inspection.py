@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import threading
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import cv2
@@ -22,7 +25,8 @@ MAX_DISTANCE = 8
 # pictures the bits say little.
 MAX_DIFFERENCE = 8.0
 _THUMBNAIL = 16  # pixels a side
-_AT_ONCE = 512  # rows of the table of distances, which nobody could hold as a whole
+_AT_ONCE = 2**20  # numbers of the table of distances and of thumbnails, which nobody could hold as a whole
+_PIXELS_AT_ONCE = 2**26  # decoded by all threads together: a file of some kilobytes may hold a picture of a gigabyte
 
 _SUFFIXES = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "jpeg"),
@@ -38,7 +42,8 @@ class Inspected(NamedTuple):
     """What an image file is like.
 
     Attributes:
-        problem: kind of what keeps it from being fed: "missing-image", "damaged-image", "too-large"; or "".
+        problem: kind of what keeps it from being fed: "missing-image", "unreadable-image", "damaged-image",
+            "too-large"; or "".
         message: the error that it is read with, or "".
         header: None if it has none that can be read.
         trailing: bytes after the end of the picture.
@@ -59,25 +64,37 @@ class Inspected(NamedTuple):
 def inspect_image(path: str, *, fast: bool = False) -> Inspected:
     """Look at an image file; never raises for what is wrong with it.
 
+    Threads that call it decode some pictures at once, of `_PIXELS_AT_ONCE` pixels in all, and a larger one alone.
+
     Args:
         path: the file, or a URL.
         fast: read its header only. Else it is decoded, a JPEG at a reduced scale, which shows damage all the same.
+
+    Raises:
+        DetfeedError: it is a URL, and the library that reads such ones is not installed.
     """
-    header = None
-    problem = "damaged-image" if is_url(path) or os.path.isfile(path) else "missing-image"
     try:
         data = None if fast else read_bytes(path)
+    except ImageError as error:
+        return Inspected(_unread(path, error), str(error), None)
+    header = None
+    problem = "damaged-image"
+    try:
         header = read_header(path) if data is None else read_header(data, name=path)
-        if header.height * header.width > MAX_PIXELS:
+        pixels = header.height * header.width
+        if pixels > MAX_PIXELS:
             problem = "too-large"
             raise ImageError(f"{path}: expected at most {MAX_PIXELS} pixels, got {header.height} x {header.width}")
         if data is None:
             return Inspected("", "", header)
-        image = decode_image(data, name=path, exif="ignore", at_least_hw=(8 * _THUMBNAIL, 8 * _THUMBNAIL))
+        with _in_flight.hold(pixels):
+            image = decode_image(data, name=path, exif="ignore", at_least_hw=(8 * _THUMBNAIL, 8 * _THUMBNAIL))
+            grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+            small = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA)
+            thumbnail = cv2.resize(grey, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
+            del image, grey
     except ImageError as error:
-        return Inspected(problem, str(error), header)
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    small = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA)
+        return Inspected(_unread(path, error) if header is None else problem, str(error), header)
     bits = np.packbits(small[:, 1:] > small[:, :-1])
     return Inspected(
         "",
@@ -86,8 +103,44 @@ def inspect_image(path: str, *, fast: bool = False) -> Inspected:
         trailing=len(data) - picture_end(data, header.format),
         digest=hashlib.blake2b(data.tobytes(), digest_size=16).digest(),
         hash=int.from_bytes(bits.tobytes(), "big"),
-        thumbnail=cv2.resize(grey, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA).tobytes(),
+        thumbnail=thumbnail.tobytes(),
     )
+
+
+def _unread(path: str, error: ImageError) -> str:
+    """The kind of problem of a file of which not even the header was read."""
+    reason = error.__cause__
+    if isinstance(reason, PermissionError):
+        return "unreadable-image"
+    if isinstance(reason, FileNotFoundError) or not (is_url(path) or os.path.isfile(path)):
+        return "missing-image"
+    return "unreadable-image" if isinstance(reason, OSError) else "damaged-image"
+
+
+class _InFlight:
+    """What threads hold together, of which there is only so much."""
+
+    def __init__(self, most: int) -> None:
+        self._most = self._left = most
+        self._turn = threading.Lock()  # whoever wants much would wait forever behind those who want little
+        self._freed = threading.Condition()
+
+    @contextlib.contextmanager
+    def hold(self, count: int) -> Iterator[None]:
+        """Wait until there are so many, and have them meanwhile; who wants more than there are has all."""
+        count = min(count, self._most)
+        with self._turn, self._freed:
+            self._freed.wait_for(lambda: self._left >= count)
+            self._left -= count
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._left += count
+                self._freed.notify_all()
+
+
+_in_flight = _InFlight(_PIXELS_AT_ONCE)
 
 
 def named_format(path: str) -> str | None:
@@ -135,7 +188,7 @@ def _jpeg_end(data: NDArray[np.uint8]) -> int:
 def first_alike(hashes: NDArray[np.uint64], thumbnails: NDArray[np.uint8]) -> NDArray[np.int64]:
     """For each picture the first one before it that looks like it, or -1.
 
-    Compares all pairs, some hundred rows at a time: 0.05 seconds for 5,000 pictures, some 20 for 118,000.
+    Compares all pairs, some rows at a time, fewer the more pictures there are.
 
     Args:
         hashes: uint64 (P,), as `Inspected.hash`.
@@ -145,15 +198,24 @@ def first_alike(hashes: NDArray[np.uint64], thumbnails: NDArray[np.uint8]) -> ND
         int64 (P,), each less than its own place.
     """
     first = np.full(len(hashes), -1)
-    for start in range(0, len(hashes), _AT_ONCE):
-        rows = hashes[start : start + _AT_ONCE]
+    step = max(1, _AT_ONCE // max(1, len(hashes)))
+    for start in range(0, len(hashes), step):
+        rows = hashes[start : start + step]
         close = np.bitwise_count(rows[:, None] ^ hashes[None, : start + len(rows)]) <= MAX_DISTANCE
         close &= np.arange(start + len(rows)) < np.arange(start, start + len(rows))[:, None]
         for row in np.flatnonzero(close.any(axis=1)).tolist():
-            candidates = np.flatnonzero(close[row])[:_AT_ONCE]
-            difference = thumbnails[candidates].astype(np.float32) - thumbnails[start + row]
-            difference -= difference.mean(axis=1, keepdims=True)
-            alike = candidates[np.abs(difference).mean(axis=1) <= MAX_DIFFERENCE]
-            if len(alike):
-                first[start + row] = alike[0]
+            first[start + row] = _first_like(thumbnails, start + row, np.flatnonzero(close[row]))
     return first
+
+
+def _first_like(thumbnails: NDArray[np.uint8], row: int, candidates: NDArray[np.int64]) -> int:
+    """The first of the candidates, rows in order, whose thumbnail is like that of `row`; or -1."""
+    step = max(1, _AT_ONCE // max(1, thumbnails.shape[1]))
+    for start in range(0, len(candidates), step):
+        chosen = candidates[start : start + step]
+        difference = thumbnails[chosen].astype(np.float32) - thumbnails[row]
+        difference -= difference.mean(axis=1, keepdims=True)
+        alike = chosen[np.abs(difference).mean(axis=1) <= MAX_DIFFERENCE]
+        if len(alike):
+            return int(alike[0])
+    return -1

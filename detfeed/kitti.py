@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError
-from detfeed.headers import read_header
-from detfeed.paths import shorten
-from detfeed.policies import Invalid, to_annotations
-from detfeed.texts import read_text, to_number
+from detfeed.paths import image_of, images_by_stem, list_folder, shorten
+from detfeed.policies import Invalid, OnProblem, read_hw, tell, to_annotations
+from detfeed.texts import read_lines, to_number
 
 DONT_CARE = "DontCare"
 
@@ -24,6 +22,7 @@ def read_kitti(
     image_dir: str = "image_2",
     class_names: tuple[str, ...] | None = None,
     invalid: Invalid = "clip",
+    on_problem: OnProblem | None = None,
 ) -> Annotations:
     """Read a data set in KITTI's layout: for each image a text file of objects.
 
@@ -37,6 +36,8 @@ def read_kitti(
         class_names: the classes in order, without DontCare; an object of another one is an error. None: all in the
             files, sorted.
         invalid: what to do about bad boxes; see `policies`.
+        on_problem: told of a text file or an image that can't be read (path, error), which is then left out. None: the
+            error is raised.
 
     Raises:
         AnnotationError: a file is missing or not what it should be; the message names file and line.
@@ -44,46 +45,72 @@ def read_kitti(
 
     Source: the readme of KITTI's object development kit.
     """
-    root = Path(root)
-    folder = root / label_dir
-    for each, argument in ((folder, "label_dir"), (root / image_dir, "image_dir")):
-        if not each.is_dir():
-            raise AnnotationError(f"{each}: expected a folder, got none; see `{argument}`")
-    images = {os.path.splitext(name)[0]: name for name in sorted(os.listdir(root / image_dir), reverse=True)}
-    files = sorted(folder.glob("*.txt"))
-    paths, boxes, names, positions, lines = [], [], [], [], []
-    for position, file in enumerate(files):
-        if file.stem not in images:
-            raise AnnotationError(f"{file}: expected an image {file.stem}.* in {root / image_dir}, got none")
-        paths.append(str(root / image_dir / images[file.stem]))
-        for line, text in enumerate(read_text(file, "a text file of objects").splitlines(), start=1):
-            fields = text.split()
-            if not fields:
-                continue
-            if len(fields) not in (15, 16):
-                raise AnnotationError(f"{file}: expected 15 or 16 fields, got {len(fields)} - at line {line}")
-            if class_names is not None and fields[0] not in (*class_names, DONT_CARE):
-                raise AnnotationError(
-                    f"{file}: expected one of {[*class_names, DONT_CARE]}, got {shorten(fields[0])} - at line {line}"
-                )
-            names.append(fields[0])
-            boxes.append([to_number(field, str(file), f"line {line}") for field in fields[4:8]])
-            positions.append(position)
-            lines.append(line)
+    root = os.fspath(root)
+    folder, image_folder = os.path.join(root, label_dir), os.path.join(root, image_dir)
+    names = list_folder(folder, "a folder of text files", "; see `label_dir`")
+    images = images_by_stem(list_folder(image_folder, "a folder of images", "; see `image_dir`"))
+    allowed = None if class_names is None else (*class_names, DONT_CARE)
 
-    classes = [*(sorted(set(names) - {DONT_CARE}) if class_names is None else class_names), DONT_CARE]
+    image_ids, files, sizes = [], [], []
+    paths: list[str] = []
+    boxes, labels, positions, lines = [], [], [], []
+    for name in names:
+        stem, suffix = os.path.splitext(name)
+        if suffix.lower() != ".txt":
+            continue
+        file = os.path.join(folder, name)
+        try:
+            image = image_of(file, stem, images, image_folder)
+            if image is None:
+                raise AnnotationError(f"{file}: expected an image {stem}.* in {image_folder}, got none")
+            objects = _objects(file, allowed)
+        except AnnotationError as error:
+            tell(on_problem, file, error)
+            continue
+        path = os.path.join(image_folder, image)
+        size = read_hw(path, on_problem)
+        if size is None:
+            continue
+        for line, label, box in objects:
+            lines.append(line)
+            labels.append(label)
+            boxes.append(box)
+            positions.append(len(paths))
+        image_ids.append(stem)
+        files.append(file)
+        paths.append(path)
+        sizes.append(size)
+
+    classes = [*(sorted(set(labels) - {DONT_CARE}) if class_names is None else class_names), DONT_CARE]
     class_of = {name: row for row, name in enumerate(classes)}
     return to_annotations(
         paths=paths,
-        image_ids=np.array([file.stem for file in files], str),
-        image_hw=[read_header(path).oriented_hw for path in paths],
+        image_ids=np.array(image_ids, str),
+        image_hw=sizes,
         boxes=np.array(boxes, np.float64).reshape(-1, 4),
         positions=np.array(positions, np.int64),
-        class_ids=np.array([class_of[name] for name in names], np.int32),
-        ignore=np.array([name == DONT_CARE for name in names], bool),
+        class_ids=np.array([class_of[label] for label in labels], np.int32),
+        ignore=np.array([label == DONT_CARE for label in labels], bool),
         class_names=classes,
         category_ids=np.arange(1, len(classes) + 1),
-        source=str(root),
+        source=root,
         invalid=invalid,
         where=lambda row: f"{files[positions[row]]}, line {lines[row]}",
     )
+
+
+def _objects(file: str, allowed: tuple[str, ...] | None) -> list[tuple[int, str, list[float]]]:
+    """Line, class and corners of each object."""
+    objects = []
+    for line, text in enumerate(read_lines(file, "a text file of objects"), start=1):
+        fields = text.split()
+        if not fields:
+            continue
+        if len(fields) not in (15, 16):
+            raise AnnotationError(f"{file}: expected 15 or 16 fields, got {len(fields)} - at line {line}")
+        # All of them: a class of two words would move the corners by one field.
+        numbers = [to_number(field, file, f"line {line}") for field in fields[1:]]
+        if allowed is not None and fields[0] not in allowed:
+            raise AnnotationError(f"{file}: expected one of {list(allowed)}, got {shorten(fields[0])} - at line {line}")
+        objects.append((line, fields[0], numbers[3:7]))
+    return objects

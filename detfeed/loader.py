@@ -240,9 +240,12 @@ class BatchLoader:
                 targets.append(_split(self.targets(sample)))
                 _check_alike(targets[-1], targets[0])
             except Exception as error:
+                advice = ""
+                if isinstance(error, ImageError) and self.on_error == "raise":
+                    advice = '; or on_error="replace" feeds others in place of such images'
                 raise SampleError(
                     f"{self.annotations.paths[fed]} (image_id {self.annotations.image_id(fed)}, position {fed}, epoch "
-                    f"{epoch}, batch {index}): {type(error).__name__}: {error}"
+                    f"{epoch}, batch {index}): {type(error).__name__}: {error}{advice}"
                 ) from error
             for failed, text in unreadable:
                 replacement = Replacement(

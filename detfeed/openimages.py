@@ -9,12 +9,12 @@ import numpy as np
 
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError
-from detfeed.headers import read_header
-from detfeed.paths import path_inside, shorten
-from detfeed.policies import Invalid, to_annotations
+from detfeed.paths import NamedImages, shorten
+from detfeed.policies import Invalid, OnProblem, read_hw, tell, to_annotations
 from detfeed.texts import read_rows, to_number
 
 _COLUMNS = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax", "IsGroupOf")
+_IS_GROUP = {"1": True, "0": False, "-1": False}  # -1: unknown
 
 
 def read_openimages(
@@ -23,6 +23,7 @@ def read_openimages(
     image_dir: str | os.PathLike[str],
     *,
     invalid: Invalid = "clip",
+    on_problem: OnProblem | None = None,
 ) -> Annotations:
     """Read OpenImages' boxes, such as oidv6-train-annotations-bbox.csv.
 
@@ -34,6 +35,8 @@ def read_openimages(
         classes_csv: a line `LabelName,name` for each class, such as class-descriptions-boxable.csv.
         image_dir: folder of the images, `ImageID`.jpg.
         invalid: what to do about bad boxes; see `policies`.
+        on_problem: told of a row or an image that can't be read (path, error); the image is then left out with all its
+            rows, or the row if it names none. None: the error is raised.
 
     Raises:
         AnnotationError: a file is missing or not what it should be; the message names file and line.
@@ -42,8 +45,8 @@ def read_openimages(
     source = os.fspath(boxes_csv)
     name_of = _read_classes(os.fspath(classes_csv))
     class_of = {label: row for row, label in enumerate(name_of)}
-    position_of: dict[str, int] = {}
-    paths: list[str] = []
+    images = NamedImages(os.fspath(image_dir), ".jpg")
+    left_out: set[int] = set()
     # Arrays, since the training set has 14 million boxes.
     corners, positions, class_ids, ignore, lines = array("d"), array("q"), array("i"), array("b"), array("q")
     place_of: dict[str, int] | None = None
@@ -55,35 +58,48 @@ def read_openimages(
                 raise AnnotationError(f"{source}: expected headings {', '.join(_COLUMNS)}, got none of {missing}")
             places = [place_of[name] for name in _COLUMNS]
             continue
-        if len(row) != len(place_of):
-            raise AnnotationError(f"{source}: expected {len(place_of)} fields, got {len(row)} - at line {line}")
-        image_id, label, x0, x1, y0, y1, group = (row[place] for place in places)
-        if label not in class_of:
-            raise AnnotationError(
-                f"{source}: expected a class of {os.fspath(classes_csv)}, got {shorten(label)} - at line {line}"
-            )
-        if image_id not in position_of:
+        position = None
+        try:
             try:
-                paths.append(path_inside(os.fspath(image_dir), image_id and f"{image_id}.jpg"))
+                position = images.position(row[places[0]]) if places[0] < len(row) else None
             except ValueError as error:
                 raise AnnotationError(f"{source}: {error} - at line {line}") from None
-            position_of[image_id] = len(position_of)
-        corners.extend(to_number(text, source, f"line {line}") for text in (x0, y0, x1, y1))
-        positions.append(position_of[image_id])
+            if len(row) != len(place_of):
+                raise AnnotationError(f"{source}: expected {len(place_of)} fields, got {len(row)} - at line {line}")
+            label, x0, x1, y0, y1, group = (row[place] for place in places[1:])
+            if label not in class_of:
+                raise AnnotationError(
+                    f"{source}: expected a class of {os.fspath(classes_csv)}, got {shorten(label)} - at line {line}"
+                )
+            is_group = _IS_GROUP.get(group.strip())
+            if is_group is None:
+                raise AnnotationError(
+                    f"{source}: expected 1, 0 or -1, got {shorten(group)} - at `IsGroupOf`, line {line}"
+                )
+            numbers = [to_number(text, source, f"line {line}") for text in (x0, y0, x1, y1)]
+        except AnnotationError as error:
+            tell(on_problem, source, error)
+            if position is not None:
+                left_out.add(position)
+            continue
+        assert position is not None  # a row of all fields has this one
+        corners.extend(numbers)
+        positions.append(position)
         class_ids.append(class_of[label])
-        ignore.append(group == "1")
+        ignore.append(is_group)
         lines.append(line)
     if place_of is None:
         raise AnnotationError(f"{source}: expected headings {', '.join(_COLUMNS)}, got an empty file")
 
-    sizes = [read_header(path).oriented_hw for path in paths]
+    sizes = [None if position in left_out else read_hw(path, on_problem) for position, path in enumerate(images.paths)]
+    sizes_hw = np.array([size or (1, 1) for size in sizes], np.float64).reshape(-1, 2)
     rows = np.array(positions, np.int64)
     boxes_norm = np.array(corners, np.float64).reshape(-1, 4)
     with np.errstate(over="ignore"):  # infinite is one way to reach out of the image
-        boxes = boxes_norm * np.tile(np.array(sizes, np.float64).reshape(-1, 2)[rows, ::-1], 2)
+        boxes = boxes_norm * np.tile(sizes_hw[rows, ::-1], 2)
     return to_annotations(
-        paths=paths,
-        image_ids=np.array(list(position_of), str),
+        paths=images.paths,
+        image_ids=np.array(images.ids, str),
         image_hw=sizes,
         boxes=boxes,
         positions=rows,
@@ -93,7 +109,7 @@ def read_openimages(
         category_ids=np.arange(1, len(name_of) + 1),
         source=source,
         invalid=invalid,
-        where=lambda row: f"line {lines[row]} ({paths[positions[row]]})",
+        where=lambda row: f"line {lines[row]} ({images.paths[positions[row]]})",
     )
 
 
@@ -105,6 +121,8 @@ def _read_classes(source: str) -> dict[str, str]:
             raise AnnotationError(f"{source}: expected `LabelName,name`, got {len(row)} fields - at line {line}")
         if row[0] == "LabelName":  # headings, since version 7
             continue
+        if not row[1].strip():
+            raise AnnotationError(f"{source}: expected the name of a class, got {row[1]!r} - at line {line}")
         if row[0] in name_of:
             raise AnnotationError(f"{source}: expected each class once, got {shorten(row[0])} again - at line {line}")
         name_of[row[0]] = row[1]

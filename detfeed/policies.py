@@ -1,4 +1,4 @@
-"""Policies: what readers do about boxes that are merely bad.
+"""Policies: what readers do about boxes that are merely bad, and about files that can't be read.
 
 A box is bad if it has no area inside its image (zero or negative size, wholly outside), if it reaches out of the
 image by more than half a pixel, or if it repeats a box of the same image, class, corners and ignore flag. What
@@ -10,13 +10,17 @@ reaches out by less is clipped and not spoken of. With `invalid`
   region between them, and those that still have no area inside the image are dropped.
 - "raise", the first one is an error.
 
-Of boxes that repeat each other the first stays. One warning, a `BadBoxesWarning`, says what was done to how many boxes,
-and carries it kind by kind for programs.
+Of boxes that repeat each other the first stays. One that is ignored already, such as a crowd, and reaches out is
+clipped and stays whatever the policy, or its region would become background; only "clip" speaks of it. One warning, a
+`BadBoxesWarning`, says what was done to how many boxes, and carries it kind by kind for programs.
+
+Where a reader takes `on_problem`, an annotation file or an image that can't be read is left out, and told to it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
@@ -25,14 +29,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detfeed import boxes as geometry
-from detfeed.annotations import Annotations
-from detfeed.boxes import Boxes
-from detfeed.errors import AnnotationError
+from detfeed.annotations import Annotations, repeated_rows
+from detfeed.errors import AnnotationError, DetfeedError, ImageError
+from detfeed.headers import read_header
 from detfeed.masks import Runs
 
 Invalid = Literal["drop", "clip", "ignore", "raise"]
 Kind = Literal["swapped-corners", "no-area", "outside", "larger-than-image", "partly-outside", "repeated"]
 Effect = Literal["dropped", "clipped", "ignored"]
+OnProblem = Callable[[str, DetfeedError], None]  # (path, error)
 
 # Pixels that a box may reach out of its image without being bad: formats round, YOLO's and OpenImages' above all.
 TOLERANCE = 0.5
@@ -88,11 +93,37 @@ class BadBoxesWarning(UserWarning):
     found: tuple[BadBoxes, ...] = ()
 
 
+def tell(on_problem: OnProblem | None, path: str, error: DetfeedError) -> None:
+    """Tell of a file that can't be read; raises the error if there is nobody to be told."""
+    if on_problem is None:
+        raise error
+    on_problem(path, error)
+
+
+def read_hw(path: str, on_problem: OnProblem | None) -> tuple[int, int] | None:
+    """Height and width of an image from its header, turned as EXIF says; None if `on_problem` was told of it.
+
+    Raises:
+        ImageError: it is missing, of an unknown format or of over `MAX_SIDE` pixels a side, and there is no
+            `on_problem`.
+    """
+    try:
+        height, width = read_header(path).oriented_hw
+        if max(height, width) > MAX_SIDE:
+            raise ImageError(f"{path}: expected at most {MAX_SIDE} pixels a side, got height {height}, width {width}")
+        return height, width
+    except ImageError as error:
+        if os.sep == "/" and "\\" in path and isinstance(error.__cause__, FileNotFoundError):
+            error = ImageError(f'{error}; its name has a "\\", which parts no folders here: write "/" in its place')
+        tell(on_problem, path, error)
+        return None
+
+
 def to_annotations(
     *,
     paths: Sequence[str],
     image_ids: NDArray[np.generic],
-    image_hw: Sequence[tuple[int, int]],
+    image_hw: Sequence[tuple[int, int] | None],
     boxes: NDArray[np.float64],
     positions: NDArray[np.int64],
     class_ids: NDArray[np.int32],
@@ -109,6 +140,7 @@ def to_annotations(
     """Make the table of what a reader read; every reader ends here, called by its user.
 
     Args:
+        image_hw: height and width of each image. None: it is left out, with its boxes.
         boxes: float64 (N, 4), finite, xyxy pixels, in any order of images.
         positions: int64 (N,), each box's image.
         where: place of a row of `boxes` in the file, for messages.
@@ -122,6 +154,14 @@ def to_annotations(
     """
     if invalid not in get_args(Invalid):
         raise ValueError(f"Expected invalid to be one of {get_args(Invalid)}. Received: {invalid!r}")
+    order = np.argsort(positions, kind="stable")
+    num_rows = len(order)
+    if None in image_hw:
+        known = np.array([size is not None for size in image_hw], bool)
+        order = order[known[positions[order]]]
+        positions = (np.cumsum(known) - 1)[positions]
+        paths = [path for path, size in zip(paths, image_hw, strict=True) if size is not None]
+        image_ids, image_hw = image_ids[known], [size for size in image_hw if size is not None]
     sizes_hw = np.array(image_hw, np.int64).reshape(-1, 2)
     large = np.flatnonzero((sizes_hw > MAX_SIDE).any(axis=1))
     if len(large):
@@ -129,7 +169,6 @@ def to_annotations(
             f"{source}: expected images of at most {MAX_SIDE} pixels a side, got height and width "
             f"{sizes_hw[large[0]].tolist()} - at {paths[large[0]]}"
         )
-    order = np.argsort(positions, kind="stable")
     boxes, positions, class_ids, ignore = boxes[order], positions[order], class_ids[order], ignore[order]
     given = boxes
     swapped = np.zeros(len(boxes), bool)
@@ -138,16 +177,19 @@ def to_annotations(
         boxes = np.sort(boxes.reshape(-1, 2, 2), axis=1).reshape(-1, 4)
 
     exact = np.clip(boxes, 0, np.tile(sizes_hw[:, ::-1], 2)[positions])
-    clipped = exact.astype(np.float32) + np.float32(0)  # no -0.0
+    clipped = exact.astype(np.float32)
     empty = geometry.area(clipped) <= 0
     moved = np.ascontiguousarray(np.abs(boxes - exact) > TOLERANCE)
     # Any of four: seen as one number, a hundredth of the time of any(axis=1).
-    outside: NDArray[np.bool_] = ((moved.view(np.uint32)[:, 0] != 0) | swapped) & ~empty
+    reaching: NDArray[np.bool_] = moved.view(np.uint32)[:, 0] != 0
+    if invalid != "clip":
+        reaching &= ~ignore
+    outside = (reaching | swapped) & ~empty
     if invalid == "ignore":
         ignore = ignore | outside
     repeated = np.zeros(len(boxes), bool)
     compared = np.flatnonzero(~empty & ~outside if invalid == "drop" else ~empty)
-    repeated[compared] = _repeats(positions[compared], class_ids[compared], ignore[compared], clipped[compared])
+    repeated[compared] = repeated_rows(positions[compared], class_ids[compared], ignore[compared], clipped[compared])
     outside &= ~repeated
 
     bad = empty | outside | repeated
@@ -207,7 +249,7 @@ def to_annotations(
         with np.errstate(over="ignore"):
             stated = areas[order].astype(np.float32)
         np.copyto(own, stated, where=(stated >= 0) & np.isfinite(stated))
-    place_of = np.full(len(positions), -1)
+    place_of = np.full(num_rows, -1)
     place_of[order] = np.arange(len(order))
     return Annotations(
         paths=tuple(paths),
@@ -240,24 +282,3 @@ def _kinds(
         "partly-outside": ~empty,
     }
     return np.select(list(kinds.values()), list(kinds), default="no-area")  # of so little that float32 has none left
-
-
-def _repeats(
-    positions: NDArray[np.int64], class_ids: NDArray[np.int32], ignore: NDArray[np.bool_], boxes: Boxes
-) -> NDArray[np.bool_]:
-    """Which rows equal an earlier one."""
-    columns = (positions, class_ids, ignore, *boxes.view(np.int32).T)
-    repeats = np.zeros(len(boxes), bool)
-    # Sorting hashes takes a tenth of sorting rows; only those whose hash is not alone are then compared.
-    factors = np.random.default_rng(0).integers(2**63, size=len(columns), dtype=np.uint64) | np.uint64(1)
-    hashes = np.zeros(len(boxes), np.uint64)
-    for column, factor in zip(columns, factors, strict=True):
-        hashes += column.astype(np.uint64) * factor
-    order = np.argsort(hashes, kind="stable")
-    alike = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
-    if len(alike):
-        suspects = np.union1d(order[alike], order[alike + 1])
-        rows = np.column_stack([column[suspects] for column in columns])
-        _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-        repeats[suspects] = first[inverse.reshape(-1)] != np.arange(len(suspects))
-    return repeats

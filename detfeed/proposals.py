@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import zipfile
-import zlib
 from typing import Literal, get_args
 
 import msgspec
@@ -17,6 +17,8 @@ from detfeed.annotations import Annotations
 from detfeed.boxes import Boxes
 from detfeed.coco import decode_json
 from detfeed.errors import AnnotationError
+from detfeed.paths import MAX_ID
+from detfeed.texts import open_file
 
 Missing = Literal["raise", "allow"]
 PositionOf = dict[int | str, int]
@@ -24,6 +26,8 @@ PositionOf = dict[int | str, int]
 # The arrays of an npz file, and the kinds of numpy dtype that each may have.
 _COLUMNS = {"image_ids": "iuU", "boxes": "fiu", "scores": "fiu", "offsets": "iu"}
 _KINDS = {"iuU": "integers or strings", "fiu": "numbers", "iu": "integers"}
+# Bytes of a file and of each array; a thousand boxes of each image of COCO are 4e9 as float64.
+_MOST_BYTES = 2**34
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -71,9 +75,8 @@ class Proposals:
             raise AnnotationError(f"{self.source}: expected `offsets` to rise from 0 to {count}, got {self.offsets}")
         ids, counts = np.unique(self.image_ids, return_counts=True)
         if len(ids) != images:
-            raise AnnotationError(
-                f"{self.source}: expected each image id once, got {ids[counts > 1][0].item()!r} {counts.max()} times"
-            )
+            twice, count = ids[counts > 1][0].item(), counts[counts > 1][0]
+            raise AnnotationError(f"{self.source}: expected each image id once, got {twice!r} {count} times")
         for good, what in (
             (np.isfinite(self.boxes).all(axis=1), "finite box corners"),
             (np.isfinite(self.scores), "finite scores"),
@@ -134,7 +137,9 @@ def read_proposals(path: str | os.PathLike[str], annotations: Annotations, *, mi
         positions = np.repeat(of_image, np.diff(stored.offsets))
         boxes, scores = stored.boxes, stored.scores
     else:
-        results = decode_json(source, list[_Result], "a COCO results JSON file")
+        noun = "a COCO results JSON file"
+        open_file(source, noun, _MOST_BYTES).close()  # or a pipe would be waited for
+        results = decode_json(source, list[_Result], noun)
         ids = [result.image_id for result in results]
         positions = _positions(ids, position_of, source, "`[{}].image_id`", annotations)
         boxes = _boxes(results, source)
@@ -192,16 +197,39 @@ def _boxes(results: list[_Result], source: str) -> Boxes:
     return geometry.from_xywh(xywh)
 
 
+def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray[np.generic]:
+    """An entry's array, once its header asks for no more memory than the entry has content.
+
+    Raises:
+        ValueError: it asks for more, and other exceptions.
+    """
+    info = archive.getinfo(name)
+    with archive.open(info) as entry:
+        version = np.lib.format.read_magic(entry)
+        if version != (1, 0):
+            raise ValueError(f"a header of version {version} - at `{name}`")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(entry)
+    size = math.prod(shape) * max(dtype.itemsize, 1)
+    if size > min(info.file_size, _MOST_BYTES) or (dtype.kind == "U" and dtype.itemsize > 4 * MAX_ID):
+        raise ValueError(f"a header that asks for {dtype} {shape} of {info.file_size} bytes - at `{name}`")
+    with archive.open(info) as entry:
+        return np.lib.format.read_array(entry, allow_pickle=False)  # type: ignore[no-any-return]
+
+
 def _read_npz(source: str) -> Proposals:
     """The file's proposals, in its own order of images."""
-    try:
-        with open(source, "rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
-            columns = {name: np.asarray(arrays[name]) for name in _COLUMNS if name in arrays}
-            names = ", ".join(arrays)
-    except OSError as error:
-        raise AnnotationError(f"{source}: expected an npz file, got {error.strerror or error}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise AnnotationError(f"{source}: expected an npz file without pickled objects, got: {error}") from error
+    with open_file(source, "an npz file", _MOST_BYTES) as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                entries = archive.namelist()
+                names = ", ".join(entry.removesuffix(".npy") for entry in entries)
+                columns = {name: _read_array(archive, f"{name}.npy") for name in _COLUMNS if f"{name}.npy" in entries}
+        except OSError as error:
+            raise AnnotationError(f"{source}: expected an npz file, got {error.strerror or error}") from error
+        except Exception as error:  # of a hostile file zipfile, zlib and numpy's parser of headers raise ten kinds
+            raise AnnotationError(
+                f"{source}: expected an npz file without pickled objects, got: {error or type(error).__name__}"
+            ) from error
     if len(columns) < len(_COLUMNS):
         raise AnnotationError(f"{source}: expected the arrays {', '.join(_COLUMNS)}, got {names or 'none'}")
     for name, kinds in _COLUMNS.items():

@@ -3,50 +3,112 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
+import stat
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from detfeed.errors import AnnotationError
-from detfeed.paths import shorten
+from detfeed.paths import leads_nowhere, shorten
+
+# More than the annotations of an image take, and what of a tree of elements fits into memory.
+MOST_OF_IMAGE = 2**24
+# More than a list of images takes; OpenImages would make one of 100 MB.
+MOST_OF_LIST = 2**28
+# OpenImages has 2.3 GB of boxes, which are read row by row.
+_MOST_ROWS = 2**33
+_MOST_ROW = 2**20
 
 
-def read_text(path: str | os.PathLike[str], noun: str) -> str:
-    """The text of a file in UTF-8.
+def open_file(path: str | os.PathLike[str], noun: str, most: int = MOST_OF_IMAGE) -> BinaryIO:
+    """Open an annotation file for reading.
 
     Args:
         path: the file.
         noun: what it is expected to be.
+        most: bytes that it may have.
 
     Raises:
-        AnnotationError: the file is missing or not in UTF-8.
+        AnnotationError: it is missing, unreadable or too large, or no regular file: a pipe would be waited for, a
+            device has no end. Its cause is the OSError, if there was one.
     """
     source = os.fspath(path)
     try:
-        with open(source, encoding="utf-8-sig") as file:
+        status = os.stat(source)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("a folder, pipe or device")
+        if status.st_size > most:
+            raise OSError(f"one of {status.st_size} bytes, more than {most}")
+        return open(source, "rb")
+    except (OSError, ValueError) as error:  # ValueError: a path that no file can have
+        raise _unreadable(source, noun, error) from error
+
+
+def read_bytes(path: str | os.PathLike[str], noun: str, most: int = MOST_OF_IMAGE) -> bytes:
+    """The content of a file; as `open_file`."""
+    with open_file(path, noun, most) as file:
+        try:
             return file.read()
+        except OSError as error:
+            raise _unreadable(os.fspath(path), noun, error) from error
+
+
+def read_text(path: str | os.PathLike[str], noun: str, most: int = MOST_OF_IMAGE) -> str:
+    """The text of a file in UTF-8, its lines ended by "\\n"; as `open_file`, and it is an error if not in UTF-8."""
+    try:
+        text = read_bytes(path, noun, most).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise AnnotationError(f"{source}: expected {noun} in UTF-8, got {error}") from None
-    except (OSError, ValueError) as error:
-        raise AnnotationError(f"{source}: expected {noun}, got {getattr(error, 'strerror', None) or error}") from None
+        raise AnnotationError(f"{os.fspath(path)}: expected {noun} in UTF-8, got {error}") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_lines(path: str | os.PathLike[str], noun: str, most: int = MOST_OF_IMAGE) -> list[str]:
+    """The lines of a file, blank ones as well; as `read_text`.
+
+    Ends of lines are those of editors: not U+2028, U+0085 or form feeds, at which str.splitlines cuts names.
+    """
+    return read_text(path, noun, most).split("\n")
+
+
+def read_lines_if_any(path: str | os.PathLike[str], noun: str) -> list[str] | None:
+    """As `read_lines`; None where there is no such file, which a link that leads nowhere does not count as."""
+    try:
+        return read_lines(path, noun)
+    except AnnotationError as error:
+        if not isinstance(error.__cause__, FileNotFoundError) or leads_nowhere(os.fspath(path)):
+            raise
+        return None
 
 
 def read_rows(path: str | os.PathLike[str], noun: str) -> Iterator[tuple[int, list[str]]]:
-    """Line number, counted from 1, and fields of each line of a CSV file that is not empty; as `read_text`."""
+    """Line number, counted from 1, and fields of each row of a CSV file that is not empty; as `read_text`."""
     source = os.fspath(path)
-    try:
-        with open(source, encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file, strict=True)
-            try:
-                for row in rows:
-                    if row:
-                        yield rows.line_num, row
-            except csv.Error as error:
-                raise AnnotationError(f"{source}: expected {noun}, got {error} - at line {rows.line_num}") from None
-    except UnicodeDecodeError as error:
-        raise AnnotationError(f"{source}: expected {noun} in UTF-8, got {error}") from None
-    except OSError as error:
-        raise AnnotationError(f"{source}: expected {noun}, got {error.strerror or error}") from None
+    taken = 0
+    # newline="" leaves ends of lines within quotes to the parser, which keeps them as they are.
+    with io.TextIOWrapper(open_file(source, noun, _MOST_ROWS), encoding="utf-8-sig", newline="") as file:
+
+        def pieces() -> Iterator[str]:
+            nonlocal taken
+            while piece := file.readline(_MOST_ROW):
+                taken += len(piece)
+                if taken >= _MOST_ROW:
+                    raise csv.Error(f"a row of over {_MOST_ROW} characters")
+                yield piece
+
+        rows = csv.reader(pieces(), strict=True)
+        try:
+            for row in rows:
+                taken = 0
+                if row:
+                    yield rows.line_num, row
+        except csv.Error as error:
+            raise AnnotationError(f"{source}: expected {noun}, got {error} - at line {rows.line_num}") from None
+        except UnicodeDecodeError as error:
+            raise AnnotationError(f"{source}: expected {noun} in UTF-8, got {error}") from None
+        except OSError as error:
+            raise _unreadable(source, noun, error) from error
 
 
 def to_number(text: str, source: str, where: str) -> float:
@@ -56,9 +118,13 @@ def to_number(text: str, source: str, where: str) -> float:
         AnnotationError: it says none; the message gives source and place.
     """
     try:
-        number = float(text)
+        number = math.nan if "_" in text else float(text)  # Python takes 1_0 for 10
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
         raise AnnotationError(f"{source}: expected a number, got {shorten(text.strip())} - at `{where}`")
     return number
+
+
+def _unreadable(source: str, noun: str, error: Exception) -> AnnotationError:
+    return AnnotationError(f"{source}: expected {noun}, got {getattr(error, 'strerror', None) or error}")

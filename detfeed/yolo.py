@@ -10,13 +10,22 @@ import yaml
 
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError
-from detfeed.headers import read_header
-from detfeed.paths import path_inside, shorten
-from detfeed.policies import Invalid, to_annotations
-from detfeed.texts import read_text, to_number
+from detfeed.paths import path_inside, shorten, to_id, walk_images
+from detfeed.policies import Invalid, OnProblem, read_hw, tell, to_annotations
+from detfeed.texts import MOST_OF_LIST, read_lines, read_lines_if_any, read_text, to_number
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-_MOST_YAML = 2**20  # characters; the parser takes seconds for more
+_MOST_YAML = 2**18  # bytes; the parser takes three seconds for as many of "a,", and LVIS's 1203 classes are 40,000
+
+
+# The base makes strings, lists and dicts and nothing else: safer than the safe one, whose merged mappings can be made
+# to grow without end, and a class called "no" stays one.
+class _Loader(yaml.BaseLoader):  # type: ignore[misc]
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Refuses keys that stand twice, of which the base keeps the last."""
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        if len(mapping) < len(node.value):
+            raise yaml.constructor.ConstructorError(None, None, "a key stands twice", node.start_mark)
+        return mapping
 
 
 def read_yolo(
@@ -25,6 +34,7 @@ def read_yolo(
     *,
     root: str | os.PathLike[str] | None = None,
     invalid: Invalid = "clip",
+    on_problem: OnProblem | None = None,
 ) -> Annotations:
     """Read a data set in the layout of Ultralytics' YOLO.
 
@@ -32,7 +42,7 @@ def read_yolo(
     `class x1 y1 x2 y2 x3 y3 ...` for a polygon, which becomes the box around it; keypoints after a box are left out. It
     lies where the image does, with the last folder `images` of the path replaced by `labels`. An image without one has
     no boxes. Sizes are read from the headers of the images, turned as EXIF says. The image id is the image's path
-    below the root; category ids are the classes' numbers in the file.
+    below the root; category ids are the classes' numbers in the file. Links to folders of images are followed.
 
     Args:
         data_yaml: the file, with `names` (a list, or names by number), `path` (the root, from the file's folder on)
@@ -40,6 +50,8 @@ def read_yolo(
         split: which: "train", "val" or "test".
         root: folder that the splits start from, and that no image may be outside of; instead of `path`.
         invalid: what to do about bad boxes; see `policies`.
+        on_problem: told of a label file or an image that can't be read (path, error), which is then left out with the
+            other. None: the error is raised.
 
     Raises:
         AnnotationError: a file is missing or not what it should be, or no image has a label file; the message names
@@ -61,48 +73,45 @@ def read_yolo(
         raise AnnotationError(f"{source}: expected a folder, got {folder}, which is none - at `path`; see `root`")
     has_keypoints = "kpt_shape" in content
 
-    names = _images(content, split, folder, source)
-    paths = [os.path.join(folder, name) for name in names]
-    files = [_label_path(path) for path in paths]
-    sizes = [read_header(path).oriented_hw for path in paths]
+    image_ids, files, sizes = [], [], []
+    paths: list[str] = []
     boxes, class_ids, positions, lines = [], [], [], []
-    for position, file in enumerate(files):
-        if not os.path.exists(file):
+    any_labels = False
+    for name in _images(content, split, folder, source):
+        path = os.path.join(folder, name)
+        file = _label_path(path)
+        try:
+            image_id = to_id(name)
+            rows = read_lines_if_any(file, "a text file of boxes")
+            any_labels |= rows is not None
+            found = _boxes(rows or [], file, class_of, has_keypoints)
+        except AnnotationError as error:
+            tell(on_problem, file, error)
+            any_labels = True
             continue
-        height, width = sizes[position]
-        for line, text in enumerate(read_text(file, "a text file of boxes").splitlines(), start=1):
-            fields = text.split()
-            if not fields:
-                continue
-            where = f"line {line}"
-            category, *values = (to_number(field, file, where) for field in fields)
-            if category not in class_of:
-                raise AnnotationError(
-                    f"{file}: expected a class among {list(name_of)}, got {shorten(fields[0])} - at `{where}`"
-                )
-            if has_keypoints:
-                values = values[:4]
-            if len(values) == 4:
-                x, y, w, h = values
-                box = [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
-            elif len(values) >= 6 and len(values) % 2 == 0:
-                box = [min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])]
-            else:
-                raise AnnotationError(
-                    f"{file}: expected a class with 4 numbers or with 3 or more points, got {len(values)} numbers - "
-                    f"at `{where}`"
-                )
-            boxes.append([box[0] * width, box[1] * height, box[2] * width, box[3] * height])
-            class_ids.append(class_of[int(category)])
-            positions.append(position)
+        except ValueError as error:
+            tell(on_problem, path, AnnotationError(f"{path}: {error}"))
+            continue
+        size = read_hw(path, on_problem)
+        if size is None:
+            continue
+        height, width = size
+        for line, class_id, (x0, y0, x1, y1) in found:
+            boxes.append([x0 * width, y0 * height, x1 * width, y1 * height])
+            class_ids.append(class_id)
+            positions.append(len(paths))
             lines.append(line)
-    if files and not any(map(os.path.exists, files)):
+        image_ids.append(image_id)
+        files.append(file)
+        paths.append(path)
+        sizes.append(size)
+    if files and not any_labels:
         raise AnnotationError(
             f"{source}: expected label files of {len(files)} images, got none, not even {files[0]} - at `{split}`"
         )
     return to_annotations(
         paths=paths,
-        image_ids=np.array(names, str),
+        image_ids=np.array(image_ids, str),
         image_hw=sizes,
         boxes=np.array(boxes, np.float64).reshape(-1, 4),
         positions=np.array(positions, np.int64),
@@ -116,14 +125,41 @@ def read_yolo(
     )
 
 
+def _boxes(
+    rows: list[str], file: str, class_of: dict[int, int], has_keypoints: bool
+) -> list[tuple[int, int, list[float]]]:
+    """Line, class id and corners, as shares of the image's sizes, of each box."""
+    found = []
+    for line, text in enumerate(rows, start=1):
+        fields = text.split()
+        if not fields:
+            continue
+        where = f"line {line}"
+        category, *values = (to_number(field, file, where) for field in fields)
+        if category not in class_of:
+            raise AnnotationError(
+                f"{file}: expected a class among {list(class_of)}, got {shorten(fields[0])} - at `{where}`"
+            )
+        if has_keypoints:
+            values = values[:4]
+        if len(values) == 4:
+            x, y, w, h = values
+            box = [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
+        elif len(values) >= 6 and len(values) % 2 == 0:
+            box = [min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])]
+        else:
+            raise AnnotationError(
+                f"{file}: expected a class with 4 numbers or with 3 or more points, got {len(values)} numbers - "
+                f"at `{where}`"
+            )
+        found.append((line, class_of[int(category)], box))
+    return found
+
+
 def _read_yaml(source: str) -> dict[str, Any]:
-    text = read_text(source, "a YAML file")
-    if len(text) > _MOST_YAML:
-        raise AnnotationError(f"{source}: expected at most {_MOST_YAML} characters of YAML, got {len(text)}")
+    text = read_text(source, "a YAML file", _MOST_YAML)
     try:
-        # The loader that makes strings, lists and dicts and nothing else: safer than the safe one, whose merged
-        # mappings can be made to grow without end, and a class called "no" stays one.
-        content = yaml.load(text, Loader=yaml.BaseLoader)
+        content = yaml.load(text, Loader=_Loader)
     except RecursionError:
         raise AnnotationError(f"{source}: expected a YAML file, got one that is nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:
@@ -150,7 +186,17 @@ def _names(content: dict[str, Any], source: str) -> dict[int, str]:
                 f"{source}: expected a class's number and its name, got {shorten(number)} and a "
                 f"{type(name).__name__} - at `names`"
             )
+        if not name.strip() or int(number) in name_of:
+            problem = "its number again" if name.strip() else "no name"
+            raise AnnotationError(
+                f"{source}: expected each class's number once, with a name, got {problem} - at `names[{number}]`"
+            )
         name_of[int(number)] = name
+    count = _text(content, "nc", source).strip()
+    if count and count != str(len(name_of)):
+        raise AnnotationError(
+            f"{source}: expected as many classes as names, got {shorten(count)} and {len(name_of)} names - at `nc`"
+        )
     return dict(sorted(name_of.items()))
 
 
@@ -171,18 +217,14 @@ def _images(content: dict[str, Any], split: str, folder: str, source: str) -> li
     for entry in entries:
         if not isinstance(entry, str):
             raise AnnotationError(f"{source}: expected a path, got a {type(entry).__name__} - at `{split}`")
+        if not entry.strip():
+            raise AnnotationError(f"{source}: expected a path, got nothing - at `{split}`; remove it or say which")
         # Roboflow writes ../train/images and means train/images.
         path = _inside(folder, entry.removeprefix("../") or ".", f"{source}: {{}} - at `{split}`")
         if os.path.isdir(path):
-            found = [
-                os.path.join(parent, name)
-                for parent, _, children in os.walk(path)  # which follows no links, so that none can lead in circles
-                for name in children
-                if name.lower().endswith(_SUFFIXES)
-            ]
-            names += sorted(os.path.relpath(name, folder) for name in found)
+            names += sorted(os.path.relpath(name, folder) for name in walk_images(path))
         elif os.path.isfile(path):
-            for line, text in enumerate(read_text(path, "a list of images").splitlines(), start=1):
+            for line, text in enumerate(read_lines(path, "a list of images", MOST_OF_LIST), start=1):
                 if text.strip():
                     name = text.strip().removeprefix("./")
                     if not os.path.isabs(name):

@@ -198,3 +198,39 @@ def test_federated_and_other_tables_are_not_joined_unasked(table, federated):
 def test_federated_pairs_that_do_not_fit_are_refused(federated, column, value, message):
     with pytest.raises(AnnotationError, match=message):
         dataclasses.replace(federated, **{column: value})
+
+
+def test_number_of_images_of_one_id_is_that_ids_own(annotate):
+    table = annotate([(8, 8)] * 5, [[]] * 5)
+    with pytest.raises(AnnotationError, match=r"each image id once, got 2 images with id 1 - first at .*001\.png"):
+        dataclasses.replace(table, image_ids=np.array([2, 1, 1, 2, 2]))
+    one, two = table.select([0, 1]), table.select([1])
+    with pytest.raises(AnnotationError, match=r"each image id once, got 100 2 times"):
+        concat([one, one, two])
+
+
+def test_category_ids_that_do_not_ascend_are_numbered_anew(table):
+    odd = dataclasses.replace(table, category_ids=np.array([3, 1, 2]))
+    assert concat([odd]).category_ids.tolist() == [1, 2, 3]
+    twice = dataclasses.replace(table, category_ids=np.array([3, 3, 4]))
+    assert concat([twice]).category_ids.tolist() == [1, 2, 3]
+
+
+def test_boxes_that_come_to_repeat_each_other_become_one(annotate):
+    same, other = (0, 0, 4, 4), (0, 0, 4, 5)
+    table = annotate([(8, 8), (8, 8)], [[same, same, other, same], [(-0.0, 0, 4, 4), same]], classes=3)
+    table = dataclasses.replace(
+        table,
+        class_ids=np.int32([0, 1, 0, 2, 1, 0]),
+        areas=np.float32([1, 2, 3, 4, 5, 6]),
+        masks={1: np.int32([1, 63]), 2: np.int32([2, 62]), 4: np.int32([3, 61])},
+    )
+    merged = table.rename_classes({"class 1": "class 0"})
+    assert merged.offsets.tolist() == [0, 3, 4]
+    assert merged.boxes.tolist() == np.float32([same, other, same, same]).tolist()
+    assert merged.class_ids.tolist() == [0, 0, 1, 0]
+    assert merged.areas.tolist() == [1, 3, 4, 5]
+    assert {row: runs.tolist() for row, runs in merged.masks.items()} == {1: [2, 62], 3: [3, 61]}
+    assert len(table.rename_classes({"class 1": "cat"}).boxes) == 6
+    ignored = dataclasses.replace(table, ignore=np.array([False, True] * 3))
+    assert len(ignored.rename_classes({"class 1": "class 0"}).boxes) == 6

@@ -1,11 +1,25 @@
+import dataclasses
 import json
+import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from detfeed import Fixed, ShortSide, concat, inspection, read_coco, read_voc
+from detfeed import (
+    Fixed,
+    ShortSide,
+    concat,
+    inspection,
+    read_coco,
+    read_csv,
+    read_kitti,
+    read_openimages,
+    read_voc,
+    read_yolo,
+)
 from detfeed.check import KINDS, MAX_EXAMPLES, check
 from image_files import FILES, encode, noise
 
@@ -57,10 +71,12 @@ def one(report, kind):
     return by_kind[kind]
 
 
-def test_set_without_images_is_clean(coco):
+def test_set_without_images_cannot_be_trained_on(coco):
     report = check(coco([]))
-    assert found(report) == {}
-    assert report.status == 0
+    finding = one(report, "no-images")
+    assert (finding.severity, finding.count) == ("error", 1)
+    assert finding.examples[0].file.endswith("set/a.json")
+    assert report.status == 1
     assert report.checked[0].cleaned().paths == ()
 
 
@@ -82,6 +98,97 @@ def test_annotations_that_cannot_be_read_are_a_finding_with_the_message_of_the_r
     with pytest.raises(ValueError, match="Received: none of train"):
         report.checked[0].cleaned()
     assert len(report.checked[1].cleaned()) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "file", "detail"),
+    [
+        ("a: b/c: d.json", "a: b/c: d.json", "Object missing required field `images`"),
+        ("a: b/none: 1.json", "a: b/none: 1.json", "expected a COCO JSON file, got No such file"),
+    ],
+)
+def test_colons_in_the_path_of_unreadable_annotations_are_part_of_it(tmp_path, path, file, detail):
+    (tmp_path / "a: b").mkdir()
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a: b" / "c: d.json").write_text("{}")
+    (example,) = one(check(lambda: read_coco(tmp_path / path, tmp_path)), "unreadable").examples
+    assert example.file == str(tmp_path / file)
+    assert example.detail.startswith(detail)
+
+
+def test_folder_that_cannot_be_read_is_a_finding():
+    def read():
+        raise PermissionError(13, "Permission denied", "/data/images")
+
+    (example,) = one(check(read), "unreadable").examples
+    assert (example.file, example.detail) == ("/data/images", "Permission denied")
+
+
+@pytest.fixture
+def formats(tmp_path):
+    """Write sets of the pictures a to e in each format, of which b is missing, c damaged, and give their readers.
+
+    The annotation file of d is broken, where each image has one; a and e are left.
+    """
+    stems = "abcde"
+    for folder in ("images", "JPEGImages", "image_2", "Annotations", "label_2", "labels"):
+        (tmp_path / folder).mkdir()
+    for number, stem in enumerate(stems):
+        for folder in ("images", "JPEGImages", "image_2"):
+            if stem != "b":
+                content = b"nonsense" if stem == "c" else encode(noise(number), "JPEG")
+                (tmp_path / folder / f"{stem}.jpg").write_bytes(content)
+        box = "<bndbox><xmin>9</xmin><ymin>9</ymin><xmax>40</xmax><ymax>40</ymax></bndbox>"
+        for folder, suffix, text in (
+            ("Annotations", "xml", f"<annotation><object><name>cat</name>{box}</object></annotation>"),
+            ("label_2", "txt", "cat 0 0 0 9 9 40 40 0 0 0 0 0 0 0"),
+            ("labels", "txt", "0 0.5 0.5 0.5 0.5"),
+        ):
+            (tmp_path / folder / f"{stem}.{suffix}").write_text("<broken" if stem == "d" else text)
+    (tmp_path / "list.txt").write_text("".join(f"images/{stem}.jpg\n" for stem in stems))
+    (tmp_path / "data.yaml").write_text("names: [cat]\ntrain: list.txt\n")
+    (tmp_path / "classes.csv").write_text("cat,0\n")
+    (tmp_path / "boxes.csv").write_text("".join(f"{stem}.jpg,9,9,40,40,cat\n" for stem in "abce"))
+    rows = "".join(f"{stem},cat,0.1,0.9,0.1,0.9,0\n" for stem in "abce")
+    (tmp_path / "oi.csv").write_text(f"ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\n{rows}")
+    csvs = (tmp_path / "classes.csv", tmp_path / "images")
+    return {
+        "voc": partial(read_voc, tmp_path),
+        "kitti": partial(read_kitti, tmp_path),
+        "yolo": partial(read_yolo, tmp_path / "data.yaml"),
+        "csv": partial(read_csv, tmp_path / "boxes.csv", *csvs),
+        "openimages": partial(read_openimages, tmp_path / "oi.csv", *csvs),
+    }
+
+
+@pytest.mark.parametrize("format", ["voc", "kitti", "yolo", "csv", "openimages"])
+def test_bad_files_are_told_and_left_out_and_do_not_hide_the_rest(formats, format):
+    report = check(formats[format])
+    assert report.status == 1
+    by_kind = found(report)
+    kinds = {"missing-image": "b", "damaged-image": "c", "unreadable-annotation": "d"}
+    if format in ("csv", "openimages"):
+        kinds.pop("unreadable-annotation")
+    assert {kind: "".join(names(finding)) for kind, finding in by_kind.items()} == kinds
+    assert all(example.detail for finding in by_kind.values() for example in finding.examples)
+    assert all(not example.detail.startswith("/") for finding in by_kind.values() for example in finding.examples)
+    (data,) = report.checked
+    assert [Path(path).stem for path in data.annotations.paths] == ["a", "e"]
+    assert data.unread == report.to_dict()["data"][0]["unread_files"] == len(kinds)
+    assert data.usable.all()
+
+
+def test_set_of_which_no_file_can_be_read_has_no_images(formats, tmp_path):
+    for path in (tmp_path / "Annotations").glob("*.xml"):
+        path.write_text("")
+    by_kind = found(check(formats["voc"]))
+    assert {kind: finding.count for kind, finding in by_kind.items()} == {"no-images": 1, "unreadable-annotation": 5}
+
+
+def test_dontcare_of_kitti_is_no_class_to_find_images_of(formats):
+    report = check(formats["kitti"])
+    assert report.checked[0].annotations.class_names == ("cat", "DontCare")
+    assert "absent-class" not in [finding.kind for finding in report.findings]
 
 
 @pytest.mark.parametrize(
@@ -209,11 +316,13 @@ def test_images_without_boxes_ignored_boxes_and_rare_classes_are_notes(coco):
     assert {kind: finding.count for kind, finding in by_kind.items()} == {
         "no-boxes": 1,
         "ignored-boxes": 1,
-        "absent-class": 2,
+        "absent-class": 1,
     }
     assert by_kind["no-boxes"].examples[0].image_id == 1
+    assert by_kind["no-boxes"].what == "images without boxes; all of them is background"
     assert by_kind["ignored-boxes"].examples[0].box == 0
-    assert [example.detail for example in by_kind["absent-class"].examples] == ["cat: 0 boxes", "dog: 0 boxes"]
+    # All boxes of cat are ignored.
+    assert [example.detail for example in by_kind["absent-class"].examples] == ["dog: 0 boxes"]
     assert report.status == 0
 
 
@@ -226,6 +335,21 @@ def test_class_names_that_differ_in_case_or_spaces_only_are_told(coco):
     names = ("traffic light", "Traffic  Light", "trafficlight", "traffic-light")
     (example,) = one(check(coco(class_names=names)), "similar-class-names").examples
     assert example.detail == "'traffic light', 'Traffic  Light', 'trafficlight'"
+
+
+def test_classes_of_one_name_are_told_and_their_boxes_counted_together(coco):
+    report = check(coco([(encode(noise(0), "PNG"), [BOX] * 1)], class_names=("cat", "cat")))
+    finding = one(report, "similar-class-names")
+    assert finding.what.startswith("classes whose names are the same")
+    assert finding.examples[0].detail == "'cat', 'cat'"
+    assert report.to_dict()["data"][0]["classes"] == {"cat": 1}
+
+
+def test_federated_images_without_boxes_are_not_called_background(shapes, annotate):
+    pairs = np.zeros((0, 2), np.int32)
+    table = dataclasses.replace(annotate([(60, 80)], [[]]), neg_classes=pairs, not_exhaustive_classes=pairs)
+    what = one(check(table), "no-boxes").what
+    assert what == "images without boxes; they are known to lack some classes only"
 
 
 @pytest.mark.parametrize("resize", [ShortSide(30), Fixed((30, 40))])
@@ -253,6 +377,29 @@ def test_images_that_are_the_same_or_alike_are_told_within_a_set(coco):
     assert by_kind["similar-images"].examples[0].detail.endswith("/a")
 
 
+def test_identical_images_are_told_whatever_looks_like_them(coco):
+    png, jpeg = encode(noise(0), "PNG"), encode(noise(0), "JPEG")
+    by_kind = found(check(coco([(jpeg, [BOX]), (png, [BOX]), (png, [BOX])], names=list("abc"))))
+    assert {kind: [example.image_id for example in finding.examples] for kind, finding in by_kind.items()} == {
+        "identical-images": [2],
+        "similar-images": [1],
+    }
+    assert by_kind["identical-images"].examples[0].detail.endswith("/b")
+
+
+def test_leaked_image_is_told_as_the_same_file_if_it_is_and_twice_in_validation_data_as_well(coco):
+    png, jpeg = encode(noise(0), "PNG"), encode(noise(0), "JPEG")
+    train = coco([(jpeg, [BOX]), (png, [BOX])], names=list("ab"))
+    val = coco([(png, [BOX]), (png, [BOX])], names=list("cd"), name="val")
+    by_kind = found(check(train, val))
+    assert by_kind.keys() == {"leaked-images", "identical-images", "similar-images"}
+    details = [example.detail.rsplit("/")[-1] for example in by_kind["leaked-images"].examples]
+    assert details == ["b", "b"]
+    assert by_kind["leaked-images"].examples[0].detail.startswith("the same file as ")
+    assert (by_kind["identical-images"].data, by_kind["identical-images"].count) == ("val", 1)
+    assert by_kind["similar-images"].data == "train"
+
+
 def test_images_of_both_sets_are_a_leak_and_damaged_ones_do_not_disturb_it(coco):
     train = coco([(b"", [BOX]), (encode(noise(0), "PNG"), [BOX])])
     val = coco([(encode(noise(1), "PNG"), [BOX]), (encode(noise(0), "JPEG"), [BOX])], name="val", names=["a", "b"])
@@ -265,7 +412,8 @@ def test_images_of_both_sets_are_a_leak_and_damaged_ones_do_not_disturb_it(coco)
 
 
 def test_validation_classes_in_another_order_are_told(coco):
-    report = check(coco(class_names=("cat", "dog")), coco([], class_names=("dog", "cat"), name="val"))
+    val = coco([(encode(noise(0), "PNG"), [BOX])], class_names=("dog", "cat"), name="val")
+    report = check(coco(class_names=("cat", "dog")), val)
     (example,) = one(report, "different-classes").examples
     assert example.detail == "class 0 is 'cat' in training data, 'dog' in validation data"
 
@@ -297,6 +445,24 @@ def test_progress_is_told_and_workers_make_no_difference(coco):
         check(read, workers=0)
 
 
+def test_whoever_interrupts_a_check_does_not_wait_for_the_rest(coco, monkeypatch):
+    read = coco([(encode(noise(number), "PNG"), [BOX]) for number in range(40)])
+    looked_at = []
+
+    def slow(path, *, fast):
+        looked_at.append(path)
+        time.sleep(0.01)
+        return inspection.inspect_image(path, fast=fast)
+
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("detfeed.check.inspect_image", slow)
+    with pytest.raises(KeyboardInterrupt):
+        check(read, workers=1, on_progress=interrupt)
+    assert len(looked_at) < 20
+
+
 def test_worst_comes_first(coco):
     read = coco([(None, [BOX]), (encode(noise(0), "JPEG"), [BOX, BOX])])
     severities = [finding.severity for finding in check(read).findings]
@@ -308,7 +474,8 @@ def test_json_has_these_names_and_no_others(coco):
     assert content["version"] == 1
     assert content.keys() == {"version", "status", "data", "findings"}
     assert content["data"][0].keys() == {
-        "name", "source", "images", "usable_images", "boxes", "ignored_boxes", "classes", "fed_side_quantiles",
+        "name", "source", "images", "usable_images", "unread_files", "boxes", "ignored_boxes", "classes",
+        "fed_side_quantiles",
     }  # fmt: skip
     assert content["data"][0]["classes"] == {"cat": 1}
     assert content["findings"][0].keys() == {"kind", "severity", "data", "count", "what", "advice", "examples"}

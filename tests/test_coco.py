@@ -5,6 +5,7 @@ import math
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -93,6 +94,12 @@ def test_masks_of_crowds_are_kept_by_the_row_of_their_box(read):
         ({"size": [40, 60], "counts": [1, 2]}, r"height and width \(40, 60\), got size \(40, 60\) and 3 pixels"),
         ({"size": [60, 40], "counts": [2400]}, r"got size \(60, 40\) and 2400 pixels"),
         ({"size": [40, 60], "counts": "Q"}, "breaks off"),
+        ({"size": [10**30, 60], "counts": [2400]}, r"Expected `int` <= 9223372036854775807 - at `\$.size"),
+        (
+            {"size": [40, 60], "counts": [10**12]},
+            "run lengths from 0 to 2147483647, got 1000000000000 to 1000000000000",
+        ),
+        ({"size": [40, 60], "counts": [2500, -100]}, "run lengths from 0 to 2147483647, got -100 to 2500"),
     ],
 )
 def test_mask_that_does_not_fit_its_image_is_an_error_with_an_address(read, rle, message):
@@ -254,6 +261,87 @@ def test_what_read_coco_could_not_read_back_is_not_written(annotate, tmp_path):
         write_coco(table, tmp_path / "x.json", tmp_path / "other")
     with pytest.raises(ValueError, match=r"each category id once. Received: \[1, 1, 2\]"):
         write_coco(dataclasses.replace(table, category_ids=np.array([1, 1, 2])), tmp_path / "x.json")
+
+
+def test_file_that_is_there_stays_whole_if_the_new_one_cannot_be_written(annotate, tmp_path, monkeypatch):
+    table = annotate([(8, 8)], [[]])
+    (tmp_path / "x.json").write_text("old")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+        patch.setattr(os, "replace", fail)
+        write_coco(table, tmp_path / "x.json")
+    with pytest.raises(UnicodeEncodeError):
+        write_coco(dataclasses.replace(table, class_names=("\udc80", "b", "c")), tmp_path / "x.json")
+    assert (tmp_path / "x.json").read_text() == "old"
+    assert sorted(os.listdir(tmp_path)) == ["000.png", "x.json"]
+    with pytest.raises(FileNotFoundError):
+        write_coco(table, tmp_path / "none" / "x.json")
+
+
+def test_file_that_is_there_is_replaced_with_its_mode_and_through_links_and_pipes_stay(annotate, tmp_path):
+    table = annotate([(8, 8)], [[]])
+    (tmp_path / "x.json").write_text("old")
+    (tmp_path / "x.json").chmod(0o600)
+    (tmp_path / "link.json").symlink_to("x.json")
+    write_coco(table, tmp_path / "link.json")
+    assert (tmp_path / "link.json").is_symlink()
+    assert (tmp_path / "x.json").stat().st_mode & 0o777 == 0o600
+    assert_same(read_coco(tmp_path / "x.json", tmp_path), table)
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor() as executor:
+        content = executor.submit((tmp_path / "pipe").read_bytes)
+        write_coco(table, tmp_path / "pipe")
+        assert content.result() == (tmp_path / "x.json").read_bytes()
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_images_whose_names_begin_with_two_dots_are_in_their_folder(annotate, tmp_path):
+    table = dataclasses.replace(annotate([(8, 8)], [[]]), paths=(str(tmp_path / "..a.png"),))
+    write_coco(table, tmp_path / "x.json", tmp_path)
+    assert read_coco(tmp_path / "x.json", tmp_path).paths == table.paths
+
+
+@pytest.mark.parametrize(
+    ("paths", "folder", "names"),
+    [
+        (["s3://bucket/train/a.png", "s3://bucket/train/b.png"], "s3://bucket/train", ["a.png", "b.png"]),
+        (["s3://bucket/train/a.png", "s3://bucket/val/b.png"], "s3://bucket", ["train/a.png", "val/b.png"]),
+        (["file:///data/train/a.png", "file:///other/b.png"], "file:///", ["data/train/a.png", "other/b.png"]),
+        (["memory://a.png", "memory://b/b.png"], "memory://", ["a.png", "b/b.png"]),
+        (["https://x.org/a.png?size=1", "https://x.org/b.png"], "https://x.org", ["a.png?size=1", "b.png"]),
+    ],
+)
+def test_images_at_urls_are_written_and_read_back(annotate, tmp_path, paths, folder, names):
+    table = dataclasses.replace(annotate([(8, 8)] * 2, [[], []]), paths=tuple(paths))
+    assert write_coco(table, tmp_path / "x.json") == folder
+    written = json.loads((tmp_path / "x.json").read_text())
+    assert [image["file_name"] for image in written["images"]] == names
+    assert read_coco(tmp_path / "x.json", folder).paths == tuple(paths)
+    given = folder if folder.endswith("/") else folder + "/"
+    assert write_coco(table, tmp_path / "again.json", given) == given
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "x.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("paths", "folder", "message"),
+    [
+        (["s3://bucket/a.png", "gs://bucket/b.png"], None, r"URLs of one kind\. Received: \['gs', 's3'\]"),
+        (["s3://bucket/a.png", "/data/b.png"], None, r"URLs of one kind\. Received: \['', 's3'\]"),
+        (["s3://bucket/a.png"] * 2, "s3://other", r"in the folder 's3://other'\. Received: s3://bucket/a\.png"),
+        (["s3://bucket/a.png"] * 2, "s3://buck", r"in the folder 's3://buck'\."),
+        (["s3://bucket/a.png"] * 2, "/data", r"in the folder '/data'\."),
+        (["s3://bucket//a.png"] * 2, None, r"in the folder 's3://bucket'\."),
+        (["s3://bucket/a/../b.png"] * 2, "s3://bucket/a", r"in the folder 's3://bucket/a'\."),
+        (["/data/a.png"] * 2, "s3://bucket", r"in the folder 's3://bucket'\."),
+    ],
+)
+def test_urls_that_read_coco_could_not_read_back_are_not_written(annotate, tmp_path, paths, folder, message):
+    table = dataclasses.replace(annotate([(8, 8)] * 2, [[], []]), paths=tuple(paths))
+    with pytest.raises(ValueError, match=message):
+        write_coco(table, tmp_path / "x.json", folder)
 
 
 def test_missing_file_is_an_error_that_names_it(tmp_path):

@@ -79,6 +79,8 @@ def test_bad_file_is_an_error_with_an_address(read, boxes, message):
     [
         ("cow\n", "expected `class_name,id`, got 'cow' - at line 1"),
         ("cow,x\n", "expected `class_name,id`, got 'cow,x' - at line 1"),
+        ("cow,1234567890\n", "expected `class_name,id`, got 'cow,1234567890' - at line 1"),
+        (" ,0\n", "expected the name of a class, got ' ' - at line 1"),
         ("cow,0\ncow,1\n", "expected each class and each id once, got 'cow' 1 - at line 2"),
         ("cow,0\ncat,0\n", "expected each class and each id once, got 'cat' 0 - at line 2"),
     ],
@@ -91,7 +93,45 @@ def test_bad_file_of_classes_is_an_error_with_an_address(read, classes, message)
 def test_missing_files_are_errors_that_name_them(read, tmp_path):
     with pytest.raises(ImageError, match=r"none\.png: expected an image file, got No such file"):
         read("none.png,,,,,\n")
-    with pytest.raises(ImageError, match="File name too long"):
+    with pytest.raises(AnnotationError, match=r"a name of at most 255 characters, got 100000: .* - at line 1"):
         read("x" * 100_000 + ",,,,,\n")
     with pytest.raises(AnnotationError, match=r"none\.csv: expected a CSV file of classes, got No such file"):
         read_csv(tmp_path / "boxes.csv", tmp_path / "none.csv")
+
+
+def test_paths_written_in_several_ways_are_one_image(read, tmp_path):
+    many = "./" * 1000
+    lines = [f"{name},1,2,{3 + k},4,cow\n" for k, name in enumerate(("a.png", "./a.png", f"{tmp_path}/a.png"))]
+    table = read("".join([f"{many}a.png,,,,,\n", *lines]))
+    assert table.image_ids.tolist() == ["a.png"]
+    assert table.image_ids.dtype == "<U5"
+    assert len(table.boxes) == 3
+
+
+def test_rows_and_images_that_cannot_be_read_are_told_and_left_out(read, tmp_path):
+    for name in ("c", "d", "e"):
+        (tmp_path / f"{name}.png").write_bytes((tmp_path / "a.png").read_bytes() if name != "d" else b"no image")
+    boxes = [
+        "c.png,1,2,3,4,cow",
+        "a.png,1,2,3,4,cow",
+        "../x.png,1,2,3,4,cow",
+        "d.png,1,2,3,4,cow",
+        "c.png,1,2,x,4,cow",
+        "sub/b.png,1,2,30.4,4,cat",
+        "e.png,1",
+        "c.png,1,2,3,4,dog",
+        "none.png,,,,,",
+        "sub/b.png,5,5,50,9,cat",
+    ]
+    told = []
+    with pytest.warns(UserWarning, match=r"of 3 boxes 1 reaching .* - at line 10 \(.*sub/b\.png\)") as said:
+        table = read("\n".join(boxes), on_problem=lambda *problem: told.append(problem))
+    assert table.image_ids.tolist() == ["a.png", "sub/b.png"]
+    assert table.class_ids.tolist() == [0, 1, 1]
+    assert table.boxes.tolist() == [[1, 2, 3, 4], [1, 2, 30, 4], [5, 5, 30, 9]]
+    (bad,) = said[0].message.found
+    assert (bad.examples[0].path, bad.examples[0].image_id) == (str(tmp_path / "sub/b.png"), "sub/b.png")
+    assert [str(error)[-9:].strip() for path, error in told if path == str(tmp_path / "boxes.csv")] == [
+        *("at line 3", "`line 5`", "at line 7", "at line 8")
+    ]
+    assert [path.rsplit("/")[-1] for path, _ in told[4:]] == ["d.png", "none.png"]

@@ -1,7 +1,9 @@
 """Whatever stands in a file, a reader gives a table or says what is wrong with the file."""
 
+import builtins
 import contextlib
 import json
+import os
 import warnings
 
 import cv2
@@ -62,15 +64,20 @@ OPENIMAGES = "ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\na,/m/0,0.1,0.5,0.
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("hostile")
+    lay_out(root)
+    return root
+
+
+def lay_out(root):
+    """Images and folders of every layout."""
     for name in ("images", "JPEGImages", "image_2", "labels", "label_2", "Annotations"):
         (root / name).mkdir()
-    for name in ("images", "JPEGImages", "image_2"):
-        for suffix in ("png", "jpg"):
+    for name, suffixes in (("images", ("png", "jpg")), ("JPEGImages", ("png", "jpg")), ("image_2", ("png",))):
+        for suffix in suffixes:
             cv2.imwrite(str(root / name / f"a.{suffix}"), np.zeros((20, 30, 3), np.uint8))
     (root / "plain.yaml").write_text(YAML)
     (root / "classes.csv").write_text("cow,0\n")
     (root / "descriptions.csv").write_text("/m/0,Cow\n")
-    return root
 
 
 READERS = {
@@ -248,3 +255,77 @@ def test_any_proposals_give_a_table_or_an_error(folder, data):
         (folder / name).write_bytes(data)
         with contextlib.suppress(AnnotationError):
             read_proposals(folder / name, table, missing="allow")
+
+
+@pytest.mark.parametrize("reader", sorted(set(READERS) - {"coco", "lvis"}))
+def test_pipes_and_devices_are_not_read(tmp_path, reader):
+    lay_out(tmp_path)
+    (tmp_path / "none.csv").touch()
+    name, function = READERS[reader]
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        make(tmp_path / name)
+        with pytest.raises(AnnotationError, match=rf"{name}: expected .*, got a folder, pipe or device"):
+            function(tmp_path, tmp_path / name)
+        (tmp_path / name).unlink()
+
+
+@pytest.fixture(
+    params=[
+        "stand-in",
+        pytest.param("mode", marks=pytest.mark.skipif(os.geteuid() == 0, reason="root looks into everything")),
+    ]
+)
+def forbid(request, monkeypatch):
+    """Let nobody look into a folder: by its mode, or, since root does not mind modes, as if by its mode."""
+    forbidden = []
+
+    def guard(module, name, of_content):
+        function = getattr(module, name)
+
+        def guarded(path=".", *arguments, **options):
+            for folder in forbidden if isinstance(path, str | os.PathLike) else ():
+                inside = os.path.relpath(path, folder)
+                if not inside.startswith("..") and (of_content or inside != "."):
+                    raise PermissionError(13, "Permission denied", os.fspath(path))
+            return function(path, *arguments, **options)
+
+        monkeypatch.setattr(module, name, guarded)
+
+    if request.param == "stand-in":
+        for name in ("listdir", "scandir"):
+            guard(os, name, True)
+        for module, name in ((os, "stat"), (os, "lstat"), (builtins, "open")):
+            guard(module, name, False)
+    yield lambda folder: forbidden.append(str(folder)) if request.param == "stand-in" else folder.chmod(0)
+    forbidden.clear()
+    for folder in request.getfixturevalue("tmp_path").rglob("*"):
+        if folder.is_dir():
+            folder.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("reader", "folder"),
+    [
+        ("voc", "Annotations"),
+        ("voc", "JPEGImages"),
+        ("kitti", "label_2"),
+        ("kitti", "image_2"),
+        ("labels", "images"),
+        ("labels", "images/s"),
+        ("labels", "labels/s"),
+    ],
+)
+def test_folder_that_cannot_be_listed_is_no_empty_one(tmp_path, forbid, reader, folder):
+    lay_out(tmp_path)
+    name, function = READERS[reader]
+    (tmp_path / name).write_text(SAMPLES[reader])
+    for below in ("images/s", "labels/s"):
+        (tmp_path / below).mkdir()
+    (tmp_path / "images/s/b.png").write_bytes((tmp_path / "images/a.png").read_bytes())
+    (tmp_path / "labels/s/b.txt").write_text(YOLO)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        assert len(function(tmp_path, None)) > 0
+    forbid(tmp_path / folder)
+    with pytest.raises(AnnotationError, match=rf"{folder}.*: expected .*, got Permission denied"):
+        function(tmp_path, None)

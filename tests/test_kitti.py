@@ -1,3 +1,5 @@
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -59,6 +61,8 @@ def test_bad_boxes_follow_the_policy_with_the_line_of_the_first(read):
         ("Car 1 2 3\n", "expected 15 or 16 fields, got 4 - at line 1"),
         (CAR + CAR.replace("24.3", "x"), "expected a number, got 'x' - at `line 2`"),
         (CAR.replace("24.3", "inf"), "expected a number, got 'inf' - at `line 1`"),
+        (CAR.replace("Car", "Traffic Light"), "expected a number, got 'Light' - at `line 1`"),
+        (CAR + CAR.replace("-1.59", "x"), "expected a number, got 'x' - at `line 2`"),
         (CAR.replace("Car", "Tram"), r"expected one of \['Car', 'DontCare'\], got 'Tram' - at line 1"),
     ],
 )
@@ -68,8 +72,42 @@ def test_bad_file_is_an_error_with_an_address(read, text, message):
 
 
 def test_missing_folders_and_images_are_errors_that_name_them(read, tmp_path):
-    with pytest.raises(AnnotationError, match=r"labels: expected a folder, got none; see `label_dir`"):
+    with pytest.raises(
+        AnnotationError, match=r"labels: expected a folder of text files, got No such file .*; see `label_dir`"
+    ):
         read({}, label_dir="labels")
     (tmp_path / "label_2" / "000009.txt").write_text(CAR)
     with pytest.raises(AnnotationError, match=r"000009\.txt: expected an image 000009\.\* in .*image_2, got none"):
         read({})
+
+
+def test_files_come_in_the_order_of_their_names_and_those_of_other_kinds_do_not_count(read, tmp_path, monkeypatch):
+    read({"000002": CAR, "000000": CAR, "000001": ""})
+    (tmp_path / "label_2" / "000000.txt").rename(tmp_path / "label_2" / "000000.TXT")
+    for name in ("label_2/._000000.txt", "label_2/readme.md", "image_2/000000.aux", "image_2/._000001.png"):
+        (tmp_path / name).write_bytes(b"\xff")
+    listed = os.listdir
+    for order in (sorted, lambda names: sorted(names, reverse=True)):
+        monkeypatch.setattr(os, "listdir", lambda folder, order=order: order(listed(folder)))
+        table = read_kitti(tmp_path)
+        assert table.image_ids.tolist() == ["000000", "000001", "000002"]
+        assert [path[-10:] for path in table.paths] == ["000000.png", "000001.png", "000002.png"]
+
+
+def test_images_of_one_name_are_an_error(read, tmp_path):
+    (tmp_path / "image_2" / "000000.JPG").touch()
+    with pytest.raises(AnnotationError, match=r"000000\.txt: .* got '000000\.JPG' and '000000\.png'; remove"):
+        read({"000000": CAR})
+
+
+def test_files_and_images_that_cannot_be_read_are_told_and_left_out(read, tmp_path):
+    read({"000000": CAR, "000001": DONT_CARE + CAR, "000002": CAR})
+    (tmp_path / "label_2" / "000000.txt").write_text("Car 1 2\n")
+    (tmp_path / "label_2" / "000003.txt").write_text(CAR)
+    (tmp_path / "image_2" / "000002.png").write_bytes(b"no image")
+    told = []
+    table = read_kitti(tmp_path, on_problem=lambda *problem: told.append(problem))
+    assert table.image_ids.tolist() == ["000001"]
+    assert table.ignore.tolist() == [True, False]
+    assert [path[-10:] for path, _ in told] == ["000000.txt", "000002.png", "000003.txt"]
+    assert all(str(error).startswith(f"{path}: ") for path, error in told)

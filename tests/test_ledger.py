@@ -10,7 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detfeed import BatchLoader, Fixed, ImageError, LimitEmpty, SampleError, ShortSide
+from detfeed import (
+    AnchorGrid,
+    AnchorTargets,
+    BatchLoader,
+    Fixed,
+    ImageError,
+    LimitEmpty,
+    SampleError,
+    ShortSide,
+    read_voc,
+)
 from detfeed.feed import Feed
 from detfeed.ledger import Ledger, Replacement
 from detfeed.loader import MAX_ATTEMPTS
@@ -264,3 +274,26 @@ def test_ledger_that_can_not_be_written_or_a_share_that_is_none_is_refused_at_on
         Ledger(tmp_path / "nowhere" / "ledger.jsonl", 0.01, 10)
     with pytest.raises(ValueError, match=r"a share from 0 to 1\. Received: 5"):
         Ledger(None, 5, 10)
+
+
+def test_real_dirt_is_fed_with_every_effect_reported_or_stops_with_how_to_go_on(data):
+    helmet = read_voc(data / "dirt" / "helmet", annotation_dir="annotations", image_dir="images")
+    loader = make_loader(helmet, resize=ShortSide(200), targets=AnchorTargets(AnchorGrid.fpn()), on_error="raise")
+    fed = [loader.load(0, index) for index in range(loader.num_batches)]
+    assert sum(len(x["image"]) for x, _ in fed) == len(helmet) == 6
+    assert all((y["anchor_state"] == 1).any(axis=1).all() for _, y in fed)
+
+    kangaroo = read_voc(data / "dirt" / "kangaroo", annotation_dir="annots", image_dir="images")
+    arguments = {"resize": ShortSide(200), "targets": AnchorTargets(AnchorGrid.fpn())}
+    loader = make_loader(kangaroo, on_error="raise", **arguments)
+    message = (
+        r"00090\.jpg .*Premature end.*leave the image out; or on_error=\"replace\" feeds others in place of such images"
+    )
+    with pytest.raises(SampleError, match=message):
+        for index in range(loader.num_batches):
+            loader.load(0, index)
+    feed = Feed(make_loader(kangaroo, **arguments))
+    with pytest.warns(UserWarning, match=r"00090\.jpg could not be read, and .*\.jpg is fed in its place"):
+        fed = [feed.get((0, index)) for index in range(feed.loader.num_batches)]
+    assert sum(len(x["image"]) for x, _ in fed) == len(kangaroo) == 4
+    assert feed.ledger.count == 1

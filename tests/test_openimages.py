@@ -19,10 +19,10 @@ def read(tmp_path):
     for name in ("00a1", "00b2"):
         cv2.imwrite(str(tmp_path / f"{name}.jpg"), np.zeros((20, 30, 3), np.uint8))
 
-    def write_and_read(boxes, classes=CLASSES):
+    def write_and_read(boxes, classes=CLASSES, **arguments):
         (tmp_path / "boxes.csv").write_text(boxes)
         (tmp_path / "classes.csv").write_text(classes)
-        return read_openimages(tmp_path / "boxes.csv", tmp_path / "classes.csv", tmp_path)
+        return read_openimages(tmp_path / "boxes.csv", tmp_path / "classes.csv", tmp_path, **arguments)
 
     return write_and_read
 
@@ -43,7 +43,7 @@ def test_shares_become_pixels_and_labels_names(read, tmp_path):
 
 
 def test_groups_are_ignore_regions_and_unknown_ones_are_not(read):
-    table = read(HEADINGS + box(group=1) + box(corners="0,1,0,1") + box(corners="0,1,0,0.5", group=-1))
+    table = read(HEADINGS + box(group=" 1") + box(corners="0,1,0,1") + box(corners="0,1,0,0.5", group=-1))
     assert table.ignore.tolist() == [True, False, False]
 
 
@@ -70,6 +70,11 @@ def test_rounding_out_of_the_image_is_clipped_without_a_word(read):
         (HEADINGS + box(label="/m/0"), r"expected a class of .*classes\.csv, got '/m/0' - at line 2"),
         (HEADINGS + box("../00a1"), r"got '\.\./00a1\.jpg'; remove its .* - at line 2"),
         (HEADINGS + box(""), "the name of an image file, got '' - at line 2"),
+        (HEADINGS + box("x" * 300), "a name of at most 255 characters, got 304: .* - at line 2"),
+        *(
+            (HEADINGS + box() + box(group=group), f"expected 1, 0 or -1, got '{group}' - at `IsGroupOf`, line 3")
+            for group in ("True", "1.0", "yes", "banana", "", "2")
+        ),
     ],
 )
 def test_bad_file_is_an_error_with_an_address(read, boxes, message):
@@ -82,5 +87,26 @@ def test_bad_classes_and_missing_images_are_errors(read):
         read(HEADINGS, "/m/0,a\n/m/0,b\n")
     with pytest.raises(AnnotationError, match=r"classes\.csv: expected `LabelName,name`, got 1 fields - at line 1"):
         read(HEADINGS, "/m/0\n")
+    with pytest.raises(AnnotationError, match=r"classes\.csv: expected the name of a class, got '' - at line 1"):
+        read(HEADINGS, "/m/0,\n")
     with pytest.raises(ImageError, match=r"00c3\.jpg: expected an image file, got No such file"):
         read(HEADINGS + box("00c3"))
+
+
+def test_ids_written_in_several_ways_are_one_image(read):
+    table = read(HEADINGS + box("./00a1") + box("00a1", corners="0,1,0,1") + box(".//" * 1000 + "00a1", "/m/01g317"))
+    assert table.image_ids.tolist() == ["00a1"]
+    assert table.image_ids.dtype == "<U4"
+    assert len(table.boxes) == 3
+
+
+def test_rows_and_images_that_cannot_be_read_are_told_and_left_out(read, tmp_path):
+    (tmp_path / "00c3.jpg").write_bytes((tmp_path / "00a1.jpg").read_bytes())
+    (tmp_path / "00d4.jpg").write_bytes(b"no image")
+    rows = [box("00c3"), box("00d4"), box("00b2", "/m/0"), box("00a1"), "00c3,1\n", box(""), box("00b2"), box("00e5")]
+    told = []
+    table = read(HEADINGS + "".join(rows), on_problem=lambda *problem: told.append(problem))
+    assert table.image_ids.tolist() == ["00a1"]
+    np.testing.assert_allclose(table.boxes, [[3, 4, 15, 16]], rtol=1e-6)
+    assert [path.rsplit("/")[-1] for path, _ in told] == [*["boxes.csv"] * 3, "00d4.jpg", "00e5.jpg"]
+    assert [str(error)[-6:] for _, error in told[:3]] == ["line 4", "line 6", "line 7"]

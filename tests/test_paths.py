@@ -2,7 +2,9 @@ import os
 
 import pytest
 
-from detfeed.paths import path_inside, paths_inside, shorten
+from detfeed import inspection
+from detfeed.headers import _FORMATS
+from detfeed.paths import IMAGE_SUFFIXES, NamedImages, is_image, list_folder, path_inside, paths_inside, shorten, to_id
 
 
 def test_names_are_joined_to_their_folder_as_they_stand():
@@ -46,3 +48,36 @@ def test_names_that_lead_out_of_the_folder_are_refused(name, message):
 def test_long_texts_are_shortened_in_the_middle():
     assert shorten("x" * 80) == repr("x" * 80)
     assert shorten("a" * 50 + "b" * 50) == repr("a" * 40 + "..." + "b" * 37)
+
+
+def test_names_of_one_image_make_one_id():
+    assert [to_id(name) for name in ("a.png", "./a.png", ".//a.png", "sub/./a.png")] == [*["a.png"] * 3, "sub/a.png"]
+    assert to_id("x" * 255) == "x" * 255
+    with pytest.raises(ValueError, match=r"a name of at most 255 characters, got 256: 'x{40}\.\.\.x{37}'"):
+        to_id("x" * 256)
+
+
+def test_images_named_in_several_ways_are_one(tmp_path):
+    images = NamedImages(str(tmp_path), ".jpg")
+    assert (images.ids, images.paths) == ([], [])
+    assert [images.position(name) for name in ("b", "a", "./b", f"{tmp_path}/a", "b", "a.b")] == [0, 1, 0, 1, 0, 2]
+    assert images.ids == ["b", "a", "a.b"]
+    assert images.paths == [f"{tmp_path}/{name}.jpg" for name in images.ids]
+    for name in ("", "../a", "x" * 252):
+        with pytest.raises(ValueError, match="expected"):
+            images.position(name)
+    assert len(images.paths) == 3
+
+
+def test_suffixes_are_those_of_the_formats_that_are_read():
+    assert {inspection.named_format(f"a{suffix}") for suffix in IMAGE_SUFFIXES} == set(_FORMATS)
+    assert set(IMAGE_SUFFIXES) == set(inspection._SUFFIXES)
+    assert is_image("a.JPG")
+    assert not any(map(is_image, ("a.json", "jpg", "._a.jpg", "a.jpg.txt")))
+
+
+def test_folder_is_listed_in_order_without_files_of_macs(tmp_path):
+    assert list_folder(tmp_path, "a folder") == []
+    for name in ("b", "a", "._a", ".b"):
+        (tmp_path / name).touch()
+    assert list_folder(tmp_path, "a folder") == [".b", "a", "b"]

@@ -3,8 +3,9 @@ import warnings
 import numpy as np
 import pytest
 
-from detfeed import AnnotationError, BatchLoader, ShortSide
-from detfeed.policies import BadBox, BadBoxes, BadBoxesWarning, to_annotations
+from detfeed import AnnotationError, BatchLoader, ImageError, ShortSide
+from detfeed.policies import BadBox, BadBoxes, BadBoxesWarning, read_hw, to_annotations
+from image_files import encode, picture
 
 INSIDE = [2, 2, 6, 6]
 
@@ -208,3 +209,72 @@ def test_warning_counts_all_bad_boxes_of_a_kind_and_gives_the_first_ten():
     (found,) = said[0].message.found
     assert found.count == 12
     assert [example.index for example in found.examples] == list(range(10))
+
+
+@pytest.mark.parametrize("invalid", ["clip", "drop", "ignore", "raise"])
+def test_ignored_box_that_reaches_out_is_clipped_and_stays(invalid):
+    boxes = [INSIDE, [-5, 0, 5, 5], [-9, -9, 99, 99]]
+    given = {"ignore": [False, True, True], "masks": {2: np.int32([200])}}
+    if invalid == "clip":
+        with pytest.warns(BadBoxesWarning, match=r"of 3 boxes 2 reaching out of their image clipped to it \("):
+            table = clean(boxes, invalid, **given)
+    else:
+        table = clean(boxes, invalid, **given)  # in silence: warnings are errors here
+    assert table.boxes.tolist() == [INSIDE, [0, 0, 5, 5], [0, 0, 20, 10]]
+    assert table.ignore.tolist() == [False, True, True]
+    assert list(table.masks) == [2]
+
+
+def test_ignored_box_without_area_or_that_repeats_another_is_bad_all_the_same():
+    boxes = [[-5, 0, 5, 5], [-6, 0, 5, 5], [30, 0, 40, 5], [9, 8, 3, 4]]
+    for invalid, left in (("clip", 1), ("drop", 1), ("ignore", 2)):
+        with pytest.warns(BadBoxesWarning, match="1 repeating another dropped"):
+            table = clean(boxes, invalid, ignore=[True] * 4)
+        assert len(table.boxes) == left
+        assert table.ignore.all()
+    with pytest.raises(AnnotationError, match="expected each box once"):
+        clean(boxes, "raise", ignore=[True] * 4)
+
+
+def test_negative_zero_is_zero():
+    with pytest.warns(UserWarning, match="1 repeating another dropped"):
+        table = clean([[0.0, 0.0, 5, 5], [-0.0, -0.0, 5, 5]])
+    assert len(table.boxes) == 1
+    assert not np.signbit(clean([[-0.0, -0.0, 5, 5]]).boxes).any()
+
+
+def test_images_without_a_size_are_left_out_with_their_boxes():
+    boxes = [[1, 1, 2, 2], INSIDE, [-5, 0, 5, 5], [3, 3, 4, 4]]
+    with pytest.warns(BadBoxesWarning, match=r"of 3 boxes 1 reaching .* - at line 3") as said:
+        table = clean(
+            boxes,
+            positions=[0, 2, 2, 1],
+            sizes=[None, (10, 20), (10, 20)],
+            masks={1: np.int32([200]), 0: np.int32([200])},
+            areas=np.array([1.0, 2.0, 3.0, 4.0]),
+        )
+    assert said[0].message.found[0].examples == (BadBox("2.png", 2, 1, (-5, 0, 5, 5), "line 3"),)
+    assert table.paths == ("1.png", "2.png")
+    assert table.image_ids.tolist() == [1, 2]
+    assert table.offsets.tolist() == [0, 1, 3]
+    assert table.boxes.tolist() == [[3, 3, 4, 4], INSIDE, [0, 0, 5, 5]]
+    assert table.areas.tolist() == [4, 2, 3]
+    assert list(table.masks) == [1]
+    assert len(clean([INSIDE], sizes=[None])) == 0
+
+
+def test_sizes_are_read_turned_and_what_cannot_be_read_is_told(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(picture(24, 40), "PNG", orientation=6))
+    assert read_hw(str(path), None) == (40, 24)
+    told = []
+    for name, content in (
+        ("b.png", b"no image"),
+        ("c.bmp", b"BM" + b"\0" * 12 + b"\x28\0\0\0" + b"\xff\xff\xff\x0f" * 2),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ImageError, match=f"{name}: expected"):
+            read_hw(str(tmp_path / name), None)
+        assert read_hw(str(tmp_path / name), lambda *problem: told.append(problem)) is None
+    assert [path for path, _ in told] == [str(tmp_path / "b.png"), str(tmp_path / "c.bmp")]
+    assert "at most 1000000 pixels a side" in str(told[1][1])

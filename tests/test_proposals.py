@@ -1,5 +1,9 @@
+import io
 import json
+import os
 import pickle
+import struct
+import zipfile
 
 import numpy as np
 import pytest
@@ -158,6 +162,11 @@ GOOD = {"image_ids": [100, 101], "boxes": [[1, 2, 3, 4]], "scores": [0.5], "offs
         ({"offsets": [0, 1]}, r"`offsets` to be int64 \(3,\), got int64 \(2,\)"),
         ({"offsets": [0, 2, 1]}, r"to rise from 0 to 1, got \[0 2 1\]"),
         ({"image_ids": [100, 100]}, "each image id once, got 100 2 times"),
+        (
+            {"image_ids": [1, 1, 2, 2, 2], "offsets": [0, 0, 0, 0, 0, 1]},
+            "each image id once, got 1 2 times",
+        ),
+        ({"image_ids": np.array(["x" * 256, "y"])}, r"a header that asks for <U256 \(2,\) of .* at `image_ids\.npy`"),
         ({"image_ids": [100, 7]}, r"\(such as 100\), got 7 - at `image_ids\[1\]`"),
         ({"image_ids": [100.0, 101.0]}, r"integers or strings with 1 axes, got float64 \(2,\) - at `image_ids`"),
         ({"image_ids": np.array([100, None])}, "npz file without pickled objects, got: Object arrays cannot be loaded"),
@@ -184,3 +193,71 @@ def test_file_that_is_missing_or_no_npz_is_an_error_that_names_it(table, tmp_pat
 def test_proposals_of_another_dtype_are_refused():
     with pytest.raises(AnnotationError, match=r"proposals: expected `boxes` to be float32 \(0, 4\), got float64"):
         Proposals(np.array([1]), np.zeros((0, 4)), np.zeros(0, np.float32), np.zeros(2, np.int64))
+
+
+def pack(path, **entries):
+    """Write an npz file of the bytes of its entries."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(f"{name}.npy", content)
+
+
+def npy(array):
+    out = io.BytesIO()
+    np.save(out, np.asarray(array))
+    return out.getvalue()
+
+
+def header(dtype, shape, version=b"\1\0"):
+    text = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY" + version + struct.pack("<H", len(text)) + text
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (
+            header("<f4", (10**12,)),
+            r"a header that asks for float32 \(1000000000000,\) of \d+ bytes - at `scores\.npy`",
+        ),
+        (header("<U100000", (10**6,)), r"a header that asks for <U100000 \(1000000,\)"),
+        (header("<U0", (10**12,)), r"a header that asks for <U0 \(1000000000000,\)"),
+        (header("<f4", (-3,)), "got: "),
+        (header("<f4", (1,), b"\2\0"), r"a header of version \(2, 0\) - at `scores\.npy`"),
+        (header("<f4", (1,))[:20], "got: "),
+        (b"\x93NUMPY\1\0\xff\x01" + b"(" * 511, "got: "),
+        (b"", "got: "),
+    ],
+)
+def test_header_that_lies_is_an_error_before_anything_is_made_of_it(table, tmp_path, entry, message):
+    pack(tmp_path / "p.npz", **{name: npy(value) for name, value in GOOD.items()} | {"scores": entry})
+    with pytest.raises(AnnotationError, match=rf"p\.npz: expected an npz file without pickled objects, .*{message}"):
+        read_proposals(tmp_path / "p.npz", table, missing="allow")
+
+
+def test_damaged_encrypted_and_strangely_packed_entries_are_errors(table, tmp_path):
+    path = tmp_path / "p.npz"
+    pack(path, **{name: npy(np.repeat(np.asarray(value), 1, axis=0)) for name, value in GOOD.items()})
+    good = path.read_bytes()
+    assert len(read_proposals(path, table, missing="allow").boxes) == 1
+    start, central = good.index(b"boxes.npy") + len("boxes.npy"), good.rindex(b"PK\1\2", 0, good.rindex(b"boxes.npy"))
+    local = good.rindex(b"PK\3\4", 0, start)
+    for name, edits in {
+        "damaged": [(start, b"\xff" * 8)],  # zlib.error
+        "cut": [(central + 20, struct.pack("<I", 4))],  # EOFError
+        "encrypted": [(local + 6, b"\1"), (central + 8, b"\1")],  # RuntimeError
+        "unknown method": [(local + 8, b"\x63"), (central + 10, b"\x63")],  # NotImplementedError
+    }.items():
+        data = bytearray(good)
+        for at, new in edits:
+            data[at : at + len(new)] = new
+        path.write_bytes(data)
+        with pytest.raises(AnnotationError, match=r"p\.npz: expected an npz file .*, got: \w+"):
+            print(name, read_proposals(path, table, missing="allow"))
+
+
+def test_pipes_are_not_waited_for(table, tmp_path):
+    for name in ("p.npz", "p.json"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(AnnotationError, match=rf"{name}: expected .* file, got a folder, pipe or device"):
+            read_proposals(tmp_path / name, table)

@@ -105,7 +105,10 @@ def test_split_lists_the_images_and_their_order(voc):
 
 
 def test_image_is_the_one_named_or_else_that_of_the_same_name(voc):
-    table = voc({"a": "<filename>b.jpg</filename>" + SIZE, "b": "<filename>nowhere.png</filename>" + SIZE})
+    voc({"a": SIZE, "b": "<filename>nowhere.png</filename>" + SIZE})
+    (voc.root / "Annotations" / "a.xml").write_text(f"<annotation><filename>b.jpg</filename>{SIZE}</annotation>")
+    (voc.root / "JPEGImages" / "a.jpg").unlink()
+    table = read_voc(voc.root)
     assert [path.rsplit("/")[-1] for path in table.paths] == ["b.jpg", "b.jpg"]
     (voc.root / "Annotations" / "c.xml").write_text("<annotation><filename>d.jpg</filename></annotation>")
     with pytest.raises(
@@ -133,6 +136,8 @@ def test_image_is_the_one_named_or_else_that_of_the_same_name(voc):
         ),
         (SIZE + item(extra="<difficult>no</difficult>"), r"expected a number, got 'no' - at `object\[1\]/difficult`"),
         ("<size><width>30</width></size>", r"expected a number, got nothing - at `size/height`"),
+        ("<size><width>30</width><height>0</height></size>", r"expected 1 to 1000000 pixels, got 0 - at `size/height`"),
+        (SIZE + "\n<a:object/>", r"expected XML, .*'a:object' has a prefix; remove it: line 2"),
     ],
 )
 def test_bad_file_is_an_error_with_an_address(voc, body, message):
@@ -167,7 +172,7 @@ def test_entities_are_refused_before_they_grow(voc):
 
 def test_list_of_images_does_not_leave_the_folder(voc):
     (voc.root / "ImageSets" / "Main" / "train.txt").write_text("../../secret\n")
-    with pytest.raises(AnnotationError, match=r"Annotations: .* got '\.\./\.\./secret\.xml'; remove its"):
+    with pytest.raises(AnnotationError, match=r"train\.txt: .* got '\.\./\.\./secret\.xml'; remove its .* - at line 1"):
         voc({"a": SIZE}, "train")
 
 
@@ -198,3 +203,114 @@ def test_real_voc_and_blood_cells_are_read_whole(data):
 def test_other_folder_names_are_arguments(data, folder, arguments):
     table = read_voc(data / "dirt" / folder, image_dir="images", **arguments)
     assert len(table.boxes) > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "tag"),
+    [("<html><body></body></html>", "'html'"), ("<annotations><object/></annotations>", "'annotations'")],
+)
+def test_xml_of_another_kind_is_no_image_without_objects(voc, text, tag):
+    voc({"a": SIZE})
+    (voc.root / "Annotations" / "a.xml").write_text(text)
+    with pytest.raises(AnnotationError, match=rf"a\.xml: expected an element `annotation` .*, got {tag}"):
+        read_voc(voc.root)
+    (voc.root / "Annotations" / "a.xml").write_text("<a:annotation><a:object/></a:annotation>")
+    with pytest.raises(AnnotationError, match="'a:annotation' has a prefix; remove it: line 1"):
+        read_voc(voc.root)
+
+
+def test_image_that_two_names_of_the_file_disagree_on_is_an_error(voc):
+    with pytest.raises(
+        AnnotationError,
+        match=r"a\.xml: expected one image, got 'b\.jpg' by its `filename` and 'a\.jpg' by its own name, which are "
+        "both in .*JPEGImages; correct or remove `filename`",
+    ):
+        voc({"a": f"<filename>b.jpg</filename>{SIZE}", "b": f"<filename>a.jpg</filename>{SIZE}"})
+
+
+def test_images_of_one_name_are_told_apart_by_the_file_alone(voc):
+    voc({"a": SIZE})
+    (voc.root / "JPEGImages" / "a.bmp").touch()
+    (voc.root / "JPEGImages" / "a.JSON").touch()
+    with pytest.raises(AnnotationError, match=r"a\.xml: expected one image 'a'\.\* in .*, got 'a\.bmp' and 'a\.jpg'"):
+        read_voc(voc.root)
+    table = voc({"a": f"<filename>a.bmp</filename>{SIZE}"})
+    assert table.paths[0].endswith("a.bmp")
+
+
+def test_files_beside_an_image_are_not_taken_for_it(voc):
+    voc({"a": SIZE})
+    for name in ("a.JSON", "a.aux", "a.txt", "._a.jpg"):
+        (voc.root / "JPEGImages" / name).touch()
+    (voc.root / "Annotations" / "._a.xml").write_bytes(b"\0\5\x16\7")
+    (voc.root / "Annotations" / "readme.txt").touch()
+    assert [path.rsplit("/")[-1] for path in read_voc(voc.root).paths] == ["a.jpg"]
+
+
+def test_xml_files_in_capitals_count_and_two_of_one_name_are_an_error(voc):
+    voc({"a": SIZE, "b": SIZE + CAT})
+    (voc.root / "Annotations" / "b.xml").rename(voc.root / "Annotations" / "b.XML")
+    (voc.root / "ImageSets" / "Main" / "train.txt").write_text("b\n")
+    assert read_voc(voc.root).image_ids.tolist() == ["a", "b"]
+    assert len(read_voc(voc.root, "train").boxes) == 1
+    (voc.root / "Annotations" / "b.xml").touch()
+    with pytest.raises(
+        AnnotationError, match=r"Annotations: expected one XML file of a name, got 'b\.XML' and 'b\.xml'"
+    ):
+        read_voc(voc.root, "train")
+
+
+def test_names_with_spaces_may_stand_in_lists_with_and_without_a_second_column(voc):
+    names = ["my cat", "cat 1", "next\u2028line"]
+    (voc.root / "ImageSets" / "Main" / "train.txt").write_text("my cat\r\ncat 1\r\nnext\u2028line")
+    (voc.root / "ImageSets" / "Main" / "cat_train.txt").write_text("my cat -1\ncat 1  1\n./next\u2028line\t0")
+    assert voc(dict.fromkeys(names, SIZE), "train").image_ids.tolist() == names
+    assert read_voc(voc.root, "cat_train").image_ids.tolist() == names
+
+
+def test_ids_of_a_list_are_short(voc):
+    (voc.root / "ImageSets" / "Main" / "train.txt").write_text(f"{'./' * 2000}a\n{'x' * 256}")
+    with pytest.raises(
+        AnnotationError, match=r"train\.txt: expected a name of at most 255 .*, got 256: .* - at line 2"
+    ):
+        voc({"a": SIZE}, "train")
+    (voc.root / "ImageSets" / "Main" / "train.txt").write_text(f"{'./' * 2000}a")
+    assert voc({"a": SIZE}, "train").image_ids.dtype == "<U1"
+
+
+def test_objects_without_a_name_give_no_class(voc):
+    (voc.root / "ImageSets" / "Main" / "train.txt").write_text("a\n")
+    assert voc({"a": SIZE + CAT, "b": SIZE + item(" ")}, "train").class_names == ("cat",)
+
+
+def test_file_outside_the_split_that_does_not_parse_is_said_to_be_read_for_names_of_classes(voc):
+    (voc.root / "ImageSets" / "Main" / "train.txt").write_text("a\n")
+    told = []
+    with pytest.raises(
+        AnnotationError, match=r"b\.xml: expected XML, .*; not of the split, .* `class_names=` would give"
+    ):
+        voc({"a": SIZE + CAT, "b": "<object>"}, "train")
+    assert len(read_voc(voc.root, "train", class_names=("cat",)).boxes) == 1
+    table = read_voc(voc.root, "train", on_problem=lambda path, error: told.append(path))
+    assert table.class_names == ("cat",)
+    assert [path.rsplit("/")[-1] for path in told] == ["b.xml"]
+
+
+def test_files_and_images_that_cannot_be_read_are_told_and_left_out(voc):
+    bodies = {"a": "<object>", "b": SIZE + item() + CAT, "c": item("x", ("?", 1, 2, 3)) + CAT, "d": CAT, "e": SIZE}
+    told = []
+    (voc.root / "ImageSets" / "Main" / "train.txt").write_text("\n".join([*bodies, "f"]))
+    with pytest.raises(AnnotationError):
+        voc(bodies)
+    (voc.root / "JPEGImages" / "d.jpg").write_bytes(b"no image")
+    (voc.root / "JPEGImages" / "e.jpg").unlink()
+    with pytest.warns(UserWarning, match=r"1 reaching .* - at .*b\.xml, `object\[3\]/bndbox`"):
+        (voc.root / "Annotations" / "b.xml").write_text(
+            f"<annotation>{SIZE}{item()}{CAT}{item(box=(1, 1, 50, 20))}</annotation>"
+        )
+        table = read_voc(voc.root, "train", on_problem=lambda *problem: told.append(problem))
+    assert table.image_ids.tolist() == ["b"]
+    assert table.class_names == ("cat", "dog", "x")
+    assert table.class_ids.tolist() == [1, 0, 1]
+    assert [path.rsplit("/")[-1] for path, _ in told] == ["a.xml", "c.xml", "d.jpg", "e.xml", "f.xml"]
+    assert all(str(error).startswith(f"{path}: ") for path, error in told)

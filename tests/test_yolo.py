@@ -79,6 +79,9 @@ def test_root_is_the_path_in_the_file_or_the_one_given(read, tmp_path):
     assert read(labels, text="path: /none\ntrain: images\nnames: [cat]\n", root=tmp_path).boxes.shape == (1, 4)
     # As Roboflow writes it.
     assert len(read(labels, text="train: ../images/train\nnames: [cat]\n")) == 1
+    for entry in ("../", "."):
+        whole = read(labels, text=f"train: {entry}\nnc: 1\nnames: [cat]\n")
+        assert whole.image_ids.tolist() == ["images/train/a.png"]
 
 
 def test_file_in_the_current_folder_has_its_root_there(read, tmp_path, monkeypatch):
@@ -90,7 +93,7 @@ def test_file_in_the_current_folder_has_its_root_there(read, tmp_path, monkeypat
 def test_circles_of_links_end(read, tmp_path):
     (tmp_path / "images" / "train").mkdir(parents=True)
     (tmp_path / "images" / "train" / "loop").symlink_to(tmp_path / "images")
-    assert len(read({"train/a": ""})) == 1
+    assert read({"train/a": "", "b": ""}).image_ids.tolist() == ["images/train/a.png", "images/train/loop/b.png"]
 
 
 def test_bad_boxes_follow_the_policy_with_the_line_of_the_first(read):
@@ -105,6 +108,8 @@ def test_bad_boxes_follow_the_policy_with_the_line_of_the_first(read):
     [
         ("0 0.5 0.5 1\n", "a class with 4 numbers or with 3 or more points, got 3 numbers - at `line 1`"),
         ("0 0.5 0.5 1 1 0.9\n", "got 5 numbers - at `line 1`"),
+        ("0 0.1 0.1 0.9 0.1 0.5 0.9 0.2\n", "got 7 numbers - at `line 1`"),
+        ("0 0.5 0.5 1 1_0\n", "expected a number, got '1_0' - at `line 1`"),
         ("0 0.5 0.5 1 1\n0 0.5 0.5 1 x\n", "expected a number, got 'x' - at `line 2`"),
         ("0 0.5 0.5 1 nan\n", "expected a number, got 'nan' - at `line 1`"),
         ("2 0.5 0.5 1 1\n", r"expected a class among \[0, 1\], got '2' - at `line 1`"),
@@ -123,10 +128,19 @@ def test_bad_labels_are_an_error_with_an_address(read, label, message):
         ("cat", "expected `names`, `path` and splits, got a str"),
         ("a: [", "expected YAML, got a file that does not parse: while parsing"),
         ("[" * 20_000, "nested too deeply"),
-        ("#" * 2**21, "at most 1048576 characters of YAML, got 2097152"),
+        ("#" * 2**21, "expected a YAML file, got one of 2097152 bytes, more than 262144"),
         (b"\xff\xfe\x00", "expected a YAML file in UTF-8"),
         ("train: images\n", "a list of classes, or names by number, got a NoneType - at `names`"),
         ("train: images\nnames: [[cat]]\n", "a class's number and its name, got '0' and a list - at `names`"),
+        ("train: images\nnames: {1234567890: cat}\n", "a class's number and its name, got '1234567890' and a str"),
+        ("train: images\nnames: {0: cat, 0: dog}\n", "does not parse: a key stands twice .* line 2, column 8"),
+        ("train: images\nnames: {0: cat, 00: dog}\n", r"its number again - at `names\[00\]`"),
+        ("train: images\nnames: [cat, '']\n", r"with a name, got no name - at `names\[1\]`"),
+        ("train: images\nnames:\n- cat\n- \n", r"with a name, got no name - at `names\[1\]`"),
+        ("train: images\nnc: 3\nnames: [cat]\n", "expected as many classes as names, got '3' and 1 names - at `nc`"),
+        ("train:\nnames: [cat]\n", "expected a path, got nothing - at `train`"),
+        ("train:  # optional\nnames: [cat]\n", "expected a path, got nothing - at `train`"),
+        ("train: [images, ' ']\nnames: [cat]\n", "expected a path, got nothing - at `train`"),
         ("train: images\nnames: {one: cat}\n", "a class's number and its name, got 'one' and a str - at `names`"),
         ("val: images\nnames: [cat]\n", r"expected a split 'train', got none; there are \['val'\]"),
         ("path: [1]\nnames: [cat]\n", "expected a text, got a list - at `path`"),
@@ -169,3 +183,111 @@ def test_missing_labels_and_images_are_errors_that_name_them(read, tmp_path):
         read({}, text="train: list.txt\nnames: [cat]\n")
     with pytest.raises(AnnotationError, match=r"none\.yaml: expected a YAML file, got No such file"):
         read_yolo(tmp_path / "none.yaml")
+
+
+def test_links_to_folders_are_followed(read, tmp_path):
+    read({"train/a": "0 0.5 0.5 1 1\n"})
+    elsewhere = tmp_path / "elsewhere"
+    for kind in ("images", "labels"):
+        (elsewhere / kind).mkdir(parents=True)
+        (tmp_path / kind / "train" / "s").symlink_to(elsewhere / kind)
+    (tmp_path / "images" / "train" / "a.png").rename(elsewhere / "images" / "b.png")
+    (elsewhere / "labels" / "b.txt").write_text("1 0.5 0.5 1 1\n")
+    table = read_yolo(tmp_path / "data.yaml")
+    assert table.image_ids.tolist() == ["images/train/s/b.png"]
+    assert table.class_ids.tolist() == [1]
+    (tmp_path / "images" / "train" / "t").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(AnnotationError, match=r"train/t: expected a file or folder, got a link that leads nowhere"):
+        read_yolo(tmp_path / "data.yaml")
+
+
+def test_links_to_labels_that_lead_nowhere_are_no_images_without_boxes(read, tmp_path):
+    read({"train/a": "0 0.5 0.5 1 1\n", "train/s/b": "0 0.5 0.5 1 1\n"})
+    labels = tmp_path / "labels" / "train"
+    for link, file in ((labels / "a.txt", "a.txt"), (labels / "s", "s/b.txt")):
+        link.rename(tmp_path / "kept")
+        link.symlink_to(tmp_path / "nowhere")
+        with pytest.raises(AnnotationError, match=rf"train/{file}: expected a text file of boxes, got No such file"):
+            read_yolo(tmp_path / "data.yaml")
+        link.unlink()
+        (tmp_path / "kept").rename(link)
+
+
+def test_every_kind_of_image_is_found_and_files_of_macs_are_not(read, tmp_path):
+    read({"train/a": "0 0.5 0.5 1 1\n"})
+    image = tmp_path / "images" / "train" / "a.png"
+    for name in ("b.TIF", "c.gif", "d.jpe", "e.Tiff", "f.dib", "._g.png", "h.txt"):
+        image.with_name(name).write_bytes(image.read_bytes())
+    assert [name[-5:] for name in read_yolo(tmp_path / "data.yaml").image_ids.tolist()] == [
+        *("a.png", "b.TIF", "c.gif", "d.jpe", ".Tiff", "f.dib")
+    ]
+
+
+def test_backslashes_in_a_list_are_pointed_out(read, tmp_path):
+    (tmp_path / "list.txt").write_text("images\\train\\a.png\n")
+    with pytest.raises(ImageError, match=r'No such file or directory; its name has a "\\", .* write "/"'):
+        read({"train/a": ""}, text="train: list.txt\nnames: [cat]\n")
+
+
+def test_lists_are_cut_at_ends_of_lines_alone(read, tmp_path):
+    names = ["images/a\u2028b.png", "images/c\x85d.png", "images/e\x0cf.png"]
+    (tmp_path / "list.txt").write_text("\r\n".join(names))
+    labels = {os.path.splitext(name)[0].removeprefix("images/"): "" for name in names}
+    assert read(labels, text="train: list.txt\nnames: [cat]\n").image_ids.tolist() == names
+
+
+def test_ids_are_short(read, tmp_path):
+    name = f"{'d' * 200}/{'d' * 200}/a"
+    with pytest.raises(AnnotationError, match=r"a\.png: expected a name of at most 255 characters, got 420"):
+        read({f"train/{name}": ""}, text="train: images/train\nnames: [cat]\n")
+
+
+def test_files_and_images_that_cannot_be_read_are_told_and_left_out(read, tmp_path):
+    read({"train/a": "0 0.5 0.5 1 1\n", "train/b": None, "train/c": "1 0.5 0.5 1 1\n"})
+    for name in ("a", "c"):
+        image = tmp_path / "images" / "train" / f"{name}.png"
+        image.with_stem(f"{name}2").write_bytes(image.read_bytes())
+    (tmp_path / "labels" / "train" / "a2.txt").write_text("0 0.5\n")
+    (tmp_path / "images" / "train" / "c2.png").write_bytes(b"no image")
+    told = []
+    table = read_yolo(tmp_path / "data.yaml", on_problem=lambda *problem: told.append(problem))
+    assert [name[-5:] for name in table.image_ids.tolist()] == ["a.png", "b.png", "c.png"]
+    assert table.offsets.tolist() == [0, 1, 1, 2]
+    assert [path[-6:] for path, _ in told] == ["a2.txt", "c2.png"]
+    assert all(str(error).startswith(f"{path}: ") for path, error in told)
+    (tmp_path / "labels" / "train" / "a.txt").unlink()
+    (tmp_path / "images" / "train" / "c.png").write_bytes(b"no image")
+    assert len(read_yolo(tmp_path / "data.yaml", on_problem=lambda *problem: None).boxes) == 0
+
+
+def test_of_two_ways_to_a_folder_it_is_always_the_same(read, tmp_path, monkeypatch):
+    read({"train/a": ""})
+    images = tmp_path / "images" / "train"
+    images.rename(tmp_path / "kept")
+    images.mkdir()
+    for link in "ts":
+        (images / link).symlink_to(tmp_path / "kept")
+        (tmp_path / "labels" / "train" / link).mkdir()
+        (tmp_path / "labels" / "train" / link / "a.txt").touch()
+    scan = os.scandir
+
+    class Backwards:
+        def __init__(self, folder):
+            self.entries = sorted(scan(folder), key=lambda entry: entry.name, reverse=True)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            if not self.entries:
+                raise StopIteration
+            return self.entries.pop(0)
+
+    monkeypatch.setattr(os, "scandir", Backwards)
+    assert read_yolo(tmp_path / "data.yaml").image_ids.tolist() == ["images/train/s/a.png"]
