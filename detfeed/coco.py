@@ -203,18 +203,16 @@ def _check_ids(columns: Columns, source: str) -> None:
 
 def _masks(columns: Columns, image_hw: NDArray[np.int64], source: str) -> dict[int, Runs]:
     """The masks by row, checked against their images' sizes, int64 (K, 2)."""
-    ends = np.cumsum(columns.mask_counts)
-    pixels = np.concatenate([[0], np.cumsum(columns.runs, dtype=np.int64)])
-    covered = pixels[ends] - pixels[ends - columns.mask_counts]
-    wrong = (columns.mask_sizes != image_hw).any(axis=1) | (covered != image_hw.prod(axis=1))
+    wrong = (columns.mask_sizes != image_hw).any(axis=1) | (columns.mask_pixels != image_hw.prod(axis=1))
     if wrong.any():
         k = int(wrong.argmax())
         row = int(columns.mask_rows[k])
         raise AnnotationError(
             f"{source}: expected an RLE mask of the image's height and width {tuple(image_hw[k].tolist())}, got size "
-            f"{tuple(columns.mask_sizes[k].tolist())} and {covered[k]} pixels - at `annotations[{row}].segmentation` "
-            f"(image_id {columns.image_ids[row : row + 1].tolist()[0]!r})"
+            f"{tuple(columns.mask_sizes[k].tolist())} and {columns.mask_pixels[k]} pixels - at "
+            f"`annotations[{row}].segmentation` (image_id {columns.image_ids[row : row + 1].tolist()[0]!r})"
         )
+    ends = np.cumsum(columns.mask_counts)
     starts = (ends - columns.mask_counts).tolist()
     return {
         row: columns.runs[start:end]

@@ -50,8 +50,8 @@ class Lookahead:
     def _begin(self, index: int, count: int) -> tuple[Sequence[int], int]:
         """The order of an iteration that begins with a batch, or jumps to it, and the place of the batch in it."""
         asked = list(self._asked)
-        # One that begins with 0 is nearly always in order, unless the one before was not. If that is wrong, or one order
-        # was taken for another that begins alike, the next batches tell.
+        # One that begins with 0 is nearly always in order, unless the one before was not. If that is wrong, or one
+        # order was taken for another that begins alike, the next batches tell.
         in_order = index == 0 and isinstance(self._order, range)
         for known in range(len(asked), 1 if in_order else 0, -1):
             for state in reversed(list(self._states)):

@@ -418,7 +418,7 @@ def test_usual_file_is_cut_and_an_odd_one_is_not(tmp_path, monkeypatch):
     file.write_text(json.dumps(instances(annotations=objects(20))))
     content, spans = blocks.cut(str(file), coco.File)
     assert [image.id for image in content.images] == [7, 3, 5]
-    sizes = [len(blocks.read_block(str(file), span).boxes) for span in spans]
+    sizes = [len(blocks.Pieces(str(file)).read(span).boxes) for span in spans]
     assert sum(sizes) == 20
     assert len(sizes) > 3
     file.write_text(json.dumps({"note": {"annotations": objects(3)}, **instances()}))
@@ -454,13 +454,13 @@ def helped(monkeypatch):
 
 def slowly(monkeypatch, seconds=0.05):
     """Let this process take its time, so that helpers have something to do."""
-    own = blocks.read_block
+    own = blocks.Pieces.read
 
-    def read_block(path, span):
+    def read(self, span):
         time.sleep(seconds)
-        return own(path, span)
+        return own(self, span)
 
-    monkeypatch.setattr(blocks, "read_block", read_block)
+    monkeypatch.setattr(blocks.Pieces, "read", read)
 
 
 def test_file_read_by_several_processes_is_the_same(read, monkeypatch, helped):
