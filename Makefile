@@ -48,7 +48,7 @@ lint: $(VENV)/dev
 bench: $(VENV)/dev
 	$(BIN)/python scripts/bench_targets.py $(if $(BENCH_COCO),--coco $(BENCH_COCO))
 	$(BIN)/python scripts/bench_images.py
-	$(BIN)/python scripts/bench_reading.py
+	$(BIN)/python scripts/bench_reading.py --repeats 3
 	$(BIN)/python scripts/bench_feed.py $(if $(BENCH_COCO),--coco $(BENCH_COCO) --images $(BENCH_IMAGES))
 
 clean:

