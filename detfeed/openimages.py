@@ -49,14 +49,17 @@ def read_openimages(
     left_out: set[int] = set()
     # Arrays, since the training set has 14 million boxes.
     corners, positions, class_ids, ignore, lines = array("d"), array("q"), array("i"), array("b"), array("q")
-    place_of: dict[str, int] | None = None
+    headings: list[str] | None = None
     for line, row in read_rows(source, "a CSV file of boxes"):
-        if place_of is None:
-            place_of = {heading: place for place, heading in enumerate(row)}
-            missing = [name for name in _COLUMNS if name not in place_of]
+        if headings is None:
+            headings = row
+            missing = [name for name in _COLUMNS if name not in headings]
             if missing:
                 raise AnnotationError(f"{source}: expected headings {', '.join(_COLUMNS)}, got none of {missing}")
-            places = [place_of[name] for name in _COLUMNS]
+            twice = [name for name in _COLUMNS if headings.count(name) > 1]
+            if twice:
+                raise AnnotationError(f"{source}: expected each heading once, got {twice} again - at line {line}")
+            places = [headings.index(name) for name in _COLUMNS]
             continue
         position = None
         try:
@@ -64,8 +67,8 @@ def read_openimages(
                 position = images.position(row[places[0]]) if places[0] < len(row) else None
             except ValueError as error:
                 raise AnnotationError(f"{source}: {error} - at line {line}") from None
-            if len(row) != len(place_of):
-                raise AnnotationError(f"{source}: expected {len(place_of)} fields, got {len(row)} - at line {line}")
+            if len(row) != len(headings):
+                raise AnnotationError(f"{source}: expected {len(headings)} fields, got {len(row)} - at line {line}")
             label, x0, x1, y0, y1, group = (row[place] for place in places[1:])
             if label not in class_of:
                 raise AnnotationError(
@@ -88,7 +91,7 @@ def read_openimages(
         class_ids.append(class_of[label])
         ignore.append(is_group)
         lines.append(line)
-    if place_of is None:
+    if headings is None:
         raise AnnotationError(f"{source}: expected headings {', '.join(_COLUMNS)}, got an empty file")
 
     sizes = [None if position in left_out else read_hw(path, on_problem) for position, path in enumerate(images.paths)]

@@ -65,6 +65,8 @@ def test_rounding_out_of_the_image_is_clipped_without_a_word(read):
     [
         ("", "expected headings ImageID, .*, got an empty file"),
         ("ImageID,LabelName\n", r"expected headings .*, got none of \['XMin', 'XMax', 'YMin', 'YMax', 'IsGroupOf'\]"),
+        ("XMax," + HEADINGS + "0.5," + box(), r"expected each heading once, got \['XMax'\] again - at line 1"),
+        (HEADINGS.replace("Source", "Depth,Depth") + box(), "expected 14 fields, got 13 - at line 2"),
         (HEADINGS + "00a1,x\n", "expected 13 fields, got 2 - at line 2"),
         (HEADINGS + box() + box(corners="0,x,0,1"), "expected a number, got 'x' - at `line 3`"),
         (HEADINGS + box(label="/m/0"), r"expected a class of .*classes\.csv, got '/m/0' - at line 2"),
