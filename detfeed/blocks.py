@@ -226,7 +226,7 @@ def read(path: str, form: type[_F]) -> tuple[_F, Columns] | None:
 def _start_helpers(path: str, stack: contextlib.ExitStack) -> list[WorkerProcess]:
     """Processes that will read blocks, started early, as that takes a while; `stack` ends them."""
     helpers: list[WorkerProcess] = []
-    wanted = min(_cores(), MAX_PROCESSES, os.path.getsize(path) // (BLOCK * BLOCKS_A_PROCESS)) - 1
+    wanted = min(cores(), MAX_PROCESSES, os.path.getsize(path) // (BLOCK * BLOCKS_A_PROCESS)) - 1
     if wanted > 0 and os.name == "posix":
         from detfeed.worker import WorkerProcess  # which imports much
 
@@ -273,7 +273,8 @@ def _read_all(path: str, spans: list[Span], helpers: list[WorkerProcess], stack:
     return join([columns for columns in done if columns is not None])
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detfeed.annotations import Annotations
+from detfeed.blocks import cores
 from detfeed.errors import AnnotationError, DetfeedError, ImageError
 from detfeed.images import Resize, ShortSide
 from detfeed.inspection import Inspected, first_alike, inspect_image, named_format
@@ -292,7 +293,7 @@ def check(
     read = [_read(name, data, findings) for name, data in (("train", train), ("val", val)) if data is not None]
     tables = [table for table, _ in read]
     paths = [path for table in tables if table is not None for path in table.paths]
-    inspected = _inspect(paths, fast=fast, workers=workers or _cores(), on_progress=on_progress)
+    inspected = _inspect(paths, fast=fast, workers=workers or cores(), on_progress=on_progress)
 
     checked = []
     start = 0
@@ -352,10 +353,6 @@ class _Findings:
         """The worst first, otherwise as in `KINDS`."""
         severities, kinds = ("error", "warning", "note"), list(KINDS)
         return tuple(sorted(self._findings, key=lambda f: (severities.index(f.severity), kinds.index(f.kind))))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _read(name: str, data: Annotations | Read, findings: _Findings) -> tuple[Annotations | None, int]:

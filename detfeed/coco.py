@@ -178,8 +178,8 @@ def _rows_of(wanted: NDArray[Any], ids: list[Any]) -> NDArray[np.int64]:
     return np.where(known[places] == wanted, order[places], -1)
 
 
-def _place(columns: Columns, row: int) -> str:
-    return f"`annotations[{row}]` (image_id {columns.image_ids[row : row + 1].tolist()[0]!r})"
+def _place(columns: Columns, row: int, field: str = "") -> str:
+    return f"`annotations[{row}]{field}` (image_id {columns.image_ids[row : row + 1].tolist()[0]!r})"
 
 
 def _repeated_image_error(ids: list[int | str], source: str) -> AnnotationError:
@@ -216,7 +216,7 @@ def _masks(columns: Columns, image_hw: NDArray[np.int64], source: str) -> dict[i
         raise AnnotationError(
             f"{source}: expected an RLE mask of the image's height and width {tuple(image_hw[k].tolist())}, got size "
             f"{tuple(columns.mask_sizes[k].tolist())} and {columns.mask_pixels[k]} pixels - at "
-            f"`annotations[{row}].segmentation` (image_id {columns.image_ids[row : row + 1].tolist()[0]!r})"
+            f"{_place(columns, row, '.segmentation')}"
         )
     ends = np.cumsum(columns.mask_counts)
     starts = (ends - columns.mask_counts).tolist()

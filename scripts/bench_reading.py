@@ -25,7 +25,7 @@ AT_ONCE = 10_000  # images that are drawn together
 
 # What each process does; it prints one line of JSON.
 MEASURE = """
-import json, os, resource, sys, time
+import json, resource, sys, time
 {imports}
 own = time.process_time()
 start = time.perf_counter()
@@ -46,7 +46,7 @@ WAYS = {
     },
     "read_coco": {
         "imports": "import dataclasses, numpy; from detfeed import blocks, read_coco",
-        "helpers": "(min(blocks.MAX_PROCESSES, os.cpu_count()) - 1)",
+        "helpers": "(min(blocks.MAX_PROCESSES, blocks.cores()) - 1)",
         "read": "data = read_coco(sys.argv[1], 'train2017')",
         "after": (
             "held = sum(map(sys.getsizeof, (*data.paths, *data.class_names, data.paths)))\n"

@@ -448,7 +448,7 @@ def helped(monkeypatch):
     monkeypatch.setattr(worker, "WorkerProcess", Counted)
     monkeypatch.setattr(blocks, "BLOCK", 300)
     monkeypatch.setattr(blocks, "BLOCKS_A_PROCESS", 1)
-    monkeypatch.setattr(blocks, "_cores", lambda: 3)
+    monkeypatch.setattr(blocks, "cores", lambda: 3)
     return started
 
 
@@ -466,7 +466,7 @@ def slowly(monkeypatch, seconds=0.05):
 def test_file_read_by_several_processes_is_the_same(read, monkeypatch, helped):
     table = read(crowds(60))
     assert len(helped) == 2
-    monkeypatch.setattr(blocks, "_cores", lambda: 1)
+    monkeypatch.setattr(blocks, "cores", lambda: 1)
     assert_same(table, read(crowds(60)))
     assert len(helped) == 2
     assert len(table.masks) == 20
