@@ -396,7 +396,7 @@ def repeated_rows(
     """
     columns = (positions, class_ids, ignore, *boxes.view(np.int32).T)
     repeats = np.zeros(len(boxes), bool)
-    # Sorting hashes takes a twentieth of sorting rows; only those whose hash is not alone are then compared.
+    # Sorting hashes takes a tenth of sorting rows; only those whose hash is not alone are then compared.
     factors = np.random.default_rng(0).integers(2**63, size=len(columns), dtype=np.uint64)
     hashes = np.zeros(len(boxes), np.uint64)
     for column, factor in zip(columns, factors, strict=True):

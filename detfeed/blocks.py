@@ -187,7 +187,7 @@ class Pieces:
         """
         start, stop = span
         size = stop - start
-        # The same memory each time: the page faults of new one take a fifth of the time on some machines.
+        # The same memory each time, since new one comes by page faults.
         if len(self._buffer) < size + 2:
             self._buffer = bytearray(size + size // 8 + 2)
         data = memoryview(self._buffer)[: size + 2]

@@ -168,7 +168,7 @@ def _rows_of(wanted: NDArray[Any], ids: list[Any]) -> NDArray[np.int64]:
     known = np.array(ids, np.int64)
     low, high = known.min(), known.max()
     if int(high) - int(low) < 16 * len(known):
-        # COCO's have gaps of four in the mean: a table takes a fifth of the time of a search.
+        # As COCO's, which have gaps of four in the mean: no search is needed.
         table = np.full(high - low + 1, -1)
         table[known - low] = np.arange(len(known))
         return np.where((wanted >= low) & (wanted <= high), table[np.clip(wanted, low, high) - low], -1)

@@ -84,7 +84,7 @@ def covered_grid(sums: Floats, x: tuple[Floats, Floats], y: tuple[Floats, Floats
     Returns:
         float64 (R, C).
     """
-    # Rows first, which lie together in memory: three times as fast.
+    # Rows first, which lie together in memory: twice as fast.
     rows = _at(sums, y[1], axis=0) - _at(sums, y[0], axis=0)
     return _at(rows, x[1], axis=1) - _at(rows, x[0], axis=1)
 
