@@ -14,7 +14,7 @@ from detfeed.anchors import AnchorGrid
 from detfeed.annotations import Annotations, concat
 from detfeed.coco import read_coco, write_coco
 from detfeed.csv_file import read_csv
-from detfeed.errors import AnnotationError, DetfeedError, ImageError, SampleError, WorkerError
+from detfeed.errors import AnnotationError, DetfeedError, ImageError, MissingImageError, SampleError, WorkerError
 from detfeed.images import Fixed, ShortSide
 from detfeed.kitti import read_kitti
 from detfeed.loader import BatchLoader
@@ -52,6 +52,7 @@ __all__ = [
     "Fixed",
     "ImageError",
     "LimitEmpty",
+    "MissingImageError",
     "Mix",
     "Proposals",
     "RepeatFactor",

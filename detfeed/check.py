@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from detfeed.annotations import Annotations
 from detfeed.blocks import cores
-from detfeed.errors import AnnotationError, DetfeedError, ImageError
+from detfeed.errors import AnnotationError, DetfeedError, ImageError, MissingImageError
 from detfeed.images import Resize, ShortSide
 from detfeed.inspection import Inspected, first_alike, inspect_image, named_format
 from detfeed.kitti import DONT_CARE
@@ -33,8 +33,6 @@ RESIZE = ShortSide(800, max_side=1333)
 # A class with fewer boxes than this is rare.
 RARE = 10
 MAX_EXAMPLES = 10
-# What a reader says of an annotation file without an image.
-_NO_IMAGE = re.compile(r": expected an image .* got none", re.DOTALL)
 
 # Of each kind of finding its severity, what was found, and what to do. An error would stop training, a warning teaches
 # something wrong or hides something from whoever looks at the scores, a note does no harm.
@@ -402,7 +400,7 @@ def _tell_unread(name: str, unread: list[tuple[str, DetfeedError]], findings: _F
         kind = "unreadable-annotation"
         if isinstance(error, ImageError):
             kind = inspect_image(path, fast=True).problem or "damaged-image"
-        elif _NO_IMAGE.search(str(error)):
+        elif isinstance(error, MissingImageError):
             kind = "missing-image"
         found[kind].append(Example(path, detail=str(error).removeprefix(f"{path}: ")))
     for kind, examples in found.items():

@@ -12,6 +12,10 @@ class AnnotationError(DetfeedError, ValueError):
     """A file or table of annotations or proposals is not what it should be; gives file, place, expected and got."""
 
 
+class MissingImageError(AnnotationError):
+    """An annotation file has no image that goes with it."""
+
+
 class ImageError(DetfeedError, ValueError):
     """An image file is missing, unreadable, or not of the annotated size."""
 

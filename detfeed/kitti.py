@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 from detfeed.annotations import Annotations
-from detfeed.errors import AnnotationError
+from detfeed.errors import AnnotationError, MissingImageError
 from detfeed.paths import image_of, images_by_stem, list_folder, shorten
 from detfeed.policies import Invalid, OnProblem, read_hw, tell, to_annotations
 from detfeed.texts import read_lines, to_number
@@ -62,7 +62,7 @@ def read_kitti(
         try:
             image = image_of(file, stem, images, image_folder)
             if image is None:
-                raise AnnotationError(f"{file}: expected an image {stem}.* in {image_folder}, got none")
+                raise MissingImageError(f"{file}: expected an image {stem}.* in {image_folder}, got none")
             objects = _objects(file, allowed)
         except AnnotationError as error:
             tell(on_problem, file, error)

@@ -11,7 +11,7 @@ from xml.parsers import expat
 import numpy as np
 
 from detfeed.annotations import Annotations
-from detfeed.errors import AnnotationError
+from detfeed.errors import AnnotationError, MissingImageError
 from detfeed.paths import image_of, images_by_stem, list_folder, path_inside, shorten, to_id
 from detfeed.policies import MAX_SIDE, Invalid, OnProblem, read_hw, tell, to_annotations
 from detfeed.texts import MOST_OF_LIST, read_bytes, read_lines, to_number
@@ -190,7 +190,7 @@ def _image(
         )
     found = named if named in names else image_of(file, image_id, images, folder)
     if found is None:
-        raise AnnotationError(f"{file}: expected an image {shorten(named)} or {image_id!r}.* in {folder}, got none")
+        raise MissingImageError(f"{file}: expected an image {shorten(named)} or {image_id!r}.* in {folder}, got none")
     return found
 
 

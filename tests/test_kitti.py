@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from detfeed import AnnotationError, read_kitti
+from detfeed import AnnotationError, MissingImageError, read_kitti
 
 CAR = "Car 0.00 0 -1.58 5.01 7.5 24.3 18 1.65 1.67 3.64 -0.65 1.71 46.70 -1.59\n"
 DONT_CARE = "DontCare -1 -1 -10 20.0 1.0 29.0 9.0 -1 -1 -1 -1000 -1000 -1000 -10\n"
@@ -77,7 +77,7 @@ def test_missing_folders_and_images_are_errors_that_name_them(read, tmp_path):
     ):
         read({}, label_dir="labels")
     (tmp_path / "label_2" / "000009.txt").write_text(CAR)
-    with pytest.raises(AnnotationError, match=r"000009\.txt: expected an image 000009\.\* in .*image_2, got none"):
+    with pytest.raises(MissingImageError, match=r"000009\.txt: expected an image 000009\.\* in .*image_2, got none"):
         read({})
 
 

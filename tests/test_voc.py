@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from detfeed import AnnotationError, read_voc
+from detfeed import AnnotationError, MissingImageError, read_voc
 
 SIZE = "<size><width>30</width><height>20</height><depth>3</depth></size>"
 CAT = (
@@ -112,7 +112,7 @@ def test_image_is_the_one_named_or_else_that_of_the_same_name(voc):
     assert [path.rsplit("/")[-1] for path in table.paths] == ["b.jpg", "b.jpg"]
     (voc.root / "Annotations" / "c.xml").write_text("<annotation><filename>d.jpg</filename></annotation>")
     with pytest.raises(
-        AnnotationError, match=r"c\.xml: expected an image 'd\.jpg' or 'c'\.\* in .*JPEGImages, got none"
+        MissingImageError, match=r"c\.xml: expected an image 'd\.jpg' or 'c'\.\* in .*JPEGImages, got none"
     ):
         read_voc(voc.root)
 
