@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from detfeed.boxes import Boxes
 from detfeed.errors import AnnotationError
 from detfeed.masks import Runs
+from detfeed.paths import among
 
 _PAIRS = ("neg_classes", "not_exhaustive_classes")
 
@@ -258,7 +259,7 @@ class Annotations:
         """
         unknown = sorted(set(names) - set(self.class_names))
         if unknown:
-            raise ValueError(f"Expected names of classes among {list(self.class_names)}. Received: {unknown}")
+            raise ValueError(f"Expected names of classes among {among(self.class_names)}. Received: {unknown}")
         renamed = [names.get(name, name) for name in self.class_names]
         class_names = tuple(dict.fromkeys(renamed))
         class_of = {name: row for row, name in enumerate(class_names)}

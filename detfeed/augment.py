@@ -131,9 +131,10 @@ class Augmentation:
         self._try_out()
         certain = copy.deepcopy(self)
         for inner in _parts(certain._compose):
-            inner.p = 1.0
-            if hasattr(inner, "transforms_ps"):  # of a OneOf
-                inner.transforms_ps = [1 / len(inner.transforms)] * len(inner.transforms)
+            inner.p = float(inner.p > 0)
+            if any(shares := getattr(inner, "transforms_ps", ())):  # of a OneOf
+                possible = [share > 0 for share in shares]
+                inner.transforms_ps = [share / sum(possible) for share in possible]
         # So what is done rarely is seen as well; but parts may fail together that are never done together.
         certain._try_out(fails=False)
 

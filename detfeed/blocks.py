@@ -30,7 +30,7 @@ BLOCKS_A_PROCESS = 32  # that make it worth while to start one more, which takes
 MAX_PROCESSES = 4
 
 # Where an array of objects may be cut, and where it ends if it is a value of the outermost object.
-_BETWEEN = re.compile(rb"\}\s*,\s*\{")
+_BETWEEN = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*\{")
 _END = re.compile(rb'\}\s*\]\s*(?:,\s*"|\}\s*\Z)')
 _BEGIN = re.compile(rb'"annotations"\s*:\s*\[')
 _TAIL = 2**23  # bytes that may follow the annotations
@@ -259,7 +259,10 @@ def _read_all(path: str, spans: list[Span], helpers: list[WorkerProcess], stack:
 
     for helper in helpers:
         thread = threading.Thread(target=help_from_the_end, args=(helper,), name="detfeed reader", daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads; then without
+            break
         stack.callback(thread.join)
         stack.callback(helper.kill)  # first
     with contextlib.suppress(IndexError):

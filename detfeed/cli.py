@@ -9,7 +9,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import typer
@@ -27,6 +27,7 @@ from detfeed.images import ShortSide
 from detfeed.kitti import read_kitti
 from detfeed.lvis import read_lvis
 from detfeed.openimages import read_openimages
+from detfeed.policies import Kind
 from detfeed.voc import read_voc
 from detfeed.yolo import read_yolo
 
@@ -142,8 +143,8 @@ def check_command(
     write: Annotated[
         Path | None,
         typer.Option(
-            help="Write a COCO JSON of the images that can be fed, with bad boxes treated as --invalid says. It holds "
-            f"images, classes, boxes and masks of crowds, but not: {_NOT_WRITTEN}.",
+            help="Write a COCO JSON of the training images that can be fed, with bad boxes treated as --invalid says. "
+            f"It holds images, classes, boxes and masks of crowds, but not: {_NOT_WRITTEN}.",
             rich_help_panel=_OUT,
         ),
     ] = None,
@@ -182,6 +183,9 @@ def check_command(
     for other in inputs if write is None else [*inputs, write]:
         if json_file not in (None, "-") and _is_same(json_file, other):
             raise typer.BadParameter(f"--json would overwrite {other}")
+    for option, out in (("--write", write), ("--json", json_file)):
+        if out is not None and os.path.isfile(out) and not os.fspath(out).lower().endswith(".json"):
+            raise typer.BadParameter(f"{option} would overwrite {out}, which is no JSON by its name")
 
     train = _reader(format, train_of[format], images, split, options)
     val = None
@@ -305,15 +309,18 @@ def _write(report: Report, path: Path, image_dir: str | None) -> bool:
         _say(f"{path} was not written: the annotations can't be read")
         return False
     table = train.cleaned()
+    if not len(table):
+        _say(f"{path} was not written: there is no image that can be fed")
+        return False
     try:
         folder = write_coco(table, path, image_dir)
     except (OSError, ValueError) as error:
         _say(f"{path} was not written: {getattr(error, 'strerror', None) or error}")
         return False
-    left_out = f", without those of {train.unread} files that could not be read" if train.unread else ""
+    left_out = f", without what can't be read of {_files(train.unread)}" if train.unread else ""
     _say(
-        f"wrote {path} with {len(table)} of {len(train.annotations)} images and {len(table.boxes)} boxes{left_out}; "
-        f"its file names start from {folder or '.'}. Not in it: {_NOT_WRITTEN}"
+        f"wrote {path} with {len(table)} of {len(train.annotations)} training images and {len(table.boxes)} boxes"
+        f"{left_out}; its file names start from {folder or '.'}. Not in it: {_NOT_WRITTEN}"
     )
     return True
 
@@ -358,7 +365,7 @@ def _summary(data: Checked, table: Annotations) -> str:
         f"{len(table.class_names)} classes, from {_printable(_short(table.source))}"
     )
     if data.unread:
-        line += f"; {data.unread} files could not be read"
+        line += f"; not all of {_files(data.unread)} can be read"
     if len(data.fed_sides):
         low, median, high = np.quantile(data.fed_sides, [0, 0.5, 1]).tolist()
         line += f"; objects are fed {low:.3g} to {high:.3g} pixels large, half of them under {median:.3g}"
@@ -367,17 +374,22 @@ def _summary(data: Checked, table: Annotations) -> str:
 
 def _lines(finding: Finding) -> list[str]:
     """What was found, where, and what to do."""
-    lines = [finding.what, *(f"- {_place(example)}" for example in finding.examples[:_SHOWN])]
+    kept = finding.kind not in get_args(Kind)
+    lines = [finding.what, *(f"- {_place(example, kept)}" for example in finding.examples[:_SHOWN])]
     if finding.count > _SHOWN:
         lines.append("- ...")
     return [_printable(line) for line in (*lines, f"> {finding.advice}")]
 
 
-def _place(example: Example) -> str:
+def _place(example: Example, kept: bool) -> str:
     place = _short(example.file)
-    if example.box is not None:
-        place += f", box {example.box}"
+    if example.box is not None and kept:  # the detail of a bad box names its place in the file
+        place += f", box {example.box} of those kept"
     return f"{place}: {example.detail}" if example.detail else place
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"
 
 
 def _short(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import gc
 import os
@@ -18,11 +19,11 @@ from numpy.typing import NDArray
 from detfeed import blocks, texts
 from detfeed.annotations import Annotations
 from detfeed.blocks import UNDECODED, BadMask, Box, Columns, Id, Number
-from detfeed.errors import AnnotationError
+from detfeed.errors import AnnotationError, MissingImageError
 from detfeed.files import is_url
 from detfeed.masks import Runs
-from detfeed.paths import path_inside, paths_inside
-from detfeed.policies import MAX_SIDE, Invalid, to_annotations
+from detfeed.paths import among, path_inside, paths_inside
+from detfeed.policies import MAX_SIDE, Invalid, OnProblem, tell, to_annotations
 
 _T = TypeVar("_T")
 
@@ -56,7 +57,11 @@ _F = TypeVar("_F", bound=File)
 
 
 def read_coco(
-    json: str | os.PathLike[str], image_dir: str | os.PathLike[str], *, invalid: Invalid = "clip"
+    json: str | os.PathLike[str],
+    image_dir: str | os.PathLike[str],
+    *,
+    invalid: Invalid = "clip",
+    on_problem: OnProblem | None = None,
 ) -> Annotations:
     """Read a COCO instances file.
 
@@ -68,15 +73,21 @@ def read_coco(
         image_dir: folder that its file names start from, and that they may not leave. Images are not opened.
         invalid: what to do about boxes that reach out of their image, have no area inside it, or repeat another;
             see `policies`.
+        on_problem: told of annotations whose image is not in the file, which are then left out, and of images that have
+            some whose category is not, which are left out with all of theirs (path of the file, error). None: the first
+            such error is raised.
 
     Raises:
-        AnnotationError: the file is missing or not such a file; the message names the place in it.
+        AnnotationError: the file is missing or not such a file; the message names the place in it. A
+            `MissingImageError` for an annotation whose image is not in the file.
     """
-    _, columns = read_columns(os.fspath(json), os.fspath(image_dir), File, "a COCO JSON file")
+    _, columns = read_columns(os.fspath(json), os.fspath(image_dir), File, "a COCO JSON file", on_problem)
     return to_annotations(**columns, invalid=invalid)
 
 
-def read_columns(source: str, image_dir: str, form: type[_F], noun: str) -> tuple[_F, dict[str, Any]]:
+def read_columns(
+    source: str, image_dir: str, form: type[_F], noun: str, on_problem: OnProblem | None
+) -> tuple[_F, dict[str, Any]]:
     """A file's content without its annotations, and the arguments of `to_annotations`, but for `invalid`.
 
     Args:
@@ -84,6 +95,7 @@ def read_columns(source: str, image_dir: str, form: type[_F], noun: str) -> tupl
         image_dir: folder that its file names start from.
         form: the type to decode to.
         noun: what the file is expected to be.
+        on_problem: see `read_coco`.
 
     Raises:
         AnnotationError: the file is missing or not such a file; the message names the place in it.
@@ -94,10 +106,10 @@ def read_columns(source: str, image_dir: str, form: type[_F], noun: str) -> tupl
             with contextlib.suppress(*UNDECODED):  # cut at the wrong place, or wrong: all of it at once tells where
                 read = blocks.read(source, form)
                 if read is not None:
-                    return read[0], _to_columns(*read, source, image_dir)
+                    return read[0], _to_columns(*read, source, image_dir, on_problem)
             content = decode_json(source, form, noun)
             boxes, content.annotations = content.annotations, []
-            return content, _to_columns(content, blocks.to_columns(boxes), source, image_dir)
+            return content, _to_columns(content, blocks.to_columns(boxes), source, image_dir, on_problem)
         except OSError as error:
             raise AnnotationError(f"{source}: expected {noun}, got {error.strerror or error}") from error
         except BadMask as error:
@@ -119,26 +131,34 @@ def _no_collections() -> Iterator[None]:
             gc.enable()
 
 
-def _to_columns(content: File, columns: Columns, source: str, image_dir: str) -> dict[str, Any]:
+def _to_columns(
+    content: File, columns: Columns, source: str, image_dir: str, on_problem: OnProblem | None
+) -> dict[str, Any]:
     categories = sorted(content.categories, key=lambda category: category.id)
     category_ids = np.array([category.id for category in categories], np.int64)
-    if len(np.unique(category_ids)) != len(categories):
-        raise AnnotationError(f"{source}: expected each category id once, got {category_ids.tolist()}")
+    _check_once([category.id for category in content.categories], source, "category", "categories")
     images = content.images
     ids = [image.id for image in images]
-    if len(set(ids)) != len(ids):
-        raise _repeated_image_error(ids, source)
+    _check_once(ids, source, "image", "images")
+    if len(set(map(type, ids))) > 1:
+        kind = type(ids[0])
+        place = next(place for place, one in enumerate(ids) if type(one) is not kind)
+        raise AnnotationError(
+            f"{source}: expected image ids that are all numbers or all texts, got {ids[0]!r} and {ids[place]!r} - at "
+            f"`images[{place}].id`"
+        )
     image_ids = np.array(ids, np.int64) if set(map(type, ids)) <= {int} else np.array(ids, str)
     image_hw = np.array([[image.height for image in images], [image.width for image in images]], np.int64).T
     positions = _rows_of(columns.image_ids, ids)
     class_ids = _rows_of(columns.category_ids, category_ids.tolist())
+    sizes: Any = image_hw
     unknown = (positions < 0) | (class_ids < 0)
     if unknown.any():
-        row = int(unknown.argmax())
-        problem = f"a category_id among {category_ids.tolist()}, got {columns.category_ids[row]}"
-        if positions[row] < 0:
-            problem = "the image_id of an image in the file, got none such"
-        raise AnnotationError(f"{source}: expected {problem} - at {_place(columns, row)}")
+        for error in _unknown_errors(columns, np.flatnonzero(unknown), positions, category_ids, source):
+            tell(on_problem, source, error)
+        sizes = image_hw.tolist()
+        for position in np.unique(positions[unknown & (positions >= 0)]).tolist():
+            sizes[position] = None
     _check_ids(columns, source)
     corners = columns.boxes
     with np.errstate(over="ignore"):  # infinite is one way to reach out of the image
@@ -146,13 +166,13 @@ def _to_columns(content: File, columns: Columns, source: str, image_dir: str) ->
     return {
         "paths": _paths(images, source, image_dir),
         "image_ids": image_ids,
-        "image_hw": image_hw,
+        "image_hw": sizes,
         "boxes": corners,
         "positions": positions,
         "class_ids": class_ids.astype(np.int32),
         "ignore": columns.crowd | columns.ignore,
         "areas": columns.areas,
-        "masks": _masks(columns, image_hw[positions[columns.mask_rows]], source),
+        "masks": _masks(columns, positions, image_hw, source),
         "class_names": [category.name for category in categories],
         "category_ids": category_ids,
         "source": source,
@@ -178,16 +198,44 @@ def _rows_of(wanted: NDArray[Any], ids: list[Any]) -> NDArray[np.int64]:
     return np.where(known[places] == wanted, order[places], -1)
 
 
+def _unknown_errors(
+    columns: Columns,
+    rows: NDArray[np.int64],
+    positions: NDArray[np.int64],
+    category_ids: NDArray[np.int64],
+    source: str,
+) -> list[AnnotationError]:
+    """An error for each image that rows of unknown images or categories are of, in the order of the first of them."""
+    rows_of: dict[int | str, list[int]] = {}
+    for row, image_id in zip(rows.tolist(), columns.image_ids[rows].tolist(), strict=True):
+        rows_of.setdefault(image_id, []).append(row)
+    known = among(category_ids.tolist())
+    errors: list[AnnotationError] = []
+    for first, *others in rows_of.values():
+        where = f"at {_place(columns, first)}{f', the first of {len(others) + 1}' if others else ''}"
+        if positions[first] < 0:
+            errors.append(
+                MissingImageError(f"{source}: expected the image_id of an image in the file, got none such - {where}")
+            )
+        else:
+            got = columns.category_ids[first]
+            errors.append(AnnotationError(f"{source}: expected a category_id among {known}, got {got} - {where}"))
+    return errors
+
+
 def _place(columns: Columns, row: int, field: str = "") -> str:
     return f"`annotations[{row}]{field}` (image_id {columns.image_ids[row : row + 1].tolist()[0]!r})"
 
 
-def _repeated_image_error(ids: list[int | str], source: str) -> AnnotationError:
+def _check_once(ids: Sequence[int | str], source: str, noun: str, field: str) -> None:
+    """Raise an error about the first id that stands before."""
+    if len(set(ids)) == len(ids):
+        return
     first: dict[int | str, int] = {}
     place = next(place for place, one in enumerate(ids) if first.setdefault(one, place) != place)
-    return AnnotationError(
-        f"{source}: expected each image id once, got {ids[place]!r} again - at `images[{place}].id`, first at "
-        f"`images[{first[ids[place]]}].id`"
+    raise AnnotationError(
+        f"{source}: expected each {noun} id once, got {ids[place]!r} again - at `{field}[{place}].id`, first at "
+        f"`{field}[{first[ids[place]]}].id`"
     )
 
 
@@ -207,15 +255,19 @@ def _check_ids(columns: Columns, source: str) -> None:
             seen.add(one)
 
 
-def _masks(columns: Columns, image_hw: NDArray[np.int64], source: str) -> dict[int, Runs]:
-    """The masks by row, checked against their images' sizes, int64 (K, 2)."""
-    wrong = (columns.mask_sizes != image_hw).any(axis=1) | (columns.mask_pixels != image_hw.prod(axis=1))
+def _masks(columns: Columns, positions: NDArray[np.int64], image_hw: NDArray[np.int64], source: str) -> dict[int, Runs]:
+    """The masks by row, checked against the sizes of their images, which are at `positions` by row (-1: of none)."""
+    of = positions[columns.mask_rows]
+    with_image = np.flatnonzero(of >= 0)
+    image_hw = image_hw[of[with_image]]
+    sizes, pixels = columns.mask_sizes[with_image], columns.mask_pixels[with_image]
+    wrong = (sizes != image_hw).any(axis=1) | (pixels != image_hw.prod(axis=1))
     if wrong.any():
         k = int(wrong.argmax())
-        row = int(columns.mask_rows[k])
+        row = int(columns.mask_rows[with_image[k]])
         raise AnnotationError(
             f"{source}: expected an RLE mask of the image's height and width {tuple(image_hw[k].tolist())}, got size "
-            f"{tuple(columns.mask_sizes[k].tolist())} and {columns.mask_pixels[k]} pixels - at "
+            f"{tuple(sizes[k].tolist())} and {pixels[k]} pixels - at "
             f"{_place(columns, row, '.segmentation')}"
         )
     ends = np.cumsum(columns.mask_counts)
@@ -374,6 +426,8 @@ def decode_json(source: str, form: type[_T], noun: str) -> _T:
 
 
 def _decode(data: bytes, source: str, form: type[_T], noun: str) -> _T:
+    if data.startswith(codecs.BOM_UTF8):
+        data = data[len(codecs.BOM_UTF8) :]
     try:
         return msgspec.json.decode(data, type=form)
     except msgspec.ValidationError as error:
@@ -381,6 +435,7 @@ def _decode(data: bytes, source: str, form: type[_T], noun: str) -> _T:
     except RecursionError:
         raise AnnotationError(f"{source}: expected {noun}, got JSON that is nested too deeply") from None
     except (msgspec.DecodeError, ValueError) as error:
+        texts.check_utf8(data, source, noun)
         raise AnnotationError(
             f"{source}: expected JSON, got a file that does not parse: {error}{_surroundings(str(error), data)}"
         ) from None
@@ -388,7 +443,7 @@ def _decode(data: bytes, source: str, form: type[_T], noun: str) -> _T:
 
 def _surroundings(message: str, data: bytes) -> str:
     """What stands at the byte that msgspec's message names."""
-    found = re.search(r"byte (\d+)", message)
+    found = re.search(r"\(byte (\d+)\)", message)
     if not found:
         return ""
     byte = int(found[1])

@@ -8,7 +8,7 @@ import numpy as np
 
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError
-from detfeed.paths import NamedImages, shorten
+from detfeed.paths import NamedImages, among, shorten
 from detfeed.policies import Invalid, OnProblem, read_hw, tell, to_annotations
 from detfeed.texts import read_rows, to_number
 
@@ -93,7 +93,7 @@ def _box(row: list[str], line: int, class_of: dict[str, int], source: str) -> tu
         return None
     if label not in class_of:
         raise AnnotationError(
-            f"{source}: expected a class among {list(class_of)}, got {shorten(label)} - at line {line}"
+            f"{source}: expected a class among {among(class_of)}, got {shorten(label)} - at line {line}"
         )
     return class_of[label], [to_number(text, source, f"line {line}") for text in corners]
 

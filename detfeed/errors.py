@@ -13,7 +13,7 @@ class AnnotationError(DetfeedError, ValueError):
 
 
 class MissingImageError(AnnotationError):
-    """An annotation file has no image that goes with it."""
+    """An annotation, or a file of them, has no image that goes with it."""
 
 
 class ImageError(DetfeedError, ValueError):

@@ -8,7 +8,7 @@ import numpy as np
 
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError, MissingImageError
-from detfeed.paths import image_of, images_by_stem, list_folder, shorten
+from detfeed.paths import among, image_of, images_by_stem, list_folder, shorten
 from detfeed.policies import Invalid, OnProblem, read_hw, tell, to_annotations
 from detfeed.texts import read_lines, to_number
 
@@ -111,6 +111,8 @@ def _objects(file: str, allowed: tuple[str, ...] | None) -> list[tuple[int, str,
         # All of them: a class of two words would move the corners by one field.
         numbers = [to_number(field, file, f"line {line}") for field in fields[1:]]
         if allowed is not None and fields[0] not in allowed:
-            raise AnnotationError(f"{file}: expected one of {list(allowed)}, got {shorten(fields[0])} - at line {line}")
+            raise AnnotationError(
+                f"{file}: expected one of {among(allowed)}, got {shorten(fields[0])} - at line {line}"
+            )
         objects.append((line, fields[0], numbers[3:7]))
     return objects

@@ -18,15 +18,17 @@ class Lookahead:
 
     def __init__(self) -> None:
         # More than one, since the number of batches is asked for by others as well.
-        self._states: deque[Any] = deque(maxlen=8)
+        self._shuffles: deque[_Shuffle] = deque(maxlen=8)
         self._asked: deque[int] = deque(maxlen=4)  # the last batches
         self._order: Sequence[int] = range(0)
         self._place = 0
-        self._next: tuple[Any, Sequence[int]] = (None, ())
+        self._next = _Shuffle(None)
 
     def note_length_asked(self) -> None:
         """Somebody asked for the number of batches, and may shuffle them now."""
-        self._states.append(random.getstate())
+        state = random.getstate()
+        if not self._shuffles or self._shuffles[-1].state != state:
+            self._shuffles.append(_Shuffle(state))
 
     def after(self, index: int, count: int, next_count: int) -> Iterator[tuple[int, int]]:
         """What comes after a batch.
@@ -54,8 +56,8 @@ class Lookahead:
         # order was taken for another that begins alike, the next batches tell.
         in_order = index == 0 and isinstance(self._order, range)
         for known in range(len(asked), 1 if in_order else 0, -1):
-            for state in reversed(list(self._states)):
-                order = _shuffled(state, count)
+            for shuffle in reversed(list(self._shuffles)):
+                order = shuffle.order(count)
                 if order[:known] == asked[-known:]:
                     return order, known - 1
         return range(count), index
@@ -67,16 +69,26 @@ class Lookahead:
             order = range(next_count)
         else:
             state = random.getstate()
-            if self._next[0] != (state, next_count):
-                self._next = ((state, next_count), _shuffled(state, next_count))
-            order = self._next[1]
+            if self._next.state != state:
+                self._next = _Shuffle(state)
+            order = self._next.order(next_count)
         for index in order:
             yield 1, index
 
 
-def _shuffled(state: Any, count: int) -> list[int]:
-    generator = random.Random()
-    generator.setstate(state)
-    order = list(range(count))
-    generator.shuffle(order)
-    return order
+class _Shuffle:
+    """What `random.shuffle` makes from a state; made once, as it takes 40 ms for the batches of COCO."""
+
+    def __init__(self, state: Any) -> None:
+        self.state = state
+        self._order: list[int] = []
+
+    def order(self, count: int) -> list[int]:
+        """0 to count - 1, shuffled."""
+        if len(self._order) != count:
+            generator = random.Random()
+            generator.setstate(self.state)
+            order = list(range(count))
+            generator.shuffle(order)
+            self._order = order
+        return self._order

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from detfeed import coco
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError
-from detfeed.policies import Invalid, to_annotations
+from detfeed.policies import Invalid, OnProblem, to_annotations
 
 
 class _Image(coco.Image, kw_only=True, gc=False):
@@ -28,7 +28,11 @@ class _File(coco.File, gc=False):
 
 
 def read_lvis(
-    json: str | os.PathLike[str], image_dir: str | os.PathLike[str], *, invalid: Invalid = "clip"
+    json: str | os.PathLike[str],
+    image_dir: str | os.PathLike[str],
+    *,
+    invalid: Invalid = "clip",
+    on_problem: OnProblem | None = None,
 ) -> Annotations:
     """Read an LVIS file, such as lvis_v1_train.json.
 
@@ -39,6 +43,7 @@ def read_lvis(
         image_dir: folder that holds COCO's train2017 and val2017: an image without `file_name` is the one that the
             last two parts of its `coco_url` name. Images are not opened.
         invalid: what to do about bad boxes; see `policies`.
+        on_problem: as `read_coco`.
 
     Raises:
         AnnotationError: the file is missing or not such a file; the message names the place in it.
@@ -46,7 +51,7 @@ def read_lvis(
     Source: Gupta et al. 2019, and the lvis-api's file format.
     """
     source = os.fspath(json)
-    content, columns = coco.read_columns(source, os.fspath(image_dir), _File, "an LVIS JSON file")
+    content, columns = coco.read_columns(source, os.fspath(image_dir), _File, "an LVIS JSON file", on_problem)
     class_of = {category_id: row for row, category_id in enumerate(columns["category_ids"].tolist())}
     return to_annotations(
         **columns,

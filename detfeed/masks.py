@@ -7,6 +7,7 @@ for the share of a pixel that belongs to it.
 from __future__ import annotations
 
 from array import array
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -68,9 +69,10 @@ def fill_mask(runs: Runs, image_hw: tuple[int, int]) -> NDArray[np.uint8]:
 
 def sum_mask(mask: NDArray[np.uint8]) -> Floats:
     """Summed-area table: what the mask covers of the pixels above and left of each corner; float64 (H + 1, W + 1)."""
-    # Whole numbers below 2**53, so exact; two cumsums of numpy take 20 times as long, 14 ms at 800 x 1200.
-    sums = cv2.integral(mask, sdepth=cv2.CV_64F)
-    return sums / 255
+    # Whole numbers below 2**53, so exact; two cumsums of numpy take 20 times as long, 13 ms at 800 x 1200.
+    sums: Any = cv2.integral(mask, sdepth=cv2.CV_64F)
+    sums /= 255  # in place: new memory takes five times as long as all the rest
+    return cast(Floats, sums)
 
 
 def covered_grid(sums: Floats, x: tuple[Floats, Floats], y: tuple[Floats, Floats]) -> Floats:

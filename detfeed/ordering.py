@@ -39,8 +39,9 @@ def draw_positions(
     """Which positions come in an epoch, if each comes so often on average.
 
     A position with weight w comes floor(w) or ceil(w) times. How many positions of a canvas come is the same in all
-    epochs, the sum of their weights rounded, so that the number of batches is, too. For that, the fractions of the
-    weights are changed a little in common, canvas by canvas: by less than one image in all. None becomes 0.
+    epochs, the sum of their weights rounded (up, if else a fraction would never come), so that the number of batches
+    is, too. For that, the fractions of the weights are changed a little in common, canvas by canvas: by less than one
+    image in all. None becomes 0.
 
     Args:
         weights: float64 (P,), not negative; all 1 gives every position once.

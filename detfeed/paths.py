@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from detfeed.errors import AnnotationError
 
@@ -23,7 +24,7 @@ def path_inside(folder: str, name: str) -> str:
     Links are not looked at: those in the folder are its owner's doing.
 
     Raises:
-        ValueError: the name is empty, leads out of the folder by "..", or is absolute and not below it.
+        ValueError: the name is empty, leads out of the folder by "..", or is absolute or a URL and not below it.
     """
     if name and not _ODD.search(name):
         return f"{_prefix(folder)}{name}"
@@ -31,14 +32,16 @@ def path_inside(folder: str, name: str) -> str:
         raise ValueError(f"expected the name of an image file, got {shorten(name)}")
     if ".." in name.replace("\\", "/").split("/"):
         raise ValueError(f'expected a path inside the image folder {folder}, got {shorten(name)}; remove its ".."')
-    if os.path.isabs(name) or name[0] == "\\" or name[1:3] in (":\\", ":/"):
-        top = os.path.join(os.path.abspath(folder), "")
-        if not name.startswith(top):
+    url = "://" in name
+    if url or os.path.isabs(name) or name[0] == "\\" or name[1:3] in (":\\", ":/"):
+        top = os.path.join(folder if url else os.path.abspath(folder), "")
+        rest = name.removeprefix(top).lstrip("/")  # or joined, it would be absolute again
+        if not (top and rest and name.startswith(top)) or "://" in rest:
             raise ValueError(
-                f"expected a path inside the image folder {folder}, got the absolute path {shorten(name)}; give the "
-                "folder that it starts with as image folder"
+                f"expected a path inside the image folder {folder}, got the {'URL' if url else 'absolute path'} "
+                f"{shorten(name)}; give the folder that it starts with as image folder"
             )
-        name = name[len(top) :]
+        name = rest
     return os.path.join(folder, name)
 
 
@@ -204,3 +207,9 @@ def _prefix(folder: str) -> str:
 def shorten(text: str) -> str:
     """Text in quotes for a message, its middle left out if it is long."""
     return repr(text) if len(text) <= 80 else repr(f"{text[:40]}...{text[-37:]}")
+
+
+def among(known: Iterable[object]) -> str:
+    """Known names or numbers for a message, of many the first."""
+    shown = [repr(one) for one in itertools.islice(known, 21)]
+    return f"[{', '.join(shown[:20])}{', ...' if len(shown) > 20 else ''}]"

@@ -33,6 +33,7 @@ from detfeed.annotations import Annotations, repeated_rows
 from detfeed.errors import AnnotationError, DetfeedError, ImageError
 from detfeed.headers import read_header
 from detfeed.masks import Runs
+from detfeed.paths import shorten
 
 Invalid = Literal["drop", "clip", "ignore", "raise"]
 Kind = Literal["swapped-corners", "no-area", "outside", "larger-than-image", "partly-outside", "repeated"]
@@ -100,6 +101,30 @@ def tell(on_problem: OnProblem | None, path: str, error: DetfeedError) -> None:
     on_problem(path, error)
 
 
+def tell_again(
+    seen: dict[str, tuple[str, str]], image_id: str, file: str, where: str, on_problem: OnProblem | None
+) -> bool:
+    """Whether a list names an image that was named before, which is told as `tell` does.
+
+    Args:
+        seen: file and place of each image so far; gets this one.
+        image_id: of the image.
+        file, where: the list, and the place in it.
+        on_problem: as in `tell`.
+    """
+    first_file, first = seen.setdefault(image_id, (file, where))
+    if (first_file, first) == (file, where):
+        return False
+    if first_file != file:
+        first = f"{first} of {first_file}"
+    error = AnnotationError(
+        f"{file}: expected each image once, got {shorten(image_id)} again - at {where}, first at {first}; remove it; a "
+        "`sampler` feeds images more often"
+    )
+    tell(on_problem, file, error)
+    return True
+
+
 def read_hw(path: str, on_problem: OnProblem | None) -> tuple[int, int] | None:
     """Height and width of an image from its header, turned as EXIF says; None if `on_problem` was told of it.
 
@@ -142,11 +167,11 @@ def to_annotations(
     Args:
         image_hw: height and width of each image. None: it is left out, with its boxes.
         boxes: float64 (N, 4), finite, xyxy pixels, in any order of images.
-        positions: int64 (N,), each box's image.
+        positions: int64 (N,), each box's image; -1 if it is of none and left out.
         where: place of a row of `boxes` in the file, for messages.
         areas: float64 (N,), square pixels; NaN or negative, and None: those of the boxes.
         masks: by row of `boxes`.
-        columns: further ones of `Annotations`, as the rest.
+        columns: further ones of `Annotations`, which are pairs of an image and a class.
 
     Raises:
         AnnotationError: a bad box and invalid="raise", or columns that `Annotations` refuses.
@@ -156,10 +181,15 @@ def to_annotations(
         raise ValueError(f"Expected invalid to be one of {get_args(Invalid)}. Received: {invalid!r}")
     order = np.argsort(positions, kind="stable")
     num_rows = len(order)
+    order = order[np.searchsorted(positions[order], 0) :]
     if None in image_hw:
         known = np.array([size is not None for size in image_hw], bool)
         order = order[known[positions[order]]]
-        positions = (np.cumsum(known) - 1)[positions]
+        moved_to = np.cumsum(known) - 1
+        positions = moved_to[positions]
+        for name, pairs in columns.items():
+            pairs = pairs[known[pairs[:, 0]]]
+            columns[name] = np.stack([moved_to[pairs[:, 0]], pairs[:, 1]], axis=1).astype(pairs.dtype)
         paths = [path for path, size in zip(paths, image_hw, strict=True) if size is not None]
         image_ids, image_hw = image_ids[known], [size for size in image_hw if size is not None]
     sizes_hw = np.array(image_hw, np.int64).reshape(-1, 2)

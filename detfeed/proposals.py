@@ -142,8 +142,9 @@ def read_proposals(path: str | os.PathLike[str], annotations: Annotations, *, mi
         results = decode_json(source, list[_Result], noun)
         ids = [result.image_id for result in results]
         positions = _positions(ids, position_of, source, "`[{}].image_id`", annotations)
-        boxes = _boxes(results, source)
-        scores = np.fromiter((result.score for result in results), np.float32, len(results))
+        with np.errstate(over="ignore"):  # infinite is refused below
+            boxes = _boxes(results, source)
+            scores = np.fromiter((result.score for result in results), np.float32, len(results))
     order = np.argsort(positions, kind="stable")
     proposals = Proposals(
         image_ids=annotations.image_ids,
@@ -240,10 +241,13 @@ def _read_npz(source: str) -> Proposals:
                 f"{source}: expected {_KINDS[kinds]} with {num_axes} axes, got {column.dtype} {column.shape} - "
                 f"at `{name}`"
             )
+    with np.errstate(over="ignore"):  # infinite is refused below
+        boxes = columns["boxes"].astype(np.float32, copy=False)
+        scores = columns["scores"].astype(np.float32, copy=False)
     return Proposals(
         image_ids=columns["image_ids"],
-        boxes=columns["boxes"].astype(np.float32, copy=False),
-        scores=columns["scores"].astype(np.float32, copy=False),
+        boxes=boxes,
+        scores=scores,
         offsets=columns["offsets"].astype(np.int64, copy=False),
         source=source,
     )

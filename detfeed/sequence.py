@@ -192,10 +192,8 @@ class DetectionSequence(keras.utils.PyDataset):
         # Looks at batches before an epoch, which Keras takes from the main thread, don't count.
         if self._within_epoch or threading.current_thread() is not threading.main_thread():
             self._asked.add(index)
-        upcoming = (
-            (epoch + later, i if later else first + i)
-            for later, i in self._lookahead.after(index, count, self.loader.num_batches)
-        )
+        guesses = self._lookahead.after(index, count, self.loader.num_batches) if self.feed.in_background else ()
+        upcoming = ((epoch + later, i if later else first + i) for later, i in guesses)
         batch = self.feed.get((epoch, first + index), upcoming)
         self._cursor = (epoch, first + index + 1) if index + 1 < count else (epoch + 1, 0)
         return batch

@@ -57,11 +57,9 @@ def read_bytes(path: str | os.PathLike[str], noun: str, most: int = MOST_OF_IMAG
 
 def read_text(path: str | os.PathLike[str], noun: str, most: int = MOST_OF_IMAGE) -> str:
     """The text of a file in UTF-8, its lines ended by "\\n"; as `open_file`, and it is an error if not in UTF-8."""
-    try:
-        text = read_bytes(path, noun, most).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise AnnotationError(f"{os.fspath(path)}: expected {noun} in UTF-8, got {error}") from None
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    data = read_bytes(path, noun, most)
+    check_utf8(data, os.fspath(path), noun)
+    return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_lines(path: str | os.PathLike[str], noun: str, most: int = MOST_OF_IMAGE) -> list[str]:
@@ -83,9 +81,13 @@ def read_lines_if_any(path: str | os.PathLike[str], noun: str) -> list[str] | No
 
 
 def read_rows(path: str | os.PathLike[str], noun: str) -> Iterator[tuple[int, list[str]]]:
-    """Line number, counted from 1, and fields of each row of a CSV file that is not empty; as `read_text`."""
+    """Line number, counted from 1, and fields of each row of a CSV file that is not empty; as `read_text`.
+
+    A row ends with its line: one that goes on is of a quote that is not closed, and would swallow other rows.
+    """
     source = os.fspath(path)
     taken = 0
+    line = 1  # where the row begins
     # newline="" leaves ends of lines within quotes to the parser, which keeps them as they are.
     with io.TextIOWrapper(open_file(source, noun, _MOST_ROWS), encoding="utf-8-sig", newline="") as file:
 
@@ -100,15 +102,46 @@ def read_rows(path: str | os.PathLike[str], noun: str) -> Iterator[tuple[int, li
         rows = csv.reader(pieces(), strict=True)
         try:
             for row in rows:
-                taken = 0
+                if rows.line_num > line:
+                    raise csv.Error(f"a row that ends at line {rows.line_num}")
                 if row:
-                    yield rows.line_num, row
+                    yield line, row
+                taken = 0
+                line += 1
         except csv.Error as error:
-            raise AnnotationError(f"{source}: expected {noun}, got {error} - at line {rows.line_num}") from None
-        except UnicodeDecodeError as error:
-            raise AnnotationError(f"{source}: expected {noun} in UTF-8, got {error}") from None
+            hint = "; is a quote not closed?" if rows.line_num > line else ""
+            raise AnnotationError(f"{source}: expected {noun}, got {error} - at line {line}{hint}") from None
+        except UnicodeDecodeError:
+            # It counts bytes of a piece of the file, and no lines.
+            with open_file(source, noun, _MOST_ROWS) as again:
+                for number, data in enumerate(again, start=1):
+                    check_utf8(data, source, noun, number)
+            raise
         except OSError as error:
             raise _unreadable(source, noun, error) from error
+
+
+def check_utf8(data: bytes, source: str, noun: str, line: int = 1) -> None:
+    """Raise an error about the first byte that is not UTF-8.
+
+    Args:
+        data: content of the file, from a line on.
+        source: the file.
+        noun: what it is expected to be.
+        line: the line's number.
+
+    Raises:
+        AnnotationError: there is such a byte; the message names its line, and what stands there.
+    """
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        around = data[max(0, error.start - 40) : error.start + 20].decode(errors="replace")
+        line += data.count(b"\n", 0, error.start)
+        raise AnnotationError(
+            f"{source}: expected {noun} in UTF-8, got the byte 0x{data[error.start]:02x} in {around!r} - at line "
+            f"{line}; save it as UTF-8"
+        ) from None
 
 
 def to_number(text: str, source: str, where: str) -> float:

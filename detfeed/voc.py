@@ -12,8 +12,8 @@ import numpy as np
 
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError, MissingImageError
-from detfeed.paths import image_of, images_by_stem, list_folder, path_inside, shorten, to_id
-from detfeed.policies import MAX_SIDE, Invalid, OnProblem, read_hw, tell, to_annotations
+from detfeed.paths import among, image_of, images_by_stem, list_folder, path_inside, shorten, to_id
+from detfeed.policies import MAX_SIDE, Invalid, OnProblem, read_hw, tell, tell_again, to_annotations
 from detfeed.texts import MOST_OF_LIST, read_bytes, read_lines, to_number
 
 _DEEPEST = 64  # elements in each other; VOC's have 5
@@ -68,7 +68,7 @@ def read_voc(
     if split is None:
         chosen = [(image_id, os.path.join(folder, file_of[image_id])) for image_id in sorted(file_of)]
     else:
-        chosen = _listed(root, split, folder, file_of)
+        chosen = _listed(root, split, folder, file_of, on_problem)
     names = list_folder(image_folder, "a folder of images", "; see `image_dir`")
     files, images = set(names), images_by_stem(names)
 
@@ -134,7 +134,9 @@ def _files_by_id(folder: str) -> dict[str, str]:
     return file_of
 
 
-def _listed(root: str, split: str, folder: str, file_of: dict[str, str]) -> list[tuple[str, str]]:
+def _listed(
+    root: str, split: str, folder: str, file_of: dict[str, str], on_problem: OnProblem | None
+) -> list[tuple[str, str]]:
     """Image ids and XML files of a split, in the order of its list."""
     lists = os.path.join(root, "ImageSets", "Main")
     file = os.path.join(lists, f"{split}.txt")
@@ -143,6 +145,7 @@ def _listed(root: str, split: str, folder: str, file_of: dict[str, str]) -> list
         have = [stem for stem, suffix in map(os.path.splitext, names) if suffix == ".txt"]
         raise AnnotationError(f"{file}: expected a list of images, got no such file; there are {have}")
     listed = []
+    seen: dict[str, tuple[str, str]] = {}
     for line, text in enumerate(read_lines(file, "a list of images", MOST_OF_LIST), start=1):
         name = text.strip()
         # A class's list has a second column, which a name with a space is not to be taken for.
@@ -155,6 +158,8 @@ def _listed(root: str, split: str, folder: str, file_of: dict[str, str]) -> list
                 xml_file = path_inside(folder, file_of.get(image_id, f"{image_id}.xml"))
             except ValueError as error:
                 raise AnnotationError(f"{file}: {error} - at line {line}") from None
+            if tell_again(seen, image_id, file, f"line {line}", on_problem):
+                continue
             listed.append((image_id, xml_file))
     return listed
 
@@ -199,7 +204,7 @@ def _object(
 ) -> _Object:
     name = (item.findtext("name") or "").strip()
     if not name or (class_names is not None and name not in class_names):
-        expected = "a name" if class_names is None else f"one of {list(class_names)}"
+        expected = "a name" if class_names is None else f"one of {among(class_names)}"
         raise AnnotationError(f"{file}: expected {expected}, got {shorten(name)} - at `{where}/name`")
     ignore = _number(file, item, "difficult", where, missing=0) != 0
     return _Object(name, ignore, _box(file, item, where, one_based))

@@ -9,9 +9,9 @@ import numpy as np
 import yaml
 
 from detfeed.annotations import Annotations
-from detfeed.errors import AnnotationError
-from detfeed.paths import path_inside, shorten, to_id, walk_images
-from detfeed.policies import Invalid, OnProblem, read_hw, tell, to_annotations
+from detfeed.errors import AnnotationError, MissingImageError
+from detfeed.paths import among, path_inside, shorten, to_id, walk_images
+from detfeed.policies import Invalid, OnProblem, read_hw, tell, tell_again, to_annotations
 from detfeed.texts import MOST_OF_LIST, read_lines, read_lines_if_any, read_text, to_number
 
 _MOST_YAML = 2**18  # bytes; the parser takes three seconds for as many of "a,", and LVIS's 1203 classes are 40,000
@@ -41,8 +41,9 @@ def read_yolo(
     A label file has a line `class x y width height` for each box (its centre and sizes as shares of the image's), or
     `class x1 y1 x2 y2 x3 y3 ...` for a polygon, which becomes the box around it; keypoints after a box are left out. It
     lies where the image does, with the last folder `images` of the path replaced by `labels`. An image without one has
-    no boxes. Sizes are read from the headers of the images, turned as EXIF says. The image id is the image's path
-    below the root; category ids are the classes' numbers in the file. Links to folders of images are followed.
+    no boxes; two images with one are an error, and so is one without an image, where the split is a folder. Sizes are
+    read from the headers of the images, turned as EXIF says. The image id is the image's path below the root; category
+    ids are the classes' numbers in the file. Links to folders of images are followed.
 
     Args:
         data_yaml: the file, with `names` (a list, or names by number), `path` (the root, from the file's folder on)
@@ -54,8 +55,8 @@ def read_yolo(
             other. None: the error is raised.
 
     Raises:
-        AnnotationError: a file is missing or not what it should be, or no image has a label file; the message names
-            file and place.
+        AnnotationError: a file is missing or not what it should be, an image stands twice, or none has a label file;
+            the message names file and place. A `MissingImageError` for a label file without an image.
         ImageError: an image is missing or of an unknown format.
 
     Source: docs.ultralytics.com/datasets/detect, and for the places of files its data/utils.py.
@@ -76,18 +77,21 @@ def read_yolo(
     image_ids, files, sizes = [], [], []
     paths: list[str] = []
     boxes, class_ids, positions, lines = [], [], [], []
-    any_labels = False
-    for name in _images(content, split, folder, source):
+    image_of: dict[str, str] = {}  # by label file
+    for name in _images(content, split, folder, source, on_problem):
         path = os.path.join(folder, name)
         file = _label_path(path)
         try:
             image_id = to_id(name)
             rows = read_lines_if_any(file, "a text file of boxes")
-            any_labels |= rows is not None
+            if rows is not None and image_of.setdefault(file, path) != path:
+                raise AnnotationError(
+                    f"{file}: expected one image, got {image_of[file]} and {path}; remove or rename all but one"
+                )
             found = _boxes(rows or [], file, class_of, has_keypoints)
         except AnnotationError as error:
             tell(on_problem, file, error)
-            any_labels = True
+            image_of.setdefault(file, path)
             continue
         except ValueError as error:
             tell(on_problem, path, AnnotationError(f"{path}: {error}"))
@@ -105,7 +109,7 @@ def read_yolo(
         files.append(file)
         paths.append(path)
         sizes.append(size)
-    if files and not any_labels:
+    if files and not image_of:
         raise AnnotationError(
             f"{source}: expected label files of {len(files)} images, got none, not even {files[0]} - at `{split}`"
         )
@@ -138,7 +142,7 @@ def _boxes(
         category, *values = (to_number(field, file, where) for field in fields)
         if category not in class_of:
             raise AnnotationError(
-                f"{file}: expected a class among {list(class_of)}, got {shorten(fields[0])} - at `{where}`"
+                f"{file}: expected a class among {among(class_of)}, got {shorten(fields[0])} - at `{where}`"
             )
         if has_keypoints:
             values = values[:4]
@@ -207,14 +211,21 @@ def _text(content: dict[str, Any], key: str, source: str) -> str:
     return value
 
 
-def _images(content: dict[str, Any], split: str, folder: str, source: str) -> list[str]:
+def _images(content: dict[str, Any], split: str, folder: str, source: str, on_problem: OnProblem | None) -> list[str]:
     """Paths of a split's images below the root."""
     if split not in content:
         have = sorted({"train", "val", "test"} & content.keys())
         raise AnnotationError(f"{source}: expected a split {split!r}, got none; there are {have}")
     entries = content[split] if isinstance(content[split], list) else [content[split]]
     names: list[str] = []
-    for entry in entries:
+    seen: dict[str, tuple[str, str]] = {}
+
+    def add(name: str, file: str, where: str) -> None:
+        name = os.path.relpath(name, folder)
+        if not tell_again(seen, name, file, where, on_problem):
+            names.append(name)
+
+    for number, entry in enumerate(entries):
         if not isinstance(entry, str):
             raise AnnotationError(f"{source}: expected a path, got a {type(entry).__name__} - at `{split}`")
         if not entry.strip():
@@ -222,7 +233,10 @@ def _images(content: dict[str, Any], split: str, folder: str, source: str) -> li
         # Roboflow writes ../train/images and means train/images.
         path = _inside(folder, entry.removeprefix("../") or ".", f"{source}: {{}} - at `{split}`")
         if os.path.isdir(path):
-            names += sorted(os.path.relpath(name, folder) for name in walk_images(path))
+            images = sorted(walk_images(path))
+            for name in images:
+                add(name, source, f"`{split}[{number}]`" if len(entries) > 1 else f"`{split}`")
+            _tell_orphans(path, images, on_problem)
         elif os.path.isfile(path):
             for line, text in enumerate(read_lines(path, "a list of images", MOST_OF_LIST), start=1):
                 if text.strip():
@@ -230,7 +244,7 @@ def _images(content: dict[str, Any], split: str, folder: str, source: str) -> li
                     if not os.path.isabs(name):
                         name = os.path.join(os.path.relpath(os.path.dirname(path), folder), name)
                     inside = _inside(folder, name.removeprefix("./"), f"{path}: {{}} - at line {line}")
-                    names.append(os.path.relpath(inside, folder))
+                    add(inside, path, f"line {line}")
         else:
             raise AnnotationError(
                 f"{source}: expected a folder of images or a file that lists them, got {path}, which is neither - at "
@@ -246,7 +260,24 @@ def _inside(folder: str, name: str, message: str) -> str:
         raise AnnotationError(message.format(error)) from None
 
 
+def _tell_orphans(folder: str, images: list[str], on_problem: OnProblem | None) -> None:
+    """Tell of label files that none of the images in a folder has, where labels have a folder of their own."""
+    labels = os.path.dirname(_label_path(os.path.join(folder, "any")))
+    known = set(map(_label_path, images))
+    for parent, folders, names in os.walk(labels) if labels != folder else ():
+        folders.sort()
+        for name in sorted(names):
+            file = os.path.join(parent, name)
+            # labelImg keeps the classes beside the labels.
+            if name.endswith(".txt") and name != "classes.txt" and not name.startswith("._") and file not in known:
+                error = MissingImageError(
+                    f"{file}: expected an image {os.path.splitext(name)[0]}.* below {folder}, got none"
+                )
+                tell(on_problem, file, error)
+
+
 def _label_path(path: str) -> str:
-    before, images, after = path.rpartition(f"{os.sep}images{os.sep}")
-    stem = os.path.splitext(after)[0]
-    return f"{before}{os.sep}labels{os.sep}{stem}.txt" if images else f"{stem}.txt"
+    *parts, name = path.split(os.sep)
+    if "images" in parts:
+        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
+    return os.sep.join([*parts, f"{os.path.splitext(name)[0]}.txt"])

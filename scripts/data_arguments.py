@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
-from detfeed import Annotations, Fixed, RepeatFactor, ShortSide, make_shapes, read_coco, read_voc
+from detfeed import Annotations, DetfeedError, Fixed, RepeatFactor, ShortSide, make_shapes, read_coco, read_voc
 from detfeed.images import Resize
 from detfeed.policies import Invalid
 
@@ -22,6 +23,22 @@ def positive(text: str) -> int:
     return number
 
 
+def not_negative(text: str) -> int:
+    """A whole number of at least 0, for argparse."""
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1, for argparse."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise ValueError
+    return number
+
+
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that `read_training` and `choose_feed` use."""
     data = parser.add_argument_group("data (none given: the built-in shapes, drawn into --shapes-dir)")
@@ -33,11 +50,13 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "--invalid", choices=get_args(Invalid), default="clip", help="what to do about bad boxes; default clip"
     )
     data.add_argument("--shapes-dir", type=Path, default=Path("runs/shapes"), metavar="DIR", help="default runs/shapes")
-    data.add_argument("--shapes", type=int, default=400, metavar="N", help="training images to draw (default 400)")
+    data.add_argument("--shapes", type=positive, default=400, metavar="N", help="training images to draw (default 400)")
     size = parser.add_argument_group("size of the images fed")
-    size.add_argument("--short-side", type=int, metavar="PIXELS", help="default 800; 96 for the built-in shapes")
-    size.add_argument("--max-side", type=int, metavar="PIXELS", help="default 5/3 of the short side (1333 for 800)")
-    size.add_argument("--fixed", type=int, nargs=2, metavar=("H", "W"), help="one canvas instead")
+    size.add_argument("--short-side", type=positive, metavar="PIXELS", help="default 800; 96 for the built-in shapes")
+    size.add_argument(
+        "--max-side", type=positive, metavar="PIXELS", help="default 5/3 of the short side (1333 for 800)"
+    )
+    size.add_argument("--fixed", type=positive, nargs=2, metavar=("H", "W"), help="one canvas instead")
     feed = parser.add_argument_group("feed")
     feed.add_argument("--batch-size", type=positive, default=2, help="default 2")
     feed.add_argument(
@@ -46,7 +65,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     feed.add_argument(
         "--repeat-factor", type=float, metavar="SHARE", help="repeat images of classes rarer than this (LVIS: 0.001)"
     )
-    feed.add_argument("--seed", type=int, default=0, help="default 0")
+    feed.add_argument("--seed", type=not_negative, default=0, help="default 0")
 
 
 def add_validation_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,9 +88,9 @@ def read_training(arguments: argparse.Namespace, parser: argparse.ArgumentParser
     if arguments.coco:
         if not arguments.images:
             parser.error("--coco needs --images, the folder that its file names start from")
-        return read_coco(arguments.coco, arguments.images, invalid=arguments.invalid)
+        return _read(parser, read_coco, arguments.coco, arguments.images, invalid=arguments.invalid)
     if arguments.voc:
-        return read_voc(arguments.voc, arguments.split, invalid=arguments.invalid)
+        return _read(parser, read_voc, arguments.voc, arguments.split, invalid=arguments.invalid)
     return _draw_shapes(arguments.shapes_dir / "train", arguments.shapes, seed=0)
 
 
@@ -85,15 +104,25 @@ def read_validation(arguments: argparse.Namespace, parser: argparse.ArgumentPars
         images = arguments.val_images or arguments.images
         if not images:
             parser.error("--val-coco needs --val-images")
-        return read_coco(arguments.val_coco, images, invalid=arguments.invalid)
+        return _read(parser, read_coco, arguments.val_coco, images, invalid=arguments.invalid)
     if arguments.val_voc or arguments.val_split:
         root = arguments.val_voc or arguments.voc
         if not root:
             parser.error("--val-split needs --val-voc")
-        return read_voc(root, arguments.val_split, invalid=arguments.invalid)
+        return _read(parser, read_voc, root, arguments.val_split, invalid=arguments.invalid)
     if arguments.coco or arguments.voc:
         return None
     return _draw_shapes(arguments.shapes_dir / "val", min(max(arguments.shapes // 4, 1), MAX_VAL_SHAPES), seed=1)
+
+
+def _read(
+    parser: argparse.ArgumentParser, read: Callable[..., Annotations], *arguments: Any, **options: Any
+) -> Annotations:
+    """What a reader reads; exits with its message, which needs no traceback to be understood."""
+    try:
+        return read(*arguments, **options)
+    except DetfeedError as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
 
 
 def _draw_shapes(folder: Path, num_images: int, *, seed: int) -> Annotations:
@@ -108,6 +137,8 @@ def choose_resize(arguments: argparse.Namespace, parser: argparse.ArgumentParser
         return Fixed((arguments.fixed[0], arguments.fixed[1]))
     built_in = not (arguments.coco or arguments.voc)
     short_side = arguments.short_side or (SHAPES_HW[0] if built_in else 800)
+    if arguments.max_side and arguments.max_side < short_side:
+        parser.error(f"--max-side must be at least the short side, {short_side}")
     return ShortSide(short_side, max_side=arguments.max_side or short_side * 1333 // 800)
 
 

@@ -15,9 +15,11 @@ from data_arguments import (
     add_data_arguments,
     add_validation_arguments,
     choose_feed,
+    not_negative,
     positive,
     read_training,
     read_validation,
+    share,
 )
 from detfeed.loader import OnError
 from detfeed.recall import MAX_PROPOSALS
@@ -53,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument("--batch-norm-momentum", type=float, default=0.9, metavar="SHARE", help="default 0.9")
     model.add_argument("--anchor-sizes", type=float, nargs="+", metavar="PIXELS", help="default 32 64 128 256 512")
     workers = parser.add_argument_group("workers")
-    workers.add_argument("--workers", type=int, default=1, help="default 1")
+    workers.add_argument("--workers", type=not_negative, default=1, help="default 1")
     workers.add_argument("--use-multiprocessing", action="store_true", help="processes instead of threads")
     workers.add_argument(
         "--on-error",
@@ -61,6 +63,13 @@ def build_parser() -> argparse.ArgumentParser:
         default="raise",
         help="stop at a training image that can't be read, or replace it and write that into replaced.jsonl of the run "
         "folder; default raise",
+    )
+    workers.add_argument(
+        "--max-replaced",
+        type=share,
+        default=0.01,
+        metavar="SHARE",
+        help="of the training images, that may be replaced before that is an error; default 0.01",
     )
     recipe = parser.add_argument_group("recipe (the defaults train from random weights)")
     recipe.add_argument("--epochs", type=positive, default=10, help="default 10")
@@ -120,6 +129,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(
             f"{arguments.out} holds an earlier run: go on with --resume {arguments.out}, or give another --out"
         )
+    feed = choose_feed(arguments, parser)
     val_set = read_validation(arguments, parser)
     if arguments.evaluate and val_set is None:
         parser.error("--evaluate needs validation data, such as --val-coco or --val-voc")
@@ -146,7 +156,6 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.anchor_sizes:
         sizes["sizes"] = tuple(arguments.anchor_sizes)
     anchors = AnchorGrid.fpn(**sizes) if arguments.model == "fpn" else AnchorGrid.c4(**sizes)
-    feed = choose_feed(arguments, parser)
     pretrained = arguments.weights != "none"
     kept_weights = any((arguments.out / "backup").glob("*.weights.h5"))
     rpn = RPN(
@@ -179,6 +188,7 @@ def main(argv: list[str] | None = None) -> None:
             workers=arguments.workers,
             use_multiprocessing=arguments.use_multiprocessing,
             on_error=arguments.on_error,
+            max_replaced=arguments.max_replaced,
             ledger=arguments.out / "replaced.jsonl" if arguments.on_error == "replace" else None,
         )
         recipe = Recipe(

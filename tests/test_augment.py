@@ -486,3 +486,12 @@ def test_what_is_no_pipeline_is_refused_with_what_to_write():
 def test_pipeline_that_normalises_is_refused():
     with pytest.raises(ValueError, match=r"Received: float32 .* normalisation belongs into the model"):
         Augmentation(albumentations.Normalize())(IMAGE, BOXES, rng())
+
+
+def test_transforms_that_are_off_are_no_reason_to_refuse():
+    off = albumentations.Normalize(p=0)
+    for pipeline in (
+        [off, albumentations.HorizontalFlip()],
+        albumentations.OneOf([off, albumentations.Transpose(p=1)]),
+    ):
+        Augmentation(pipeline)(IMAGE, BOXES, rng())

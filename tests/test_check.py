@@ -311,19 +311,62 @@ def test_orientation_that_the_annotated_size_does_not_tell_is_a_warning(coco):
 
 def test_images_without_boxes_ignored_boxes_and_rare_classes_are_notes(coco):
     images = [(encode(noise(number), "PNG"), boxes) for number, boxes in enumerate([[BOX] * 1, []])]
-    report = check(coco(images, class_names=("cat", "dog"), fields={"iscrowd": 1}.items()))
+    read = coco(images, class_names=("cat", "dog", "cow"), fields={"iscrowd": 1}.items())
+    table = read()
+    cow = dataclasses.replace(
+        table,
+        boxes=np.tile(table.boxes, (2, 1)) + np.array([[0], [1]], np.float32),
+        class_ids=np.array([0, 2], np.int32),
+        ignore=np.array([True, False]),
+        areas=np.tile(table.areas, 2),
+        offsets=np.array([0, 2, 2]),
+    )
+    report = check(cow)
     by_kind = found(report, "no-boxes", "absent-class", "rare-class")
     assert {kind: finding.count for kind, finding in by_kind.items()} == {
         "no-boxes": 1,
         "ignored-boxes": 1,
-        "absent-class": 1,
+        "absent-class": 2,
+        "rare-class": 1,
     }
     assert by_kind["no-boxes"].examples[0].image_id == 1
     assert by_kind["no-boxes"].what == "images without boxes; all of them is background"
     assert by_kind["ignored-boxes"].examples[0].box == 0
-    # All boxes of cat are ignored.
-    assert [example.detail for example in by_kind["absent-class"].examples] == ["dog: 0 boxes"]
+    assert [example.detail for example in by_kind["absent-class"].examples] == [
+        "cat: 0 boxes, 1 ignored ones",
+        "dog: 0 boxes",
+    ]
     assert report.status == 0
+
+
+@pytest.mark.parametrize("fields", [{}, {"iscrowd": 1}])
+def test_set_without_an_object_to_learn_is_an_error(coco, fields):
+    images = [(encode(noise(0), "PNG"), [BOX] if fields else []), (encode(noise(1), "PNG"), [])]
+    report = check(coco(images, fields=fields.items()))
+    finding = found(report)["no-objects"]
+    assert (finding.severity, finding.examples[0].detail) == ("error", "2 images")
+    assert report.status == 1
+
+
+def test_set_of_which_more_than_half_has_no_boxes_is_a_warning(coco):
+    pictures = [encode(noise(number), "PNG") for number in range(3)]
+    kinds = found(check(coco([(pictures[0], [BOX]), (pictures[1], [])])), "no-boxes")
+    assert list(kinds) == ["no-boxes"]
+    finding = one(
+        check(coco([(pictures[0], [BOX]), *((data, []) for data in pictures[1:])], name="more")), "mostly-without-boxes"
+    )
+    assert (finding.severity, finding.count) == ("warning", 2)
+
+
+def test_fast_check_tells_image_files_that_stand_twice_by_their_paths(coco, tmp_path):
+    data = encode(noise(0), "PNG")
+    table = coco([(data, [BOX]), (data, [BOX])], names=["a.png", "./a.png"])()
+    by_kind = found(check(table, table, fast=True))
+    assert {kind: (finding.data, finding.count) for kind, finding in by_kind.items()} == {
+        "leaked-images": ("val", 2),
+        "identical-images": ("train", 1),
+    }
+    assert by_kind["leaked-images"].examples[0].detail == f"the same file as {tmp_path}/set/a.png"
 
 
 def test_class_of_few_boxes_is_rare(coco):
@@ -348,7 +391,7 @@ def test_classes_of_one_name_are_told_and_their_boxes_counted_together(coco):
 def test_federated_images_without_boxes_are_not_called_background(shapes, annotate):
     pairs = np.zeros((0, 2), np.int32)
     table = dataclasses.replace(annotate([(60, 80)], [[]]), neg_classes=pairs, not_exhaustive_classes=pairs)
-    what = one(check(table), "no-boxes").what
+    what = found(check(table), "no-boxes")["no-boxes"].what
     assert what == "images without boxes; they are known to lack some classes only"
 
 

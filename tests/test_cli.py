@@ -73,7 +73,7 @@ def test_findings_exit_1_and_are_told_with_place_and_advice(voc):
     # Brackets are no markup.
     for text in ("error (train)", "damaged-image", "VOC1.png: expected a whole image", "partly-outside", "; clipped"):
         assert text in result.stdout
-    assert "box 0: [4, 4, 99, 50], " in result.stdout
+    assert "VOC0.png: [4, 4, 99, 50], " in result.stdout
     assert "> clip them in the file" in result.stdout
 
 
@@ -94,9 +94,9 @@ def test_file_that_cannot_be_read_is_a_finding_and_the_rest_is_checked_and_writt
     (root / "Annotations" / "VOC2.xml").write_text("<annotation>")
     result = run("--voc", root, "--write", tmp_path / "fixed.json")
     assert result.exit_code == 1
-    for text in ("unreadable-annotation, 1:", "partly-outside", "damaged-image", "; 1 files could not be read"):
+    for text in ("unreadable-annotation, 1:", "partly-outside", "damaged-image", "; not all of 1 file can be read"):
         assert text in result.stdout
-    assert "with 1 of 2 images and 1 boxes, without those of 1 files that could not be read" in result.stderr
+    assert "with 1 of 2 training images and 1 boxes, without what can't be read of 1 file;" in result.stderr
     assert read_coco(tmp_path / "fixed.json", root / "JPEGImages").image_ids.tolist() == ["VOC0"]
 
 
@@ -133,7 +133,7 @@ def test_cleaned_copy_is_written_without_images_that_cannot_be_fed(voc, tmp_path
     root = voc(bad=True)
     result = run("--voc", root, "--write", tmp_path / "fixed.json")
     assert result.exit_code == 1
-    assert f"with 2 of 3 images and 2 boxes; its file names start from {root / 'JPEGImages'}" in result.stderr
+    assert f"with 2 of 3 training images and 2 boxes; its file names start from {root / 'JPEGImages'}" in result.stderr
     table = read_coco(tmp_path / "fixed.json", root / "JPEGImages", invalid="raise")
     assert table.image_ids.tolist() == ["VOC0", "VOC2"]
     assert table.boxes.tolist() == [[4, 4, 80, 50], [4, 4, 60, 50]]
@@ -199,7 +199,8 @@ def test_message_and_help_say_what_a_copy_lacks(voc, tmp_path):
 def test_names_that_the_output_cannot_show_are_escaped(tmp_path):
     """In a process of its own: the encoding is that of its standard output."""
     name = "\N{SNOWMAN}\x1b]0;PWNED\x07cat"
-    write_set(tmp_path / "a.json", ["\N{SNOWMAN}.png"], label=name)
+    write_set(tmp_path / "a.json", ["\N{SNOWMAN}.png", "b.png"], label=name)
+    (tmp_path / "b.png").write_bytes(encode(noise(0), "PNG"))
     write = ("--write", tmp_path / "fixed.json")
     code = "import sys; from detfeed.cli import app; app(sys.argv[1:])"
     command = [sys.executable, "-c", code, "check", "--coco", tmp_path / "a.json", "--images", tmp_path, *write]
@@ -209,7 +210,7 @@ def test_names_that_the_output_cannot_show_are_escaped(tmp_path):
         )
         assert done.returncode == 1, done.stderr
         assert b"\\u2603.png" in done.stdout
-        assert rb"\x1b]0;PWNED\x07cat: 1 boxes" in done.stdout
+        assert rb"\x1b]0;PWNED\x07cat: 2 boxes" in done.stdout
         assert b"\x1b]0" not in done.stdout
         assert b"\x07" not in done.stdout
         assert (tmp_path / "fixed.json").exists()
@@ -238,7 +239,7 @@ def test_lines_are_neither_wrapped_nor_cut_outside_a_terminal(tmp_path):
         f"- {folder}/{number}.png" for number in range(3)
     ]
     assert lines[start + 4] == "- ..."
-    assert lines[start + 5] == "> put the files there, or leave these images out (--write)"
+    assert lines[start + 5] == "> put the images there, or leave them out (--write)"
 
 
 def test_terminal_gets_a_table(tmp_path):
@@ -255,7 +256,7 @@ def test_terminal_gets_a_table(tmp_path):
             [f"- {tmp_path}/1.png: expected"],
             [f"- {tmp_path}/2.png: expected"],
             ["- ..."],
-            ["> put the files there"],
+            ["> put the images there"],
         ),
         strict=False,
     ):
@@ -449,3 +450,36 @@ def test_options_that_do_not_go_together_are_refused(arguments, message):
     result = run(*arguments)
     assert result.exit_code == 2
     assert message in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_copy_without_images_is_not_written(tmp_path):
+    write_set(tmp_path / "a.json", ["none.png"])
+    result = run("--coco", tmp_path / "a.json", "--images", tmp_path, "--write", tmp_path / "fixed.json")
+    assert (result.exit_code, (tmp_path / "fixed.json").exists()) == (2, False)
+    assert "fixed.json was not written: there is no image that can be fed" in result.stderr
+
+
+@pytest.mark.parametrize("option", ["--write", "--json"])
+def test_no_file_of_another_kind_is_overwritten(voc, option):
+    root = voc()
+    for path in (root / "JPEGImages" / "VOC0.png", root / "Annotations" / "VOC0.xml"):
+        before = path.read_bytes()
+        result = run("--voc", root, option, path)
+        assert result.exit_code == 2
+        said = " ".join(result.stderr.replace("│", " ").split())
+        assert f"{option} would overwrite" in said
+        assert path.read_bytes() == before
+
+
+def test_annotations_of_images_that_are_not_in_a_coco_file_hide_nothing_else(tmp_path):
+    write_set(tmp_path / "a.json", ["a.png", "b.png"])
+    (tmp_path / "a.png").write_bytes(encode(noise(0), "PNG"))
+    content = json.loads((tmp_path / "a.json").read_text())
+    content["annotations"] += [{"id": 7 + k, "image_id": 9, "category_id": 1, "bbox": [1, 2, 3, 4]} for k in range(2)]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    fixed = tmp_path / "fixed.json"
+    result = run("--coco", tmp_path / "a.json", "--images", tmp_path, "--write", fixed)
+    assert result.exit_code == 1
+    assert "missing-image, 2: images that are not there" in result.stdout
+    assert "got none such - at `annotations[2]` (image_id 9), the first of 2" in result.stdout
+    assert read_coco(fixed, tmp_path).image_ids.tolist() == [0]

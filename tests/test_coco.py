@@ -4,13 +4,14 @@ import json
 import math
 import os
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from detfeed import AnnotationError, blocks, coco, read_coco, worker, write_coco
+from detfeed import AnnotationError, MissingImageError, blocks, coco, read_coco, worker, write_coco
 from detfeed.masks import fill_mask
 
 
@@ -164,7 +165,14 @@ def broken(**change):
         ),
         (broken(id=1), r"each annotation id once, got 1 again - at `annotations\[1\]`"),
         (instances(images=instances()["images"] * 2), r"each image id once, got 7 again - at `images\[3\].id`"),
-        (instances(categories=instances()["categories"] * 2), r"each category id once, got \[2, 2, 90, 90\]"),
+        (
+            instances(categories=instances()["categories"] * 2),
+            r"category id once, got .* - at `categories\[2\].id`, first",
+        ),
+        (
+            instances(images=[*instances()["images"], {**instances()["images"][0], "id": "7"}]),
+            r"texts, got 7 and '7' - at",
+        ),
     ],
 )
 def test_bad_file_is_an_error_with_an_address(read, content, message):
@@ -484,7 +492,7 @@ def test_helping_processes_do_their_share_and_are_gone_afterwards(read, monkeypa
     assert [process.process.poll() for process in helped] == [-9, -9]
 
 
-@pytest.mark.parametrize("fault", ["killed", "unable to start", "without Python"])
+@pytest.mark.parametrize("fault", ["killed", "without threads", "unable to start", "without Python"])
 def test_file_is_read_whatever_becomes_of_the_helping_processes(read, monkeypatch, helped, fault):
     expected = read(crowds(60))
     slowly(monkeypatch, 0.02)
@@ -496,6 +504,12 @@ def test_file_is_read_whatever_becomes_of_the_helping_processes(read, monkeypatc
             return load(self, *key)
 
         monkeypatch.setattr(worker.WorkerProcess, "load", killed)
+    elif fault == "without threads":
+
+        def start(self):
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", start)
     else:
         monkeypatch.setattr(sys, "executable", "/nowhere/python" if fault == "unable to start" else None)
     assert_same(read(crowds(60)), expected)
@@ -559,3 +573,52 @@ def test_garbage_collector_is_left_as_it_was(read):
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_annotations_of_unknown_images_or_categories_are_left_out_with_the_others_of_their_image(tmp_path):
+    images = [{"id": i, "file_name": f"{i}.png", "height": 40, "width": 60} for i in (5, 6, 7)]
+    crowd = {"iscrowd": 1, "segmentation": {"size": [4, 6], "counts": [0, 24]}}
+    rows = [
+        (5, 1, {}), (9, 1, crowd), (6, 1, {}), (6, 3, {}), (9, 1, {}), (7, 1, {}), (6, 4, {}), (8, 3, {}),
+    ]  # fmt: skip
+    annotations = [
+        {"id": k, "image_id": i, "category_id": c, "bbox": [1, 2, 3, k + 1]} | more
+        for k, (i, c, more) in enumerate(rows)
+    ]
+    path, told = tmp_path / "a.json", []
+    for images_here in (images, []):
+        content = {"images": images_here, "annotations": annotations, "categories": [{"id": 1, "name": "cat"}]}
+        path.write_text(json.dumps(content))
+        told.clear()
+        table = read_coco(path, "", on_problem=lambda *problem: told.append(problem))
+        kinds = [MissingImageError, AnnotationError, MissingImageError] if images_here else [MissingImageError] * 5
+        assert [type(error) for _, error in told] == kinds
+        assert {file for file, _ in told} == {str(path)}
+        assert table.image_ids.tolist() == ([5, 7] if images_here else [])
+        assert table.boxes[:, 3].tolist() == ([3, 8] if images_here else [])
+    path.write_text(json.dumps(content | {"images": images}))
+    told.clear()
+    read_coco(path, "", on_problem=lambda path, error: told.append(str(error).partition(" - ")))
+    assert [place for *_, place in told] == [
+        "at `annotations[1]` (image_id 9), the first of 2",
+        "at `annotations[3]` (image_id 6), the first of 2",
+        "at `annotations[7]` (image_id 8)",
+    ]
+    assert told[1][0] == f"{path}: expected a category_id among [1], got 3"
+    with pytest.raises(MissingImageError, match=r"got none such - at `annotations\[1\]` \(image_id 9\)"):
+        read_coco(path, "")
+
+
+def test_json_may_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(instances()).encode())
+    assert len(read_coco(path, "")) == len(instances()["images"])
+
+
+def test_bytes_that_are_not_utf8_are_an_error_at_their_line_in_json(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(json.dumps(instances(), indent=1).replace("bicycle", "caf\xe9").encode("latin-1"))
+    line = path.read_bytes().split(b"\xe9")[0].count(b"\n") + 1
+    message = rf"a\.json: expected a COCO JSON file in UTF-8, got the byte 0xe9 in .*caf.* - at line {line}; save it"
+    with pytest.raises(AnnotationError, match=message):
+        read_coco(path, "")

@@ -70,9 +70,14 @@ def folder(tmp_path_factory):
 
 def lay_out(root):
     """Images and folders of every layout."""
-    for name in ("images", "JPEGImages", "image_2", "labels", "label_2", "Annotations"):
+    for name in ("images", "photos", "JPEGImages", "image_2", "labels", "label_2", "Annotations"):
         (root / name).mkdir()
-    for name, suffixes in (("images", ("png", "jpg")), ("JPEGImages", ("png", "jpg")), ("image_2", ("png",))):
+    for name, suffixes in (
+        ("images", ("png",)),
+        ("photos", ("jpg",)),
+        ("JPEGImages", ("png", "jpg")),
+        ("image_2", ("png",)),
+    ):
         for suffix in suffixes:
             cv2.imwrite(str(root / name / f"a.{suffix}"), np.zeros((20, 30, 3), np.uint8))
     (root / "plain.yaml").write_text(YAML)
@@ -89,7 +94,7 @@ READERS = {
     "yaml": ("data.yaml", lambda root, file: read_yolo(file)),
     "csv": ("boxes.csv", lambda root, file: read_csv(file, root / "classes.csv")),
     "classes": ("classes_of.csv", lambda root, file: read_csv(root / "none.csv", file)),
-    "openimages": ("oi.csv", lambda root, file: read_openimages(file, root / "descriptions.csv", root / "images")),
+    "openimages": ("oi.csv", lambda root, file: read_openimages(file, root / "descriptions.csv", root / "photos")),
 }
 SAMPLES = {
     "coco": json.dumps(INSTANCES),
@@ -222,7 +227,7 @@ def test_any_numbers_in_boxes_give_a_table_or_an_error(folder, numbers, invalid)
     (folder / "numbers.json").write_text(json.dumps(content))
     for function in (
         lambda: read_yolo(folder / "plain.yaml", invalid=invalid),
-        lambda: read_openimages(folder / "oi.csv", folder / "descriptions.csv", folder / "images", invalid=invalid),
+        lambda: read_openimages(folder / "oi.csv", folder / "descriptions.csv", folder / "photos", invalid=invalid),
         lambda: read_csv(folder / "boxes.csv", folder / "classes.csv", invalid=invalid),
         lambda: read_coco(folder / "numbers.json", folder / "images", invalid=invalid),
     ):

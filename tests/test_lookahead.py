@@ -57,6 +57,28 @@ def test_order_that_keras_shuffled_is_guessed_and_so_is_that_of_its_next_epoch(s
     assert following == shuffled_like_keras(lookahead, 20)
 
 
+@pytest.mark.parametrize("asks", [0, 1])
+def test_batches_asked_for_at_random_cost_one_shuffle_in_all(monkeypatch, asks):
+    shuffles = []
+
+    class Counted(random.Random):
+        def shuffle(self, order):
+            shuffles.append(len(order))
+            super().shuffle(order)
+
+    lookahead = Lookahead()
+    lookahead.note_length_asked()
+    monkeypatch.setattr(random, "Random", Counted)
+    order = list(range(0, 100, 2))
+    Counted(3).shuffle(order)
+    shuffles.clear()
+    for index in order:
+        for _ in range(asks):
+            lookahead.note_length_asked()
+        assert guesses(lookahead, index, 100)[:1] == [(0, index + 1)]
+    assert shuffles == [100]
+
+
 def test_guessing_draws_nothing_from_the_global_generator():
     random.seed(1)
     expected = random.random()

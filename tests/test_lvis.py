@@ -97,3 +97,16 @@ def test_bad_file_is_an_error_with_an_address(read, field, value, message):
     content["images"][1][field] = value
     with pytest.raises(AnnotationError, match=r"lvis\.json: .*" + message):
         read(content)
+
+
+def test_images_that_are_left_out_take_their_classes_with_them(tmp_path):
+    content = lvis()
+    content["annotations"] += [{**content["annotations"][0], "id": 2, "image_id": 9, "category_id": 7}]
+    (tmp_path / "lvis.json").write_text(json.dumps(content))
+    told = []
+    table = read_lvis(tmp_path / "lvis.json", tmp_path, on_problem=lambda path, error: told.append(str(error)))
+    assert len(told) == 1
+    assert table.image_ids.tolist() == [4]
+    assert table.neg_classes.tolist() == []
+    assert table.not_exhaustive_classes.tolist() == [[0, 1]]
+    assert table.neg_classes.dtype == table.not_exhaustive_classes.dtype == np.int32

@@ -4,7 +4,17 @@ import pytest
 
 from detfeed import inspection
 from detfeed.headers import _FORMATS
-from detfeed.paths import IMAGE_SUFFIXES, NamedImages, is_image, list_folder, path_inside, paths_inside, shorten, to_id
+from detfeed.paths import (
+    IMAGE_SUFFIXES,
+    NamedImages,
+    among,
+    is_image,
+    list_folder,
+    path_inside,
+    paths_inside,
+    shorten,
+    to_id,
+)
 
 
 def test_names_are_joined_to_their_folder_as_they_stand():
@@ -35,6 +45,10 @@ def test_absolute_paths_below_the_folder_are_inside(tmp_path, monkeypatch):
         ("/data/images", "got the absolute path '/data/images'"),
         ("\\\\host\\x.jpg", "got the absolute path"),
         ("C:\\x.jpg", "got the absolute path"),
+        ("/data/images/", "got the absolute path '/data/images/'"),
+        ("file:///etc/x.jpg", "got the URL 'file:///etc/x.jpg'; give the folder that it starts with"),
+        ("simplecache::s3://x.jpg", "got the URL"),
+        ("sub/s3://x.jpg", "got the URL"),
         ("/" + "x" * 1000, r"got the absolute path '/x{39}\.\.\.x{37}'"),
     ],
 )
@@ -43,6 +57,29 @@ def test_names_that_lead_out_of_the_folder_are_refused(name, message):
         path_inside("/data/images", name)
     with pytest.raises(ValueError, match=message):
         paths_inside("/data/images", ["x", name, "y"])
+
+
+def test_names_lead_out_of_no_folder_by_a_second_slash(tmp_path):
+    assert path_inside(str(tmp_path), f"{tmp_path}//etc/x.jpg") == f"{tmp_path}/etc/x.jpg"
+    assert path_inside("s3://b", "s3://b//etc/x.jpg") == "s3://b/etc/x.jpg"
+
+
+def test_urls_are_taken_only_below_the_url_of_their_folder():
+    for folder in ("s3://b/c", "s3://b/c/"):
+        assert path_inside(folder, "s3://b/c/d/x.jpg") == "s3://b/c/d/x.jpg"
+        assert path_inside(folder, "x.jpg") == "s3://b/c/x.jpg"
+        for name in ("s3://b/c2/x.jpg", "s3://b/c/", "http://b/c/x.jpg", "s3://b/c/http://d/x.jpg"):
+            with pytest.raises(ValueError, match="expected a path inside the image folder s3://b/c"):
+                path_inside(folder, name)
+    for folder in ("", ".", "images"):
+        with pytest.raises(ValueError, match="got the URL"):
+            path_inside(folder, "memory://x/a.png")
+
+
+def test_of_many_names_the_first_are_told():
+    assert among(["a", 1]) == "['a', 1]"
+    assert among(range(20)) == str(list(range(20)))
+    assert among(range(1203)) == f"{str(list(range(20)))[:-1]}, ...]"
 
 
 def test_long_texts_are_shortened_in_the_middle():

@@ -138,7 +138,6 @@ def test_image_without_proposals_is_an_error_that_names_it_unless_allowed(table,
         ('[{"image_id": 102, "bbox": [1, 2, 3, 4], "score": 1e99}]', "finite scores, .* at proposal 0 of image 102"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
 def test_damaged_results_are_an_error_with_an_address(table, tmp_path, content, message):
     path = tmp_path / "p.json"
     path.write_text(content)

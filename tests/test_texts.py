@@ -27,11 +27,31 @@ def test_lines_end_as_editors_end_them_and_nowhere_else(tmp_path):
     assert read_lines(path, "a text") == ["a", "b\u2028c", "d\x0ce\x85f\x1eg", "", "h"]
 
 
-def test_rows_keep_ends_of_lines_within_quotes_as_they_are(tmp_path):
+@pytest.mark.parametrize(
+    ("rows", "line", "got"),
+    [
+        ('a,1\n\nb"c,2\n"d,3\ne,4\nf,5"\n', 4, "a row that ends at line 6"),
+        ('"a,1\r\nb",2\r\n', 1, "a row that ends at line 2"),
+        ('a,1\n"b,2\nc,3\n', 2, "unexpected end of data"),
+        ('a,1\n"b,2\nc,3"d\n', 2, "',' expected after '\"'"),
+        ('a,1\n"b,2\n' + "c,3\n" * 40000, 2, r"field larger than field limit \(131072\)"),
+    ],
+)
+def test_rows_of_a_quote_that_is_not_closed_are_an_error_at_the_quote(tmp_path, rows, line, got):
     path = tmp_path / "a.csv"
-    path.write_bytes(b'"a\r\nb\rc\nd",1\r\n\r\ne,2\n')
-    rows = list(read_rows(path, "a CSV file"))
-    assert [row for _, row in rows] == [["a\r\nb\rc\nd", "1"], ["e", "2"]]
+    path.write_text(rows, newline="")
+    message = rf"a\.csv: expected a CSV file, got {got} - at line {line}; is a quote not closed\?"
+    with pytest.raises(AnnotationError, match=message):
+        list(read_rows(path, "a CSV file"))
+
+
+def test_bytes_that_are_not_utf8_are_an_error_at_their_line(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes("".join(f"é{line},1\n" for line in range(1, 3000)).encode() + b"caf\xe9,1\nb,2\n")
+    message = r"a\.csv: expected a list in UTF-8, got the byte 0xe9 in '.*caf.,1\\n.*' - at line 3000; save it as UTF-8"
+    for read in (read_text, lambda *arguments: list(read_rows(*arguments))):
+        with pytest.raises(AnnotationError, match=message):
+            read(path, "a list")
 
 
 def test_rows_without_end_are_refused(tmp_path):
@@ -48,7 +68,7 @@ def test_what_is_no_text_is_an_error_that_names_it(tmp_path, read):
     for name, content, message in (
         ("a\0.txt", None, "embedded null byte"),
         ("none.txt", None, "No such file or directory"),
-        ("bytes.txt", b"\xff\xfe", "in UTF-8, got 'utf-8' codec can't decode byte 0xff"),
+        ("bytes.txt", b"\xff\xfe", "in UTF-8, got the byte 0xff in .* - at line 1"),
     ):
         if content:
             (tmp_path / name).write_bytes(content)

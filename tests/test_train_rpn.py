@@ -208,6 +208,14 @@ def test_run_stops_after_the_steps_asked_for(progress):
         (["--val-images", "a"], "--val-images goes with --val-coco"),
         (["--weight-decay", "0.1"], "goes with --optimizer adamw or sgd"),
         (["--validate-every", "0"], "invalid positive value: '0'"),
+        (["--workers", "-1"], "invalid not_negative value: '-1'"),
+        (["--seed", "-1"], "invalid not_negative value: '-1'"),
+        (["--max-replaced", "1.5"], "invalid share value: '1.5'"),
+        (["--short-side", "100", "--max-side", "50"], "--max-side must be at least the short side, 100"),
+        (["--fixed", "0", "5"], "invalid positive value: '0'"),
+        (["--repeat-factor", "0"], "--repeat-factor: Expected threshold to be above 0"),
+        (["--coco", "a.json", "--images", "b"], "a.json: expected a COCO JSON file, got No such file"),
+        (["--voc", "a"], "a/Annotations: expected a folder of XML files, got No such file"),
     ],
 )
 def test_arguments_that_do_not_go_together_are_told_at_once(arguments, message, capsys, tmp_path, monkeypatch):
@@ -215,6 +223,7 @@ def test_arguments_that_do_not_go_together_are_told_at_once(arguments, message, 
     with pytest.raises(SystemExit):
         train_rpn.main(arguments)
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs" / "rpn").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -168,6 +170,17 @@ def test_entities_are_refused_before_they_grow(voc):
         AnnotationError, match=r"a\.xml: .* a document type is declared, which may hold entities: line 1"
     ):
         read_voc(voc.root)
+
+
+def test_image_that_stands_twice_in_a_list_is_an_error_at_the_second(voc):
+    voc({"a": SIZE, "b": SIZE})
+    (voc.root / "ImageSets" / "Main" / "train.txt").write_text("a\nb\n\n./a\n")
+    message = r"Main/train\.txt: expected each image once, got 'a' again - at line 4, first at line 1; remove it; a"
+    with pytest.raises(AnnotationError, match=message):
+        read_voc(voc.root, "train")
+    told = []
+    table = read_voc(voc.root, "train", on_problem=lambda path, error: told.append(os.path.basename(path)))
+    assert (table.image_ids.tolist(), told) == (["a", "b"], ["train.txt"])
 
 
 def test_list_of_images_does_not_leave_the_folder(voc):

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from detfeed import AnnotationError, ImageError, read_yolo
+from detfeed import AnnotationError, ImageError, MissingImageError, read_yolo
 
 YAML = "path: .\ntrain: images/train\nval: [images/val, images/train]\nnames: [cat, dog]\n"
 
@@ -192,10 +192,10 @@ def test_links_to_folders_are_followed(read, tmp_path):
         (elsewhere / kind).mkdir(parents=True)
         (tmp_path / kind / "train" / "s").symlink_to(elsewhere / kind)
     (tmp_path / "images" / "train" / "a.png").rename(elsewhere / "images" / "b.png")
-    (elsewhere / "labels" / "b.txt").write_text("1 0.5 0.5 1 1\n")
+    (tmp_path / "labels" / "train" / "a.txt").rename(elsewhere / "labels" / "b.txt")
     table = read_yolo(tmp_path / "data.yaml")
     assert table.image_ids.tolist() == ["images/train/s/b.png"]
-    assert table.class_ids.tolist() == [1]
+    assert table.class_ids.tolist() == [0]
     (tmp_path / "images" / "train" / "t").symlink_to(tmp_path / "nowhere")
     with pytest.raises(AnnotationError, match=r"train/t: expected a file or folder, got a link that leads nowhere"):
         read_yolo(tmp_path / "data.yaml")
@@ -265,10 +265,11 @@ def test_of_two_ways_to_a_folder_it_is_always_the_same(read, tmp_path, monkeypat
     images = tmp_path / "images" / "train"
     images.rename(tmp_path / "kept")
     images.mkdir()
+    (tmp_path / "labels" / "train" / "a.txt").unlink()
     for link in "ts":
         (images / link).symlink_to(tmp_path / "kept")
-        (tmp_path / "labels" / "train" / link).mkdir()
-        (tmp_path / "labels" / "train" / link / "a.txt").touch()
+    (tmp_path / "labels" / "train" / "s").mkdir()
+    (tmp_path / "labels" / "train" / "s" / "a.txt").touch()
     scan = os.scandir
 
     class Backwards:
@@ -291,3 +292,60 @@ def test_of_two_ways_to_a_folder_it_is_always_the_same(read, tmp_path, monkeypat
 
     monkeypatch.setattr(os, "scandir", Backwards)
     assert read_yolo(tmp_path / "data.yaml").image_ids.tolist() == ["images/train/s/a.png"]
+
+
+def test_label_file_without_an_image_is_an_error_and_the_list_of_classes_is_none(read, tmp_path):
+    read({"train/a": "0 0.5 0.5 1 1\n", "train/s/b": "0 0.5 0.5 1 1\n"})
+    labels = tmp_path / "labels" / "train"
+    for name in ("classes.txt", "._a.txt", "train.cache"):
+        (labels / name).touch()
+    assert len(read_yolo(tmp_path / "data.yaml")) == 2
+    (tmp_path / "images" / "train" / "s" / "b.png").rename(tmp_path / "images" / "train" / "s" / "b.heic")
+    with pytest.raises(
+        MissingImageError, match=r"train/s/b\.txt: expected an image b\.\* below .*images/train, got none"
+    ):
+        read_yolo(tmp_path / "data.yaml")
+    told = []
+    assert len(read_yolo(tmp_path / "data.yaml", on_problem=lambda path, error: told.append(path))) == 1
+    assert [os.path.relpath(path, labels) for path in told] == ["s/b.txt"]
+
+
+def test_labels_that_lie_beside_their_images_have_no_orphans(read, tmp_path):
+    (tmp_path / "all").mkdir()
+    cv2.imwrite(str(tmp_path / "all" / "a.png"), np.zeros((20, 40, 3), np.uint8))
+    (tmp_path / "all" / "a.txt").write_text("0 0.5 0.5 1 1\n")
+    (tmp_path / "all" / "README.txt").touch()
+    assert len(read({}, text="train: all\nnames: [cat]\n").boxes) == 1
+
+
+def test_two_images_with_one_label_file_are_an_error(read, tmp_path):
+    read({"train/a": "0 0.5 0.5 1 1\n", "train/b": None})
+    for name in "ab":
+        cv2.imwrite(str(tmp_path / "images" / "train" / f"{name}.jpg"), np.zeros((20, 40, 3), np.uint8))
+    with pytest.raises(AnnotationError, match=r"train/a\.txt: expected one image, got .*/a\.jpg and .*/a\.png; remove"):
+        read_yolo(tmp_path / "data.yaml")
+    (tmp_path / "images" / "train" / "a.jpg").unlink()
+    assert len(read_yolo(tmp_path / "data.yaml")) == 3  # b.png and b.jpg both have no boxes
+
+
+def test_images_that_stand_twice_are_an_error_at_the_second(read, tmp_path):
+    text = "train: [images/train, list.txt]\nval: list.txt\nnames: [cat]\n"
+    (tmp_path / "list.txt").write_text("images/train/b.png\n\n./images/train/./b.png\n")
+    (tmp_path / "images" / "train").mkdir(parents=True)
+    with pytest.raises(
+        AnnotationError, match=r"list\.txt: .* 'images/train/b\.png' again - at line 3, first at line 1;"
+    ):
+        read({"train/a": "", "train/b": ""}, "val", text=text)
+    told = []
+    table = read_yolo(tmp_path / "data.yaml", on_problem=lambda path, error: told.append(str(error)))
+    assert [os.path.basename(path) for path in table.paths] == ["a.png", "b.png"]
+    assert [error.partition(" - ")[2] for error in told] == [
+        f"at line {line}, first at `train[0]` of {tmp_path}/data.yaml; remove it; a `sampler` feeds images more often"
+        for line in (1, 3)
+    ]
+
+
+def test_root_may_be_a_relative_folder_named_images(read, tmp_path, monkeypatch):
+    read({"a/x": "0 0.5 0.5 1 1\n"}, text="train: a\nnames: [cat]\npath: images\n")
+    monkeypatch.chdir(tmp_path)
+    assert len(read_yolo("data.yaml", root="images").boxes) == 1
