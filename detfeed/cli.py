@@ -262,6 +262,9 @@ def _refuse_unused(
             raise typer.BadParameter(f"{prefix}{name} needs {option}")
         if name in _WITH_CLASSES and options.classes is None:
             raise typer.BadParameter(f"{prefix}{name} needs --classes")
+    for option, folder in (("--images", images), ("--val-images", val_images)):
+        if folder is not None and not is_url(folder) and not os.path.isdir(folder):
+            raise typer.BadParameter(f"{option}: expected a folder, got {folder}, which is none")
 
 
 def _or(formats: tuple[str, ...], prefix: str = "") -> str:

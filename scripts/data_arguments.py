@@ -88,6 +88,7 @@ def read_training(arguments: argparse.Namespace, parser: argparse.ArgumentParser
     if arguments.coco:
         if not arguments.images:
             parser.error("--coco needs --images, the folder that its file names start from")
+        _check_folder("--images", arguments.images, parser)
         return _read(parser, read_coco, arguments.coco, arguments.images, invalid=arguments.invalid)
     if arguments.voc:
         return _read(parser, read_voc, arguments.voc, arguments.split, invalid=arguments.invalid)
@@ -104,6 +105,7 @@ def read_validation(arguments: argparse.Namespace, parser: argparse.ArgumentPars
         images = arguments.val_images or arguments.images
         if not images:
             parser.error("--val-coco needs --val-images")
+        _check_folder("--val-images", images, parser)
         return _read(parser, read_coco, arguments.val_coco, images, invalid=arguments.invalid)
     if arguments.val_voc or arguments.val_split:
         root = arguments.val_voc or arguments.voc
@@ -113,6 +115,11 @@ def read_validation(arguments: argparse.Namespace, parser: argparse.ArgumentPars
     if arguments.coco or arguments.voc:
         return None
     return _draw_shapes(arguments.shapes_dir / "val", min(max(arguments.shapes // 4, 1), MAX_VAL_SHAPES), seed=1)
+
+
+def _check_folder(option: str, folder: Path, parser: argparse.ArgumentParser) -> None:
+    if not folder.is_dir():  # which readers, that open no image, would not tell
+        parser.error(f"{option}: expected a folder, got {folder}, which is none")
 
 
 def _read(

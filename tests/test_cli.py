@@ -433,6 +433,7 @@ def test_how_images_are_fed_and_how_many_threads_look_is_passed_on(voc, monkeypa
         (("--voc", "a", "--images", "b", "--val-coco", "c", "--val-images", "d"), "--images goes with --coco"),
         (("--coco", "a", "--images", "b", "--classes", "c"), "--classes goes with --csv or --openimages"),
         (("--coco", "a", "--images", "b", "--val-csv", "c"), "--val-csv needs --classes"),
+        (("--coco", "a", "--images", "b"), "--images: expected a folder, got b, which is none"),
         (("--coco", "a", "--images", "b", "--annotation-dir", "c"), "--annotation-dir goes with --voc or --kitti"),
         (("--yolo", "a", "--image-dir", "c"), "--image-dir goes with --voc or --kitti"),
         (("--kitti", "a", "--zero-based"), "--zero-based goes with --voc"),

@@ -214,7 +214,9 @@ def test_run_stops_after_the_steps_asked_for(progress):
         (["--short-side", "100", "--max-side", "50"], "--max-side must be at least the short side, 100"),
         (["--fixed", "0", "5"], "invalid positive value: '0'"),
         (["--repeat-factor", "0"], "--repeat-factor: Expected threshold to be above 0"),
-        (["--coco", "a.json", "--images", "b"], "a.json: expected a COCO JSON file, got No such file"),
+        (["--coco", "a.json", "--images", "b"], "--images: expected a folder, got b, which is none"),
+        (["--coco", "a.json", "--images", "."], "a.json: expected a COCO JSON file, got No such file"),
+        (["--val-coco", "a.json", "--val-images", "b"], "--val-images: expected a folder, got b, which is none"),
         (["--voc", "a"], "a/Annotations: expected a folder of XML files, got No such file"),
     ],
 )
