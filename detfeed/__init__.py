@@ -14,7 +14,15 @@ from detfeed.anchors import AnchorGrid
 from detfeed.annotations import Annotations, concat
 from detfeed.coco import read_coco, write_coco
 from detfeed.csv_file import read_csv
-from detfeed.errors import AnnotationError, DetfeedError, ImageError, MissingImageError, SampleError, WorkerError
+from detfeed.errors import (
+    AnnotationError,
+    DetfeedError,
+    ImageError,
+    MissingImageError,
+    RepeatedImageError,
+    SampleError,
+    WorkerError,
+)
 from detfeed.images import Fixed, ShortSide
 from detfeed.kitti import read_kitti
 from detfeed.loader import BatchLoader
@@ -56,6 +64,7 @@ __all__ = [
     "Mix",
     "Proposals",
     "RepeatFactor",
+    "RepeatedImageError",
     "ResumeFeed",
     "RoiTargetSequence",
     "RoiTargets",

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from detfeed.annotations import Annotations
 from detfeed.blocks import cores
-from detfeed.errors import AnnotationError, DetfeedError, ImageError, MissingImageError
+from detfeed.errors import AnnotationError, DetfeedError, ImageError, MissingImageError, RepeatedImageError
 from detfeed.files import is_url
 from detfeed.images import Resize, ShortSide
 from detfeed.inspection import Inspected, first_alike, inspect_image, named_format
@@ -79,6 +79,7 @@ KINDS: dict[str, tuple[Severity, str, str]] = {
         "no box but ignored ones; nothing can be learned or scored",
         "see whether the annotations are those meant, and named as their images",
     ),
+    "listed-again": ("error", "images that a list names again; taken once", "remove the repeats from the list"),
     "swapped-corners": ("warning", "boxes of negative size", "swap their corners in the file"),
     "no-area": ("warning", "boxes without area", "draw them anew or delete them"),
     "outside": ("warning", "boxes wholly outside their image", "correct or delete them"),
@@ -327,7 +328,7 @@ def check(
         checked.append(Checked(name, table, usable, fed_sides, unread))
     named = [(c.name, c.annotations) for c in checked if c.annotations is not None]
     if fast:
-        _compare_paths(named, findings)
+        _compare_paths(named, inspected, findings)
     else:
         _compare_images(named, inspected, findings)
     if len(tables) == 2 and tables[0] is not None and tables[1] is not None:
@@ -387,9 +388,9 @@ def _read(name: str, data: Annotations | Read, findings: _Findings) -> tuple[Ann
         findings.add("unreadable", name, [_split(str(error))])
     except OSError as error:
         findings.add("unreadable", name, [Example(str(error.filename or ""), detail=error.strerror or str(error))])
-    _tell_unread(name, unread, findings)
+    num_unread = _tell_unread(name, unread, findings)
     if table is None:
-        return None, len({path for path, _ in unread})
+        return None, num_unread
     for warning in said:
         if isinstance(warning.message, BadBoxesWarning):
             found += warning.message.found
@@ -401,7 +402,7 @@ def _read(name: str, data: Annotations | Read, findings: _Findings) -> tuple[Ann
         ]
         done = {"dropped": "dropped", "clipped": "clipped to it", "ignored": "made ignore regions"}[bad.effect]
         findings.add(bad.kind, name, examples, count=bad.count, done=f"; {done}")
-    return table, len({path for path, _ in unread})
+    return table, num_unread
 
 
 def _takes_on_problem(data: Read) -> bool:
@@ -411,8 +412,8 @@ def _takes_on_problem(data: Read) -> bool:
         return False
 
 
-def _tell_unread(name: str, unread: list[tuple[str, DetfeedError]], findings: _Findings) -> None:
-    """Report what a reader left out."""
+def _tell_unread(name: str, unread: list[tuple[str, DetfeedError]], findings: _Findings) -> int:
+    """Report what a reader left out; returns of how many files."""
     found = collections.defaultdict(list)
     for path, error in unread:
         kind = "unreadable-annotation"
@@ -420,9 +421,12 @@ def _tell_unread(name: str, unread: list[tuple[str, DetfeedError]], findings: _F
             kind = inspect_image(path, fast=True).problem or "damaged-image"
         elif isinstance(error, MissingImageError):
             kind = "missing-image"
+        elif isinstance(error, RepeatedImageError):
+            kind = "listed-again"
         found[kind].append(Example(path, detail=str(error).removeprefix(f"{path}: ")))
     for kind, examples in found.items():
         findings.add(kind, name, examples)
+    return len({path for path, error in unread if not isinstance(error, RepeatedImageError)})
 
 
 def _split(message: str) -> Example:
@@ -519,7 +523,8 @@ def _check_boxes(
     examples = [Example(table.paths[row], table.image_id(row)) for row in empty[:MAX_EXAMPLES].tolist()]
     meaning = "all of them is background" if table.neg_classes is None else "they are known to lack some classes only"
     kind = "mostly-without-boxes" if 0 < len(table) < 2 * len(empty) < 2 * len(table) else "no-boxes"
-    findings.add(kind, name, examples, count=len(empty), done=f"; {meaning}")
+    if not table.ignore.all():  # or there is nothing but such, which is told
+        findings.add(kind, name, examples, count=len(empty), done=f"; {meaning}")
     return fed_sides[objects]
 
 
@@ -557,19 +562,22 @@ def _compare_classes(train: Annotations, val: Annotations, findings: _Findings) 
                 break
 
 
-def _compare_paths(tables: list[tuple[str, Annotations]], findings: _Findings) -> None:
+def _compare_paths(tables: list[tuple[str, Annotations]], inspected: list[Inspected], findings: _Findings) -> None:
     """Look for image files that stand twice, in each set and across."""
-    first: dict[str, tuple[str, str]] = {}  # set, and path as it stands there
+    images = iter(inspected)
+    seen: dict[str, dict[str, str]] = {}  # by set and place, the path as it stands there
     for name, table in tables:
+        own = seen[name] = {}
         for position, path in enumerate(table.paths):
-            place = path if is_url(path) else os.path.abspath(path)
-            if place not in first:
-                first[place] = name, path
+            if next(images).problem == "missing-image":
                 continue
-            other, as_written = first[place]
-            kind = "identical-images" if other == name else "leaked-images"
-            detail = f"the same file as {as_written}"
-            findings.add(kind, name, [Example(path, table.image_id(position), detail=detail)])
+            place = path if is_url(path) else os.path.abspath(path)
+            for other, paths in seen.items():
+                if place in paths:
+                    kind = "identical-images" if other == name else "leaked-images"
+                    example = Example(path, table.image_id(position), detail=f"the same file as {paths[place]}")
+                    findings.add(kind, name, [example])
+            own.setdefault(place, path)
 
 
 def _compare_images(tables: list[tuple[str, Annotations]], inspected: list[Inspected], findings: _Findings) -> None:

@@ -134,7 +134,7 @@ def check_command(
     smallest_anchor: Annotated[
         float, typer.Option(min=0, help="Side of the smallest anchors in pixels.", rich_help_panel=_FED)
     ] = 32.0,
-    fast: Annotated[bool, typer.Option("--fast", help="Read headers of images only.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="Read headers of images only, and compare their paths.")] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads; as many as cores if none.")] = None,
     json_file: Annotated[
         str | None,
@@ -184,8 +184,8 @@ def check_command(
         if json_file not in (None, "-") and _is_same(json_file, other):
             raise typer.BadParameter(f"--json would overwrite {other}")
     for option, out in (("--write", write), ("--json", json_file)):
-        if out is not None and os.path.isfile(out) and not os.fspath(out).lower().endswith(".json"):
-            raise typer.BadParameter(f"{option} would overwrite {out}, which is no JSON by its name")
+        if out is not None and _holds_something_else(out):
+            raise typer.BadParameter(f"{option} would overwrite {out}, which is no JSON")
 
     train = _reader(format, train_of[format], images, split, options)
     val = None
@@ -276,6 +276,17 @@ def _is_same(path: str | Path, other: Path) -> bool:
         return os.path.samefile(path, other)
     except OSError:  # one of them is not there
         return os.path.realpath(path) == os.path.realpath(other)
+
+
+def _holds_something_else(path: str | Path) -> bool:
+    """Whether there is a file whose content does not begin as that of JSON."""
+    try:
+        if not os.path.isfile(path):
+            return False
+        with open(path, "rb") as file:
+            return file.read(16).lstrip()[:1] not in (b"", b"{", b"[")
+    except OSError:
+        return False  # writing will tell
 
 
 def _reader(format: str, path: Path | None, images: str | None, split: str | None, options: _Options) -> Read:

@@ -70,7 +70,8 @@ def read_coco(
 
     Args:
         json: the instances file.
-        image_dir: folder that its file names start from, and that they may not leave. Images are not opened.
+        image_dir: folder, or URL of one, that its file names start from, and that they may not leave. Images are not
+            opened.
         invalid: what to do about boxes that reach out of their image, have no area inside it, or repeat another;
             see `policies`.
         on_problem: told of annotations whose image is not in the file, which are then left out, and of images that have
@@ -157,8 +158,10 @@ def _to_columns(
         for error in _unknown_errors(columns, np.flatnonzero(unknown), positions, category_ids, source):
             tell(on_problem, source, error)
         sizes = image_hw.tolist()
-        for position in np.unique(positions[unknown & (positions >= 0)]).tolist():
+        left_out = np.unique(positions[unknown & (positions >= 0)])
+        for position in left_out.tolist():
             sizes[position] = None
+        positions[np.isin(positions, left_out)] = -1
     _check_ids(columns, source)
     corners = columns.boxes
     with np.errstate(over="ignore"):  # infinite is one way to reach out of the image
@@ -204,23 +207,19 @@ def _unknown_errors(
     positions: NDArray[np.int64],
     category_ids: NDArray[np.int64],
     source: str,
-) -> list[AnnotationError]:
+) -> Iterator[AnnotationError]:
     """An error for each image that rows of unknown images or categories are of, in the order of the first of them."""
     rows_of: dict[int | str, list[int]] = {}
     for row, image_id in zip(rows.tolist(), columns.image_ids[rows].tolist(), strict=True):
         rows_of.setdefault(image_id, []).append(row)
     known = among(category_ids.tolist())
-    errors: list[AnnotationError] = []
     for first, *others in rows_of.values():
         where = f"at {_place(columns, first)}{f', the first of {len(others) + 1}' if others else ''}"
         if positions[first] < 0:
-            errors.append(
-                MissingImageError(f"{source}: expected the image_id of an image in the file, got none such - {where}")
-            )
+            yield MissingImageError(f"{source}: expected the image_id of an image in the file, got none such - {where}")
         else:
             got = columns.category_ids[first]
-            errors.append(AnnotationError(f"{source}: expected a category_id among {known}, got {got} - {where}"))
-    return errors
+            yield AnnotationError(f"{source}: expected a category_id among {known}, got {got} - {where}")
 
 
 def _place(columns: Columns, row: int, field: str = "") -> str:

@@ -29,7 +29,8 @@ def read_csv(
 
     Args:
         boxes_csv, classes_csv: the files, without a line of headings.
-        image_dir: folder that the paths start from, and that they may not leave. None: that of `boxes_csv`.
+        image_dir: folder, or URL of one, that the paths start from, and that they may not leave; `https://` is that of
+            all such URLs. None: that of `boxes_csv`.
         invalid: what to do about bad boxes; see `policies`.
         on_problem: told of a row or an image that can't be read (path, error); the image is then left out with all its
             rows, or the row if it names none. None: the error is raised.

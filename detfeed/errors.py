@@ -16,6 +16,10 @@ class MissingImageError(AnnotationError):
     """An annotation, or a file of them, has no image that goes with it."""
 
 
+class RepeatedImageError(AnnotationError):
+    """A list of images names one again."""
+
+
 class ImageError(DetfeedError, ValueError):
     """An image file is missing, unreadable, or not of the annotated size."""
 

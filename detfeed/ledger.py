@@ -29,8 +29,12 @@ class Replacement(NamedTuple):
     @property
     def sentence(self) -> str:
         """For a warning."""
-        error = self.error.removeprefix(f"{self.path}: ")
-        return f"{self.path} could not be read, and {self.replacement_path} is fed in its place: {error}"
+        return f"{self.path} could not be read, and {self.replacement_path} is fed in its place: {self.reason}"
+
+    @property
+    def reason(self) -> str:
+        """The error without the path that it begins with."""
+        return self.error.removeprefix(f"{self.path}: ")
 
 
 class Ledger:
@@ -87,7 +91,7 @@ class Ledger:
         if len(self.unreadable) > self.limit:
             raise ImageError(
                 f"{len(self.unreadable)} of {self.num_images} images could not be read, more than the {self.limit} "
-                f"that max_replaced allows; the last: {replacements[-1].error}. {where}"
+                f"that max_replaced allows; the last is {replacements[-1].path}: {replacements[-1].reason}. {where}"
             )
         if first:
             warnings.warn(f"{replacements[0].sentence}. Further ones are only counted. {where}", stacklevel=4)

@@ -21,7 +21,8 @@ _ODD = re.compile(r"\.\.|[:\\\0]|^/", re.MULTILINE)
 def path_inside(folder: str, name: str) -> str:
     """The path of an image, of its folder and the name that a file gives it.
 
-    Links are not looked at: those in the folder are its owner's doing.
+    Links are not looked at: those in the folder are its owner's doing. The folder may be a URL, and a scheme such as
+    `https://` is one that holds all of its kind.
 
     Raises:
         ValueError: the name is empty, leads out of the folder by "..", or is absolute or a URL and not below it.
@@ -31,14 +32,16 @@ def path_inside(folder: str, name: str) -> str:
     if not name or "\0" in name:
         raise ValueError(f"expected the name of an image file, got {shorten(name)}")
     if ".." in name.replace("\\", "/").split("/"):
-        raise ValueError(f'expected a path inside the image folder {folder}, got {shorten(name)}; remove its ".."')
+        raise ValueError(
+            f'expected a path inside the image folder {folder or "."}, got {shorten(name)}; remove its ".."'
+        )
     url = "://" in name
     if url or os.path.isabs(name) or name[0] == "\\" or name[1:3] in (":\\", ":/"):
         top = os.path.join(folder if url else os.path.abspath(folder), "")
         rest = name.removeprefix(top).lstrip("/")  # or joined, it would be absolute again
         if not (top and rest and name.startswith(top)) or "://" in rest:
             raise ValueError(
-                f"expected a path inside the image folder {folder}, got the {'URL' if url else 'absolute path'} "
+                f"expected a path inside the image folder {folder or '.'}, got the {'URL' if url else 'absolute path'} "
                 f"{shorten(name)}; give the folder that it starts with as image folder"
             )
         name = rest

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from detfeed import boxes as geometry
 from detfeed.annotations import Annotations, repeated_rows
-from detfeed.errors import AnnotationError, DetfeedError, ImageError
+from detfeed.errors import AnnotationError, DetfeedError, ImageError, RepeatedImageError
 from detfeed.headers import read_header
 from detfeed.masks import Runs
 from detfeed.paths import shorten
@@ -104,7 +104,7 @@ def tell(on_problem: OnProblem | None, path: str, error: DetfeedError) -> None:
 def tell_again(
     seen: dict[str, tuple[str, str]], image_id: str, file: str, where: str, on_problem: OnProblem | None
 ) -> bool:
-    """Whether a list names an image that was named before, which is told as `tell` does.
+    """Whether a list names an image that was named before; tells of it.
 
     Args:
         seen: file and place of each image so far; gets this one.
@@ -112,12 +112,13 @@ def tell_again(
         file, where: the list, and the place in it.
         on_problem: as in `tell`.
     """
-    first_file, first = seen.setdefault(image_id, (file, where))
-    if (first_file, first) == (file, where):
+    if image_id not in seen:
+        seen[image_id] = file, where
         return False
+    first_file, first = seen[image_id]
     if first_file != file:
         first = f"{first} of {first_file}"
-    error = AnnotationError(
+    error = RepeatedImageError(
         f"{file}: expected each image once, got {shorten(image_id)} again - at {where}, first at {first}; remove it; a "
         "`sampler` feeds images more often"
     )

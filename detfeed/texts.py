@@ -109,7 +109,8 @@ def read_rows(path: str | os.PathLike[str], noun: str) -> Iterator[tuple[int, li
                 taken = 0
                 line += 1
         except csv.Error as error:
-            hint = "; is a quote not closed?" if rows.line_num > line else ""
+            unclosed = rows.line_num > line or "unexpected end" in str(error)
+            hint = "; is a quote not closed?" if unclosed else ""
             raise AnnotationError(f"{source}: expected {noun}, got {error} - at line {line}{hint}") from None
         except UnicodeDecodeError:
             # It counts bytes of a piece of the file, and no lines.

@@ -78,20 +78,22 @@ def read_yolo(
     paths: list[str] = []
     boxes, class_ids, positions, lines = [], [], [], []
     image_of: dict[str, str] = {}  # by label file
+    any_labels = False
     for name in _images(content, split, folder, source, on_problem):
         path = os.path.join(folder, name)
         file = _label_path(path)
         try:
             image_id = to_id(name)
             rows = read_lines_if_any(file, "a text file of boxes")
-            if rows is not None and image_of.setdefault(file, path) != path:
+            any_labels |= rows is not None
+            if file in image_of:
                 raise AnnotationError(
                     f"{file}: expected one image, got {image_of[file]} and {path}; remove or rename all but one"
                 )
             found = _boxes(rows or [], file, class_of, has_keypoints)
         except AnnotationError as error:
             tell(on_problem, file, error)
-            image_of.setdefault(file, path)
+            any_labels = True
             continue
         except ValueError as error:
             tell(on_problem, path, AnnotationError(f"{path}: {error}"))
@@ -99,6 +101,8 @@ def read_yolo(
         size = read_hw(path, on_problem)
         if size is None:
             continue
+        if rows is not None:
+            image_of[file] = path
         height, width = size
         for line, class_id, (x0, y0, x1, y1) in found:
             boxes.append([x0 * width, y0 * height, x1 * width, y1 * height])
@@ -109,7 +113,7 @@ def read_yolo(
         files.append(file)
         paths.append(path)
         sizes.append(size)
-    if files and not image_of:
+    if files and not any_labels:
         raise AnnotationError(
             f"{source}: expected label files of {len(files)} images, got none, not even {files[0]} - at `{split}`"
         )
@@ -231,7 +235,7 @@ def _images(content: dict[str, Any], split: str, folder: str, source: str, on_pr
         if not entry.strip():
             raise AnnotationError(f"{source}: expected a path, got nothing - at `{split}`; remove it or say which")
         # Roboflow writes ../train/images and means train/images.
-        path = _inside(folder, entry.removeprefix("../") or ".", f"{source}: {{}} - at `{split}`")
+        path = os.path.normpath(_inside(folder, entry.removeprefix("../") or ".", f"{source}: {{}} - at `{split}`"))
         if os.path.isdir(path):
             images = sorted(walk_images(path))
             for name in images:
@@ -262,18 +266,32 @@ def _inside(folder: str, name: str, message: str) -> str:
 
 def _tell_orphans(folder: str, images: list[str], on_problem: OnProblem | None) -> None:
     """Tell of label files that none of the images in a folder has, where labels have a folder of their own."""
-    labels = os.path.dirname(_label_path(os.path.join(folder, "any")))
+    top = os.path.dirname(_label_path(os.path.join(folder, "any")))
     known = set(map(_label_path, images))
-    for parent, folders, names in os.walk(labels) if labels != folder else ():
-        folders.sort()
+    for parent, folders, names in os.walk(top) if top != folder else ():
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             file = os.path.join(parent, name)
-            # labelImg keeps the classes beside the labels.
-            if name.endswith(".txt") and name != "classes.txt" and not name.startswith("._") and file not in known:
-                error = MissingImageError(
-                    f"{file}: expected an image {os.path.splitext(name)[0]}.* below {folder}, got none"
-                )
-                tell(on_problem, file, error)
+            stem, suffix = os.path.splitext(name)
+            if suffix != ".txt" or name.startswith(".") or file in known or not _has_labels(file):
+                continue
+            place = os.path.normpath(os.path.join(folder, os.path.relpath(parent, top)))
+            others = [other for other in _names_in(place) if os.path.splitext(other)[0] == stem]
+            got = f"{', '.join(map(shorten, others))}, of no format that is read" if others else "none"
+            tell(on_problem, file, MissingImageError(f"{file}: expected an image {stem}.* in {place}, got {got}"))
+
+
+def _has_labels(file: str) -> bool:
+    """Whether a text is one of boxes by its first line; others, such as lists of classes, lie beside them."""
+    try:
+        first = next((text for text in read_lines(file, "a text file of boxes") if text.strip()), "")
+        return len([to_number(field, file, "the first line") for field in first.split()]) > 4
+    except AnnotationError:
+        return False
+
+
+def _names_in(folder: str) -> list[str]:
+    return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
 
 
 def _label_path(path: str) -> str:

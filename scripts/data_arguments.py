@@ -19,7 +19,7 @@ def positive(text: str) -> int:
     """A whole number above 0, for argparse."""
     number = int(text)
     if number < 1:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"expected a number of at least 1, got {text}")
     return number
 
 
@@ -27,7 +27,7 @@ def not_negative(text: str) -> int:
     """A whole number of at least 0, for argparse."""
     number = int(text)
     if number < 0:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text}")
     return number
 
 
@@ -35,7 +35,7 @@ def share(text: str) -> float:
     """A number from 0 to 1, for argparse."""
     number = float(text)
     if not 0 <= number <= 1:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text}")
     return number
 
 

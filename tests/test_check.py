@@ -343,7 +343,8 @@ def test_images_without_boxes_ignored_boxes_and_rare_classes_are_notes(coco):
 def test_set_without_an_object_to_learn_is_an_error(coco, fields):
     images = [(encode(noise(0), "PNG"), [BOX] if fields else []), (encode(noise(1), "PNG"), [])]
     report = check(coco(images, fields=fields.items()))
-    finding = found(report)["no-objects"]
+    finding = found(report, "no-boxes")["no-objects"]
+    assert "no-boxes" not in [finding.kind for finding in report.findings]
     assert (finding.severity, finding.examples[0].detail) == ("error", "2 images")
     assert report.status == 1
 
@@ -358,14 +359,32 @@ def test_set_of_which_more_than_half_has_no_boxes_is_a_warning(coco):
     assert (finding.severity, finding.count) == ("warning", 2)
 
 
+def test_images_that_a_list_names_again_are_told_and_nothing_is_left_out(formats, tmp_path):
+    names = "".join(f"images/{path.name}\n" for path in sorted((tmp_path / "images").iterdir()) if path.stem in "ae")
+    (tmp_path / "list.txt").write_text(names * 2)
+    (tmp_path / "list.yaml").write_text("train: list.txt\nnames: [cat]\n")
+    report = check(partial(read_yolo, tmp_path / "list.yaml"))
+    finding = found(report)["listed-again"]
+    assert (finding.severity, finding.count) == ("error", 2)
+    assert "again - at line 3, first at line 1" in finding.examples[0].detail
+    assert (report.checked[0].unread, len(report.checked[0].annotations)) == (0, 2)
+
+
 def test_fast_check_tells_image_files_that_stand_twice_by_their_paths(coco, tmp_path):
     data = encode(noise(0), "PNG")
-    table = coco([(data, [BOX]), (data, [BOX])], names=["a.png", "./a.png"])()
-    by_kind = found(check(table, table, fast=True))
-    assert {kind: (finding.data, finding.count) for kind, finding in by_kind.items()} == {
-        "leaked-images": ("val", 2),
-        "identical-images": ("train", 1),
-    }
+    images = [(data, [BOX]), (data, [BOX]), (None, [BOX]), (None, [BOX])]
+    table = coco(images, names=["a.png", "./a.png", "none.png", "none.png"])()
+    report = check(table, table, fast=True)
+    assert [
+        (finding.kind, finding.data, finding.count) for finding in report.findings if finding.severity != "note"
+    ] == [
+        ("missing-image", "train", 2),
+        ("missing-image", "val", 2),
+        ("identical-images", "train", 1),
+        ("identical-images", "val", 1),
+        ("leaked-images", "val", 2),
+    ]
+    by_kind = found(report)
     assert by_kind["leaked-images"].examples[0].detail == f"the same file as {tmp_path}/set/a.png"
 
 
@@ -390,8 +409,10 @@ def test_classes_of_one_name_are_told_and_their_boxes_counted_together(coco):
 
 def test_federated_images_without_boxes_are_not_called_background(shapes, annotate):
     pairs = np.zeros((0, 2), np.int32)
-    table = dataclasses.replace(annotate([(60, 80)], [[]]), neg_classes=pairs, not_exhaustive_classes=pairs)
-    what = found(check(table), "no-boxes")["no-boxes"].what
+    table = dataclasses.replace(
+        annotate([(60, 80)] * 2, [[[1, 2, 30, 40]], []]), neg_classes=pairs, not_exhaustive_classes=pairs
+    )
+    what = one(check(table), "no-boxes").what
     assert what == "images without boxes; they are known to lack some classes only"
 
 

@@ -579,7 +579,7 @@ def test_annotations_of_unknown_images_or_categories_are_left_out_with_the_other
     images = [{"id": i, "file_name": f"{i}.png", "height": 40, "width": 60} for i in (5, 6, 7)]
     crowd = {"iscrowd": 1, "segmentation": {"size": [4, 6], "counts": [0, 24]}}
     rows = [
-        (5, 1, {}), (9, 1, crowd), (6, 1, {}), (6, 3, {}), (9, 1, {}), (7, 1, {}), (6, 4, {}), (8, 3, {}),
+        (5, 1, {}), (9, 1, crowd), (6, 1, crowd), (6, 3, {}), (9, 1, {}), (7, 1, {}), (6, 4, {}), (8, 3, {}),
     ]  # fmt: skip
     annotations = [
         {"id": k, "image_id": i, "category_id": c, "bbox": [1, 2, 3, k + 1]} | more

@@ -240,7 +240,7 @@ def test_ledger_count_and_one_warning_are_the_same_whoever_makes_the_batches(sha
 
 
 def replacement(place, epoch=0, batch=0):
-    return Replacement(epoch, batch, place, f"{place}.jpg", place, f"{place}.jpg is cut short", "other.jpg", 99)
+    return Replacement(epoch, batch, place, f"{place}.jpg", place, f"{place}.jpg: it is cut short", "other.jpg", 99)
 
 
 @pytest.mark.filterwarnings("ignore:.*could not be read")
@@ -249,7 +249,7 @@ def test_too_many_unreadable_images_are_an_error_that_says_how_many_and_where_th
     for epoch in range(3):
         ledger.note([replacement(place, epoch) for place in range(3)])
     message = (
-        r"4 of 399 images could not be read, more than the 3 that max_replaced allows; the last: 7\.jpg is "
+        r"4 of 399 images could not be read, more than the 3 that max_replaced allows; the last is 7\.jpg: it is "
         r"cut short\. All are listed in .*ledger\.jsonl"
     )
     for batch in (1, 2):  # whoever goes on is told again

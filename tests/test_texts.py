@@ -33,6 +33,7 @@ def test_lines_end_as_editors_end_them_and_nowhere_else(tmp_path):
         ('a,1\n\nb"c,2\n"d,3\ne,4\nf,5"\n', 4, "a row that ends at line 6"),
         ('"a,1\r\nb",2\r\n', 1, "a row that ends at line 2"),
         ('a,1\n"b,2\nc,3\n', 2, "unexpected end of data"),
+        ('a,1\n"b,2', 2, "unexpected end of data"),
         ('a,1\n"b,2\nc,3"d\n', 2, "',' expected after '\"'"),
         ('a,1\n"b,2\n' + "c,3\n" * 40000, 2, r"field larger than field limit \(131072\)"),
     ],

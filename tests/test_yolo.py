@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from detfeed import AnnotationError, ImageError, MissingImageError, read_yolo
+from detfeed import AnnotationError, ImageError, MissingImageError, RepeatedImageError, read_yolo
 
 YAML = "path: .\ntrain: images/train\nval: [images/val, images/train]\nnames: [cat, dog]\n"
 
@@ -294,38 +294,67 @@ def test_of_two_ways_to_a_folder_it_is_always_the_same(read, tmp_path, monkeypat
     assert read_yolo(tmp_path / "data.yaml").image_ids.tolist() == ["images/train/s/a.png"]
 
 
-def test_label_file_without_an_image_is_an_error_and_the_list_of_classes_is_none(read, tmp_path):
-    read({"train/a": "0 0.5 0.5 1 1\n", "train/s/b": "0 0.5 0.5 1 1\n"})
-    labels = tmp_path / "labels" / "train"
-    for name in ("classes.txt", "._a.txt", "train.cache"):
-        (labels / name).touch()
-    assert len(read_yolo(tmp_path / "data.yaml")) == 2
-    (tmp_path / "images" / "train" / "s" / "b.png").rename(tmp_path / "images" / "train" / "s" / "b.heic")
+LABELS = "0 0.5 0.5 1 1\n"
+
+
+@pytest.mark.parametrize("split", ["images/train", "./images/train/", "images//train//", "../images/train/"])
+def test_label_file_without_an_image_is_an_error(read, tmp_path, split):
+    text = f"train: {split}\nnames: [cat]\n"
+    assert len(read({"train/a": LABELS, "train/s/b": f"\n{LABELS}"}, text=text)) == 2
+    folder = tmp_path / "images" / "train" / "s"
+    (folder / "b.png").unlink()
     with pytest.raises(
-        MissingImageError, match=r"train/s/b\.txt: expected an image b\.\* below .*images/train, got none"
+        MissingImageError, match=r"train/s/b\.txt: expected an image b\.\* in .*images/train/s, got none"
     ):
+        read_yolo(tmp_path / "data.yaml")
+    (folder / "b.heic").touch()
+    with pytest.raises(MissingImageError, match=r"images/train/s, got 'b\.heic', of no format that is read"):
         read_yolo(tmp_path / "data.yaml")
     told = []
     assert len(read_yolo(tmp_path / "data.yaml", on_problem=lambda path, error: told.append(path))) == 1
-    assert [os.path.relpath(path, labels) for path in told] == ["s/b.txt"]
+    assert [os.path.relpath(path, tmp_path) for path in told] == ["labels/train/s/b.txt"]
 
 
-def test_labels_that_lie_beside_their_images_have_no_orphans(read, tmp_path):
+def test_texts_without_labels_need_no_image(read, tmp_path):
+    read({"train/a": LABELS})
+    for name, content in {
+        "classes.txt": "cat\ndog\n",
+        "README.txt": "Exported on a Tuesday at 0.5 past four",
+        "counts.txt": "1 2 3\n",
+        "empty.txt": "\n",
+        "latin.txt": b"caf\xe9",
+        "._a.txt": LABELS,
+        ".ipynb_checkpoints/a-checkpoint.txt": LABELS,
+        "train.cache": LABELS,
+    }.items():
+        path = tmp_path / "labels" / "train" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert len(read_yolo(tmp_path / "data.yaml")) == 1
+
+
+@pytest.mark.parametrize("split", ["all", "all/", "./all//"])
+def test_labels_that_lie_beside_their_images_have_no_orphans(read, tmp_path, split):
     (tmp_path / "all").mkdir()
     cv2.imwrite(str(tmp_path / "all" / "a.png"), np.zeros((20, 40, 3), np.uint8))
-    (tmp_path / "all" / "a.txt").write_text("0 0.5 0.5 1 1\n")
-    (tmp_path / "all" / "README.txt").touch()
-    assert len(read({}, text="train: all\nnames: [cat]\n").boxes) == 1
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / "all" / name).write_text(LABELS)
+    assert len(read({}, text=f"train: {split}\nnames: [cat]\n").boxes) == 1
 
 
 def test_two_images_with_one_label_file_are_an_error(read, tmp_path):
-    read({"train/a": "0 0.5 0.5 1 1\n", "train/b": None})
+    read({"train/a": LABELS, "train/b": None})
+    images = tmp_path / "images" / "train"
     for name in "ab":
-        cv2.imwrite(str(tmp_path / "images" / "train" / f"{name}.jpg"), np.zeros((20, 40, 3), np.uint8))
+        cv2.imwrite(str(images / f"{name}.jpg"), np.zeros((20, 40, 3), np.uint8))
     with pytest.raises(AnnotationError, match=r"train/a\.txt: expected one image, got .*/a\.jpg and .*/a\.png; remove"):
         read_yolo(tmp_path / "data.yaml")
-    (tmp_path / "images" / "train" / "a.jpg").unlink()
-    assert len(read_yolo(tmp_path / "data.yaml")) == 3  # b.png and b.jpg both have no boxes
+    (images / "a.jpg").write_text("none that can be read")
+    told = []
+    table = read_yolo(tmp_path / "data.yaml", on_problem=lambda path, error: told.append(os.path.basename(path)))
+    assert told == ["a.jpg"]
+    # b.png and b.jpg both have no boxes.
+    assert [os.path.basename(path) for path in table.paths] == ["a.png", "b.jpg", "b.png"]
 
 
 def test_images_that_stand_twice_are_an_error_at_the_second(read, tmp_path):
@@ -349,3 +378,11 @@ def test_root_may_be_a_relative_folder_named_images(read, tmp_path, monkeypatch)
     read({"a/x": "0 0.5 0.5 1 1\n"}, text="train: a\nnames: [cat]\npath: images\n")
     monkeypatch.chdir(tmp_path)
     assert len(read_yolo("data.yaml", root="images").boxes) == 1
+
+
+def test_list_that_is_given_twice_names_its_images_twice(read, tmp_path):
+    (tmp_path / "list.txt").write_text("images/train/a.png\n")
+    told = []
+    text = "train: [list.txt, list.txt]\nnames: [cat]\n"
+    table = read({"train/a": LABELS}, text=text, on_problem=lambda path, error: told.append(type(error)))
+    assert (len(table), told) == (1, [RepeatedImageError])
