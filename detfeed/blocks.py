@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import itertools
 import os
 import pickle
@@ -14,6 +15,7 @@ import re
 import threading
 from array import array
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NamedTuple, TypeVar
 
 import msgspec
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 BLOCK = 2**21  # bytes; with 8 MB, Python gives its memory back after each one, and reading takes a sixth longer
 BLOCKS_A_PROCESS = 32  # that make it worth while to start one more, which takes a third of a second
 MAX_PROCESSES = 4
+MAX_AT_ONCE = 8  # blocks that a helping process is asked for
 
 # Where an array of objects may be cut, and where it ends if it is a value of the outermost object.
 _BETWEEN = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*\{")
@@ -119,7 +122,7 @@ def to_columns(boxes: list[Box]) -> Columns:
         BadMask: a crowd's mask does not parse.
     """
     flat = itertools.chain.from_iterable([box.bbox for box in boxes])
-    crowd = np.array([bool(box.iscrowd) for box in boxes], bool)
+    crowd = _flags([box.iscrowd for box in boxes])
     rows, sizes, masks = [], [], []
     for row in np.flatnonzero(crowd).tolist():
         box = boxes[row]
@@ -137,7 +140,7 @@ def to_columns(boxes: list[Box]) -> Columns:
         category_ids=_ids([box.category_id for box in boxes]),
         ids=_ids([box.id for box in boxes]),
         crowd=crowd,
-        ignore=np.array([bool(box.ignore) for box in boxes], bool),
+        ignore=_flags([box.ignore for box in boxes]),
         areas=np.array([box.area for box in boxes], np.float64),
         mask_rows=np.array(rows, np.int64),
         mask_sizes=np.array(sizes, np.int64).reshape(-1, 2),
@@ -145,6 +148,10 @@ def to_columns(boxes: list[Box]) -> Columns:
         mask_pixels=np.array([runs.sum(dtype=np.int64) for runs in masks], np.int64),
         runs=np.concatenate([np.empty(0, np.int32), *masks]),
     )
+
+
+def _flags(numbers: list[int]) -> NDArray[np.bool_]:
+    return np.frombuffer(bytes([number != 0 for number in numbers]), bool)
 
 
 def _ids(ids: list[Any]) -> NDArray[Any]:
@@ -174,9 +181,10 @@ class Pieces:
     path: str
     _buffer: bytearray = dataclasses.field(default_factory=bytearray)
 
-    def load(self, epoch: int, span: Span, *_: Any) -> tuple[dict[str, NDArray[Any]]]:
-        """As `read`."""
-        return (self.read(span)._asdict(),)
+    def load(self, epoch: int, spans: Sequence[Span], *_: Any) -> tuple[dict[str, NDArray[Any]], ...]:
+        """As `read`, of several."""
+        gc.disable()  # for the process that ends with it: nothing of this is garbage
+        return tuple(self.read(span)._asdict() for span in spans)
 
     def read(self, span: Span) -> Columns:
         """The columns of annotations that lie in the file from one byte to another.
@@ -246,9 +254,11 @@ def _read_all(path: str, spans: list[Span], helpers: list[WorkerProcess], stack:
     def help_from_the_end(helper: WorkerProcess) -> None:
         with contextlib.suppress(Exception):  # IndexError: all are taken; others come again when it is done here
             while True:
-                index = waiting.pop()
-                (columns,), _ = helper.load(0, spans[index])[0]  # type: ignore[arg-type]
-                done[index] = Columns(**columns)  # type: ignore[arg-type]
+                # Several, since asking for them waits for the interpreter, which is busy here; fewer towards the end.
+                indices = [waiting.pop() for _ in range(max(1, min(len(waiting) // 8, MAX_AT_ONCE)))]
+                made, _ = helper.load(0, [spans[index] for index in indices])[0]  # type: ignore[arg-type]
+                for index, columns in zip(indices, made, strict=True):
+                    done[index] = Columns(**columns)  # type: ignore[arg-type]
 
     def read_here(index: int) -> None:
         try:

@@ -6,7 +6,7 @@ for the share of a pixel that belongs to it.
 
 from __future__ import annotations
 
-from array import array
+import struct
 from typing import Any, cast
 
 import cv2
@@ -51,9 +51,9 @@ def parse_runs(counts: str | list[int]) -> Runs:
     else:
         runs = counts
     try:
-        # By way of an array, which takes a third of the time of np.array.
-        lengths = np.array(array("i", runs))
-    except OverflowError:
+        # Half the time of np.array.
+        lengths = np.frombuffer(struct.pack(f"{len(runs)}i", *runs), np.int32)
+    except struct.error:
         lengths = np.full(1, -1, np.int32)
     if len(lengths) and lengths.min() < 0:
         raise ValueError(f"expected run lengths from 0 to 2147483647, got {min(runs)} to {max(runs)}")

@@ -182,7 +182,8 @@ def to_annotations(
         raise ValueError(f"Expected invalid to be one of {get_args(Invalid)}. Received: {invalid!r}")
     order = np.argsort(positions, kind="stable")
     num_rows = len(order)
-    order = order[np.searchsorted(positions[order], 0) :]
+    if positions.min(initial=0) < 0:
+        order = order[positions[order] >= 0]
     if None in image_hw:
         known = np.array([size is not None for size in image_hw], bool)
         order = order[known[positions[order]]]
