@@ -15,7 +15,7 @@ import re
 import threading
 from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NamedTuple, TypeVar
 
 import msgspec
@@ -183,8 +183,8 @@ class Pieces:
 
     def load(self, epoch: int, spans: Sequence[Span], *_: Any) -> tuple[dict[str, NDArray[Any]], ...]:
         """As `read`, of several."""
-        gc.disable()  # for the process that ends with it: nothing of this is garbage
-        return tuple(self.read(span)._asdict() for span in spans)
+        with no_collections():
+            return tuple(self.read(span)._asdict() for span in spans)
 
     def read(self, span: Span) -> Columns:
         """The columns of annotations that lie in the file from one byte to another.
@@ -284,6 +284,18 @@ def _read_all(path: str, spans: list[Span], helpers: list[WorkerProcess], stack:
         if done[index] is None:
             read_here(index)
     return join([columns for columns in done if columns is not None])
+
+
+@contextlib.contextmanager
+def no_collections() -> Iterator[None]:
+    """Keep the garbage collector from what is decoded, of which nothing is garbage: 7 % of the time of reading."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def cores() -> int:

@@ -58,8 +58,12 @@ def read_bytes(path: str | os.PathLike[str], noun: str, most: int = MOST_OF_IMAG
 def read_text(path: str | os.PathLike[str], noun: str, most: int = MOST_OF_IMAGE) -> str:
     """The text of a file in UTF-8, its lines ended by "\\n"; as `open_file`, and it is an error if not in UTF-8."""
     data = read_bytes(path, noun, most)
-    check_utf8(data, os.fspath(path), noun)
-    return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        check_utf8(data, os.fspath(path), noun)
+        raise
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_lines(path: str | os.PathLike[str], noun: str, most: int = MOST_OF_IMAGE) -> list[str]:

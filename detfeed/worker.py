@@ -44,7 +44,7 @@ class WorkerProcess:
     module again.
 
     Args:
-        pickled: a BatchLoader, pickled.
+        pickled: a BatchLoader, or what has a `load` like it, pickled.
     """
 
     def __init__(self, pickled: bytes) -> None:

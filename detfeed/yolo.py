@@ -10,7 +10,7 @@ import yaml
 
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError, MissingImageError
-from detfeed.paths import among, path_inside, shorten, to_id, walk_images
+from detfeed.paths import among, list_folder, path_inside, shorten, to_id, walk_images
 from detfeed.policies import Invalid, OnProblem, read_hw, tell, tell_again, to_annotations
 from detfeed.texts import MOST_OF_LIST, read_lines, read_lines_if_any, read_text, to_number
 
@@ -270,14 +270,16 @@ def _tell_orphans(folder: str, images: list[str], on_problem: OnProblem | None) 
     known = set(map(_label_path, images))
     for parent, folders, names in os.walk(top) if top != folder else ():
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            file = os.path.join(parent, name)
-            stem, suffix = os.path.splitext(name)
-            if suffix != ".txt" or name.startswith(".") or file in known or not _has_labels(file):
-                continue
-            place = os.path.normpath(os.path.join(folder, os.path.relpath(parent, top)))
-            others = [other for other in _names_in(place) if os.path.splitext(other)[0] == stem]
-            got = f"{', '.join(map(shorten, others))}, of no format that is read" if others else "none"
+        texts = sorted(name for name in names if name.endswith(".txt") and not name.startswith("."))
+        files = [file for file in (os.path.join(parent, name) for name in texts) if file not in known]
+        orphans = [file for file in files if _has_labels(file)]
+        place = os.path.normpath(os.path.join(folder, os.path.relpath(parent, top)))
+        others: dict[str, str] = {}
+        if orphans and os.path.isdir(place):
+            others = {os.path.splitext(name)[0]: name for name in list_folder(place, "a folder of images")}
+        for file in orphans:
+            stem = os.path.splitext(os.path.basename(file))[0]
+            got = f"{shorten(others[stem])}, of no format that is read" if stem in others else "none"
             tell(on_problem, file, MissingImageError(f"{file}: expected an image {stem}.* in {place}, got {got}"))
 
 
@@ -288,10 +290,6 @@ def _has_labels(file: str) -> bool:
         return len([to_number(field, file, "the first line") for field in first.split()]) > 4
     except AnnotationError:
         return False
-
-
-def _names_in(folder: str) -> list[str]:
-    return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
 
 
 def _label_path(path: str) -> str:
