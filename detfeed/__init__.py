@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 # Read when albumentations is imported, which otherwise asks the network for a newer release.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-from detfeed.anchors import AnchorGrid
 from detfeed.annotations import Annotations, concat
-from detfeed.coco import read_coco, write_coco
-from detfeed.csv_file import read_csv
+from detfeed.batches.ledger import Replace
+from detfeed.batches.loader import BatchLoader
+from detfeed.batches.samplers import ClassBalanced, LimitEmpty, Mix, RepeatFactor
 from detfeed.errors import (
     AnnotationError,
     DetfeedError,
@@ -23,21 +23,22 @@ from detfeed.errors import (
     SampleError,
     WorkerError,
 )
-from detfeed.images import Fixed, ShortSide
-from detfeed.kitti import read_kitti
-from detfeed.loader import BatchLoader
-from detfeed.lvis import read_lvis
-from detfeed.matching import match_anchors, sample_anchors
-from detfeed.openimages import read_openimages
-from detfeed.policies import BadBoxesWarning
+from detfeed.images.canvases import Fixed, ShortSide
 from detfeed.proposals import Proposals, read_proposals
+from detfeed.readers.coco import read_coco, write_coco
+from detfeed.readers.csv import read_csv
+from detfeed.readers.kitti import read_kitti
+from detfeed.readers.lvis import read_lvis
+from detfeed.readers.openimages import read_openimages
+from detfeed.readers.table import BadBoxesWarning
+from detfeed.readers.voc import read_voc
+from detfeed.readers.yolo import read_yolo
 from detfeed.recall import proposal_recall
 from detfeed.sample import Sample
-from detfeed.samplers import ClassBalanced, LimitEmpty, Mix, RepeatFactor
 from detfeed.shapes import make_shapes
-from detfeed.targets import AnchorTargets, RoiTargets
-from detfeed.voc import read_voc
-from detfeed.yolo import read_yolo
+from detfeed.targets.anchor_targets import AnchorTargets, RoiTargets
+from detfeed.targets.anchors import AnchorGrid
+from detfeed.targets.matching import match_anchors, sample_anchors
 
 if TYPE_CHECKING:
     from detfeed.callbacks import FeedMonitor, ResumeFeed
@@ -65,6 +66,7 @@ __all__ = [
     "Proposals",
     "RepeatFactor",
     "RepeatedImageError",
+    "Replace",
     "ResumeFeed",
     "RoiTargetSequence",
     "RoiTargets",

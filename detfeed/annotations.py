@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detfeed.boxes import Boxes
-from detfeed.errors import AnnotationError
+from detfeed.errors import AnnotationError, among
 from detfeed.masks import Runs
-from detfeed.paths import among
+
+# Pixels a side: more than any image has, and float32 still tells its pixels apart.
+MAX_SIDE = 10**6
 
 _PAIRS = ("neg_classes", "not_exhaustive_classes")
 

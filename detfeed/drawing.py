@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from detfeed import boxes as geometry
 from detfeed.boxes import Boxes
-from detfeed.images import Image, resize_into
-from detfeed.matching import COUNTS, NEGATIVE, POSITIVE, AnchorMatches, count_matches
-from detfeed.sample import Sample
-from detfeed.targets import Arrays
+from detfeed.images.resizing import Image, resize_into
+from detfeed.sample import Arrays, Sample
+from detfeed.targets.matching import COUNTS, NEGATIVE, POSITIVE, AnchorMatches, count_matches
 
 Colour = tuple[int, int, int]
 

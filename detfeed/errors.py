@@ -1,7 +1,10 @@
-"""Exceptions of detfeed.
+"""Exceptions of detfeed, and how their messages show what stands in a file.
 
-Each takes one message and nothing else, so that it survives pickling on its way out of a worker process.
+Each exception takes one message and nothing else, so that it survives pickling on its way out of a worker process.
 """
+
+import itertools
+from collections.abc import Iterable
 
 
 class DetfeedError(Exception):
@@ -30,3 +33,14 @@ class SampleError(DetfeedError, RuntimeError):
 
 class WorkerError(DetfeedError, RuntimeError):
     """Workers died of a batch, or hung, again and again; the message names its images."""
+
+
+def shorten(text: str) -> str:
+    """Text in quotes for a message, its middle left out if it is long."""
+    return repr(text) if len(text) <= 80 else repr(f"{text[:40]}...{text[-37:]}")
+
+
+def among(known: Iterable[object]) -> str:
+    """Known names or numbers for a message, of many the first."""
+    shown = [repr(one) for one in itertools.islice(known, 21)]
+    return f"[{', '.join(shown[:20])}{', ...' if len(shown) > 20 else ''}]"

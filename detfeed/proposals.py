@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from detfeed import boxes as geometry
 from detfeed.annotations import Annotations
 from detfeed.boxes import Boxes
-from detfeed.coco import decode_json
 from detfeed.errors import AnnotationError
-from detfeed.paths import MAX_ID
-from detfeed.texts import open_file
+from detfeed.readers.coco import decode_json
+from detfeed.readers.paths import MAX_ID
+from detfeed.readers.texts import open_file
 
 Missing = Literal["raise", "allow"]
 PositionOf = dict[int | str, int]

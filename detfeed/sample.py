@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from detfeed.boxes import EMPTY, Boxes
 
+Arrays = dict[str, NDArray[np.generic]]  # by name: what a target function returns, and a part of a batch
+
 
 @dataclasses.dataclass(frozen=True)
 class Sample:

@@ -1,30 +1,34 @@
-"""Sequences: what Keras's fit, evaluate and predict take. Thin: `loader` does the work."""
+"""Sequences: the Keras face of a BatchLoader and its Feed."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Executor
-from typing import Any, Self
+from collections.abc import Iterator, Mapping
+from typing import Any, Self, Unpack
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from detfeed.anchors import AnchorGrid
 from detfeed.annotations import Annotations
-from detfeed.coco import read_coco
-from detfeed.decoding import Exif
-from detfeed.feed import Feed
-from detfeed.images import Resize
-from detfeed.loader import Batch, BatchLoader, OnError, TargetFunction
-from detfeed.lookahead import Lookahead
+from detfeed.batches.loader import Batch, BatchLoader, TargetFunction
+from detfeed.feeding.arguments import (
+    AnchorArguments,
+    AnchorSequenceArguments,
+    FeedArguments,
+    RoiArguments,
+    RoiSequenceArguments,
+    SequenceArguments,
+)
+from detfeed.feeding.feed import Feed
+from detfeed.feeding.lookahead import Lookahead
+from detfeed.feeding.workers import timed_load
 from detfeed.proposals import Proposals
-from detfeed.samplers import Sampler
-from detfeed.targets import AnchorTargets, Form, RoiTargets
-from detfeed.voc import read_voc
-from detfeed.workers import timed_load
+from detfeed.readers.coco import CocoArguments, read_coco
+from detfeed.readers.voc import VocArguments, read_voc
+from detfeed.targets.anchor_targets import AnchorTargets, Form, RoiTargets
+from detfeed.targets.anchors import AnchorGrid
 
 
 class DetectionSequence(keras.utils.PyDataset):
@@ -41,34 +45,11 @@ class DetectionSequence(keras.utils.PyDataset):
     Args:
         annotations: the data set.
         targets: function of a `Sample`; returns a dict of arrays, or a tuple of such dicts (see `targets`).
-        batch_size: images in a batch. Batches hold images of one canvas; the last of each canvas may have fewer
-            images, and never made-up ones.
-        resize: `ShortSide` or `Fixed`.
-        augment: an albumentations transform, a Compose without box parameters, a list of transforms, or the name of one
-            of `recipes`: "flip", "ssd", "lsj" or "multiscale".
-        shuffle: draw the order of samples and batches anew for each epoch. (Keras's own `fit(shuffle=True)`, its
-            default, shuffles the batches once more.)
-        seed: of all that is random.
-        drop_last: leave out batches that are not full.
-        sampler: how often each image comes in an epoch, see `samplers`; None: once.
-        min_visibility: an object of which an augmentation leaves less than this share becomes an ignore region.
-        min_size: so does one with a side of less than this many pixels, as it is fed.
-        exif, reduce: how images are decoded; see `loader.BatchLoader`.
-        on_error: what to do about an image that can't be read: "raise", or "replace" it by another one of its canvas
-            (of any, if it is alone there), drawn from seed, epoch and position. The first replacement is warned of.
-        max_replaced: the share of the data set's images that may turn out unreadable before that is an error; a single
-            one always may, unless it is 0.
-        ledger: a file that gets a line of JSON for each replacement; see `ledger.Ledger`. `feed.ledger` counts them.
-        proposals: of the images of `annotations`, for `Sample.proposals`; see `proposals.read_proposals`.
-        shard: (index, count), the share of this process where several train together; see `loader.BatchLoader`.
-        workers: threads or processes that make batches. Up to 1 thread is the asking one itself.
-        use_multiprocessing: processes instead of threads.
-        max_queue_size: how many batches are made ahead at most.
-        timeout: seconds that a batch may take its worker before that is replaced.
-        executor: a `concurrent.futures.Executor` that makes the batches instead, here or on other machines.
+        proposals: of the images of `annotations`, for `Sample.proposals`, as `read_proposals` reads them.
+        batch_size, resize, workers, ...: see `SequenceArguments`.
 
     Raises:
-        ValueError: see `loader.BatchLoader`.
+        ValueError: see `BatchLoader`.
     """
 
     def __init__(
@@ -76,59 +57,15 @@ class DetectionSequence(keras.utils.PyDataset):
         annotations: Annotations,
         *,
         targets: TargetFunction,
-        batch_size: int,
-        resize: Resize,
-        augment: Any = None,
-        shuffle: bool = True,
-        seed: int = 0,
-        drop_last: bool = False,
-        sampler: Sampler | None = None,
-        min_visibility: float = 0.25,
-        min_size: float = 1.0,
-        exif: Exif = "auto",
-        reduce: bool | None = None,
-        on_error: OnError = "raise",
-        max_replaced: float = 0.01,
-        ledger: str | os.PathLike[str] | None = None,
         proposals: Proposals | None = None,
-        shard: tuple[int, int] = (0, 1),
-        workers: int = 1,
-        use_multiprocessing: bool = False,
-        max_queue_size: int = 10,
-        timeout: float = 300.0,
-        executor: Executor | None = None,
+        **arguments: Unpack[SequenceArguments],
     ) -> None:
+        of_feed, of_loader = _apart(arguments, FeedArguments)
+        self.loader = BatchLoader(annotations, targets, proposals=proposals, **of_loader)
+        self.feed = Feed(self.loader, **of_feed)
         # Keras must not start workers on top. Those of Keras 3.15.1 lose batches on JAX and torch, too: what they had
         # ready after fit's first look at the data is fed as the start of the first epoch.
-        super().__init__(workers=1, use_multiprocessing=False, max_queue_size=max_queue_size)
-        self.loader = BatchLoader(
-            annotations,
-            targets,
-            batch_size=batch_size,
-            resize=resize,
-            augment=augment,
-            shuffle=shuffle,
-            seed=seed,
-            drop_last=drop_last,
-            sampler=sampler,
-            min_visibility=min_visibility,
-            min_size=min_size,
-            exif=exif,
-            reduce=reduce,
-            on_error=on_error,
-            proposals=proposals,
-            shard=shard,
-        )
-        self.feed = Feed(
-            self.loader,
-            workers=workers,
-            use_multiprocessing=use_multiprocessing,
-            ahead=max_queue_size,
-            timeout=timeout,
-            executor=executor,
-            ledger=ledger,
-            max_replaced=max_replaced,
-        )
+        super().__init__(workers=1, use_multiprocessing=False, max_queue_size=self.feed.ahead)
         self._lookahead = Lookahead()
         self._within_epoch = False
         self._asked: set[int] = set()
@@ -280,12 +217,9 @@ class AnchorTargetSequence(DetectionSequence):
     Args:
         annotations: the data set.
         anchors: the grid that the model predicts on.
-        batch_size, resize, augment, shuffle, seed, drop_last, sampler, min_visibility, min_size, exif, reduce,
-            on_error, max_replaced, ledger, shard, workers, use_multiprocessing, max_queue_size, timeout, executor: see
-            `DetectionSequence`.
         targets: "sampled", `(x, y)` with at most 256 anchors an image, or "dense", `(x, y, sample_weight)` with all of
             them, for Keras's stock losses; see `targets.AnchorTargets`.
-        matching: further arguments of `targets.AnchorTargets`, such as positive_iou or num_samples.
+        batch_size, resize, workers, positive_iou, ...: see `SequenceArguments` and `AnchorTargets`.
     """
 
     def __init__(
@@ -293,53 +227,11 @@ class AnchorTargetSequence(DetectionSequence):
         annotations: Annotations,
         anchors: AnchorGrid,
         *,
-        batch_size: int,
-        resize: Resize,
-        augment: Any = None,
         targets: Form = "sampled",
-        shuffle: bool = True,
-        seed: int = 0,
-        drop_last: bool = False,
-        sampler: Sampler | None = None,
-        min_visibility: float = 0.25,
-        min_size: float = 1.0,
-        exif: Exif = "auto",
-        reduce: bool | None = None,
-        on_error: OnError = "raise",
-        max_replaced: float = 0.01,
-        ledger: str | os.PathLike[str] | None = None,
-        shard: tuple[int, int] = (0, 1),
-        workers: int = 1,
-        use_multiprocessing: bool = False,
-        max_queue_size: int = 10,
-        timeout: float = 300.0,
-        executor: Executor | None = None,
-        **matching: Any,
+        **arguments: Unpack[AnchorSequenceArguments],
     ) -> None:
-        super().__init__(
-            annotations,
-            targets=AnchorTargets(anchors, form=targets, **matching),
-            batch_size=batch_size,
-            resize=resize,
-            augment=augment,
-            shuffle=shuffle,
-            seed=seed,
-            drop_last=drop_last,
-            sampler=sampler,
-            min_visibility=min_visibility,
-            min_size=min_size,
-            exif=exif,
-            reduce=reduce,
-            on_error=on_error,
-            max_replaced=max_replaced,
-            ledger=ledger,
-            shard=shard,
-            workers=workers,
-            use_multiprocessing=use_multiprocessing,
-            max_queue_size=max_queue_size,
-            timeout=timeout,
-            executor=executor,
-        )
+        matching, rest = _apart(arguments, AnchorArguments)
+        super().__init__(annotations, targets=AnchorTargets(anchors, form=targets, **matching), **rest)
         self.anchors = anchors
 
     @classmethod
@@ -348,85 +240,70 @@ class AnchorTargetSequence(DetectionSequence):
         json: str | os.PathLike[str],
         image_dir: str | os.PathLike[str],
         anchors: AnchorGrid,
-        **arguments: Any,
+        *,
+        targets: Form = "sampled",
+        **arguments: Unpack[_FromCocoArguments],
     ) -> Self:
-        """A sequence over a COCO file: `AnchorTargetSequence(read_coco(json, image_dir), anchors, ...)`."""
-        return cls(read_coco(json, image_dir), anchors, **arguments)
+        """A sequence over a COCO file; keywords of `read_coco` go to it.
+
+        `AnchorTargetSequence(read_coco(json, image_dir), anchors, ...)`.
+        """
+        reading, rest = _apart(arguments, CocoArguments)
+        return cls(read_coco(json, image_dir, **reading), anchors, targets=targets, **rest)
 
     @classmethod
-    def from_voc(cls, root: str | os.PathLike[str], split: str | None, anchors: AnchorGrid, **arguments: Any) -> Self:
-        """A sequence over a VOC folder: `AnchorTargetSequence(read_voc(root, split), anchors, ...)`."""
-        return cls(read_voc(root, split), anchors, **arguments)
+    def from_voc(
+        cls,
+        root: str | os.PathLike[str],
+        split: str | None,
+        anchors: AnchorGrid,
+        *,
+        targets: Form = "sampled",
+        **arguments: Unpack[_FromVocArguments],
+    ) -> Self:
+        """A sequence over a VOC folder; keywords of `read_voc` go to it.
+
+        `AnchorTargetSequence(read_voc(root, split), anchors, ...)`.
+        """
+        reading, rest = _apart(arguments, VocArguments)
+        return cls(read_voc(root, split, **reading), anchors, targets=targets, **rest)
 
 
 class RoiTargetSequence(DetectionSequence):
     """Batches of images with RoIs drawn from given proposals, for the second stage of Faster R-CNN.
 
-    x has rois beside image and image_hw, and y roi_class_ids and roi_deltas; see `targets.RoiTargets`. Proposals follow
-    the augmentation as boxes do.
+    x has rois beside image and image_hw, and y roi_class_ids and roi_deltas; see `RoiTargets`. Proposals follow the
+    augmentation as boxes do.
 
     Args:
         annotations: the data set.
         proposals: of its images, from `read_proposals(path, annotations)`.
-        batch_size, resize, augment, shuffle, seed, drop_last, sampler, min_visibility, min_size, exif, reduce,
-            on_error, max_replaced, ledger, shard, workers, use_multiprocessing, max_queue_size, timeout, executor: see
-            `DetectionSequence`.
-        sampling: arguments of `targets.RoiTargets`, such as num_samples or num_classes.
+        batch_size, resize, workers, num_samples, ...: see `SequenceArguments` and `RoiTargets`.
     """
 
     def __init__(
-        self,
-        annotations: Annotations,
-        proposals: Proposals,
-        *,
-        batch_size: int,
-        resize: Resize,
-        augment: Any = None,
-        shuffle: bool = True,
-        seed: int = 0,
-        drop_last: bool = False,
-        sampler: Sampler | None = None,
-        min_visibility: float = 0.25,
-        min_size: float = 1.0,
-        exif: Exif = "auto",
-        reduce: bool | None = None,
-        on_error: OnError = "raise",
-        max_replaced: float = 0.01,
-        ledger: str | os.PathLike[str] | None = None,
-        shard: tuple[int, int] = (0, 1),
-        workers: int = 1,
-        use_multiprocessing: bool = False,
-        max_queue_size: int = 10,
-        timeout: float = 300.0,
-        executor: Executor | None = None,
-        **sampling: Any,
+        self, annotations: Annotations, proposals: Proposals, **arguments: Unpack[RoiSequenceArguments]
     ) -> None:
-        super().__init__(
-            annotations,
-            targets=RoiTargets(**sampling),
-            batch_size=batch_size,
-            resize=resize,
-            augment=augment,
-            shuffle=shuffle,
-            seed=seed,
-            drop_last=drop_last,
-            sampler=sampler,
-            min_visibility=min_visibility,
-            min_size=min_size,
-            exif=exif,
-            reduce=reduce,
-            on_error=on_error,
-            max_replaced=max_replaced,
-            ledger=ledger,
-            proposals=proposals,
-            shard=shard,
-            workers=workers,
-            use_multiprocessing=use_multiprocessing,
-            max_queue_size=max_queue_size,
-            timeout=timeout,
-            executor=executor,
-        )
+        sampling, rest = _apart(arguments, RoiArguments)
+        super().__init__(annotations, targets=RoiTargets(**sampling), proposals=proposals, **rest)
 
     @property
     def proposals(self) -> Proposals | None:
         return self.loader.proposals
+
+
+class _FromCocoArguments(AnchorSequenceArguments, CocoArguments):
+    pass
+
+
+class _FromVocArguments(AnchorSequenceArguments, VocArguments):
+    pass
+
+
+def _apart(arguments: Mapping[str, Any], form: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Keywords that a TypedDict names, and the rest, which whoever gets them checks."""
+    named = form.__annotations__.keys()
+    return (
+        {name: value for name, value in arguments.items() if name in named},
+        {name: value for name, value in arguments.items() if name not in named},
+    )

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from detfeed.anchors import AnchorGrid
 from detfeed.boxes import MAX_LOG_SCALE
+from detfeed.targets.anchors import AnchorGrid
 from models.rpn import RPN
 
 

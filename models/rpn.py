@@ -7,7 +7,7 @@ import os
 import keras
 from keras import ops
 
-from detfeed.anchors import AnchorGrid
+from detfeed.targets.anchors import AnchorGrid
 from models.backbone import CaffeNormalize, resnet50
 from models.fpn import fpn
 from models.losses import dense_rpn_loss, sampled_rpn_loss

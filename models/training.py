@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detfeed import Annotations, DetectionSequence, FeedMonitor, ResumeFeed, drawing, proposal_recall
-from detfeed.decoding import read_image
+from detfeed.images.decoding import read_image
 from models.proposals import ProposalModel
 
 PICTURES = 6

@@ -26,22 +26,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from detfeed import (
-    AnchorGrid,
-    AnchorTargets,
-    Annotations,
-    BatchLoader,
-    Fixed,
-    ShortSide,
-    make_shapes,
-    read_coco,
-)
-from detfeed.augment import Augmentation
-from detfeed.decoding import decode_image
-from detfeed.feed import Feed
-from detfeed.files import read_bytes
-from detfeed.images import resize
-from detfeed.workers import pickled_loader
+from detfeed import AnchorGrid, AnchorTargets, Annotations, BatchLoader, Fixed, ShortSide, make_shapes, read_coco
+from detfeed.augmentation.pipeline import Augmentation
+from detfeed.feeding.feed import Feed
+from detfeed.feeding.workers import pickled_loader
+from detfeed.images.decoding import decode_image
+from detfeed.images.files import read_bytes
+from detfeed.images.resizing import resize
 
 # To "stream" is to fit(sequence.stream(), steps_per_epoch=...): one iterator of TensorFlow's for all epochs.
 SINKS = ("numpy", "tf.data", "fit", "stream")

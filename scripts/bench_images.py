@@ -23,10 +23,11 @@ from rich.console import Console
 from rich.table import Table
 
 from detfeed import ShortSide
-from detfeed.decoding import decode_image
-from detfeed.files import read_bytes
-from detfeed.headers import read_header
-from detfeed.images import Image, resize, resized_hw_on
+from detfeed.images.canvases import resized_hw_on
+from detfeed.images.decoding import decode_image
+from detfeed.images.files import read_bytes
+from detfeed.images.headers import read_header
+from detfeed.images.resizing import Image, resize
 
 RESIZE = ShortSide(800, max_side=1333)
 SIZES = {"12 MP": (3000, 4000), "12 MP progressive": (3000, 4000), "COCO": (480, 640)}

@@ -45,8 +45,8 @@ WAYS = {
         "after": "held = float('nan')",
     },
     "read_coco": {
-        "imports": "import dataclasses, numpy; from detfeed import blocks, read_coco",
-        "helpers": "(min(blocks.MAX_PROCESSES, blocks.cores()) - 1)",
+        "imports": "import dataclasses, numpy; from detfeed import read_coco; from detfeed.readers import coco_blocks",
+        "helpers": "(min(coco_blocks.MAX_PROCESSES, coco_blocks.cores()) - 1)",
         "read": "data = read_coco(sys.argv[1], 'train2017')",
         "after": (
             "held = sum(map(sys.getsizeof, (*data.paths, *data.class_names, data.paths)))\n"

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from detfeed import AnchorGrid, AnchorTargets, Sample, ShortSide, match_anchors, read_coco
 from detfeed.boxes import Boxes
-from detfeed.targets import Arrays
+from detfeed.sample import Arrays
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from dense_matching import match_densely

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from detfeed import Annotations, DetfeedError, Fixed, RepeatFactor, ShortSide, make_shapes, read_coco, read_voc
-from detfeed.images import Resize
-from detfeed.policies import Invalid
+from detfeed.images.canvases import Resize
+from detfeed.readers.table import Invalid
 
 SHAPES_HW = (96, 128)
 MAX_VAL_SHAPES = 100  # with some 370 objects, so that a recall is known to 2 %

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -21,7 +21,7 @@ from data_arguments import (
     read_validation,
     share,
 )
-from detfeed.loader import OnError
+from detfeed import Replace
 from detfeed.recall import MAX_PROPOSALS
 
 VALIDATION = ("val_coco", "val_images", "val_voc", "val_split")
@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     workers.add_argument("--use-multiprocessing", action="store_true", help="processes instead of threads")
     workers.add_argument(
         "--on-error",
-        choices=get_args(OnError),
+        choices=("raise", "replace"),
         default="raise",
         help="stop at a training image that can't be read, or replace it and write that into replaced.jsonl of the run "
         "folder; default raise",
@@ -187,9 +187,9 @@ def main(argv: list[str] | None = None) -> None:
             **feed,
             workers=arguments.workers,
             use_multiprocessing=arguments.use_multiprocessing,
-            on_error=arguments.on_error,
-            max_replaced=arguments.max_replaced,
-            ledger=arguments.out / "replaced.jsonl" if arguments.on_error == "replace" else None,
+            on_error=Replace(arguments.max_replaced, arguments.out / "replaced.jsonl")
+            if arguments.on_error == "replace"
+            else "raise",
         )
         recipe = Recipe(
             epochs=arguments.epochs,

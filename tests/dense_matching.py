@@ -1,9 +1,9 @@
-"""The simple way to match anchors, by the IoU of each with each box: what `detfeed.matching` must agree with."""
+"""The simple way to match anchors, by the IoU of each with each box: what `match_anchors` must agree with."""
 
 import numpy as np
 
 from detfeed import boxes as geometry
-from detfeed.matching import IGNORED, NEGATIVE, POSITIVE, AnchorMatches
+from detfeed.targets.matching import IGNORED, NEGATIVE, POSITIVE, AnchorMatches
 
 
 def match_densely(

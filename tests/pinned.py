@@ -145,10 +145,18 @@ def make_grid(folder):
         "targets crowd by box": lambda: feed(targets=AnchorTargets(GRID, crowd="box", counts=True)),
         "targets other thresholds": lambda: feed(
             targets=AnchorTargets(
-                GRID, positive_iou=0.5, negative_iou=0.4, low_quality=False, ignore_ioa=0.2, straddle=0.0,
-                num_samples=64, positive_fraction=0.25, delta_weights=(10.0, 10.0, 5.0, 5.0), counts=True,
+                GRID,
+                positive_iou=0.5,
+                negative_iou=0.4,
+                low_quality=False,
+                ignore_ioa=0.2,
+                straddle=0.0,
+                num_samples=64,
+                positive_fraction=0.25,
+                delta_weights=(10.0, 10.0, 5.0, 5.0),
+                counts=True,
             )
-        ),  # fmt: skip
+        ),
         "targets rois": lambda: feed(targets=RoiTargets(num_samples=32), proposals=proposals, augment="flip"),
         "targets rois by class": lambda: feed(
             targets=RoiTargets(num_samples=32, num_classes=4, crowd="box", background_low=0.1), proposals=proposals
@@ -171,17 +179,19 @@ def make_grid(folder):
         ),
         "augment list": lambda: feed(
             augment=[
-                albumentations.RandomBrightnessContrast(p=0.8), albumentations.CoarseDropout(p=0.8),
+                albumentations.RandomBrightnessContrast(p=0.8),
+                albumentations.CoarseDropout(p=0.8),
                 albumentations.VerticalFlip(p=0.5),
             ]
-        ),  # fmt: skip
+        ),
         "augment distortion": lambda: feed(augment=albumentations.ElasticTransform(alpha=40, sigma=6, p=0.8)),
         "augment tiles": lambda: feed(augment=albumentations.RandomGridShuffle(grid=(2, 2), p=0.8)),
         "augment pixels": lambda: feed(
             augment=[albumentations.PixelDropout(p=0.8), albumentations.Morphological(p=0.8)]
         ),
         "augment mosaic": lambda: feed(
-            resize=Fixed((96, 96)), batch_size=2,
+            resize=Fixed((96, 96)),
+            batch_size=2,
             augment=albumentations.Mosaic(target_size=(96, 96), cell_shape=(80, 80), p=0.7),
         ),
         "visibility": lambda: feed(augment=albumentations.RandomCrop(50, 50), min_visibility=0.7),
@@ -205,7 +215,7 @@ def make_grid(folder):
         "table select": lambda: [(columns(table.select([5, 1, 9])),)],
         "table merged classes": lambda: [(columns(table.rename_classes({"star": "ellipse"})),)],
         "table joined": lambda: [(columns(concat([table, large], new_ids=True)),)],
-    }  # fmt: skip
+    }
     for index in range(3):
         grid[f"shard {index} of 3"] = lambda index=index: feed(shard=(index, 3), batches=8)
         grid[f"shard {index} of 3, drop last"] = lambda index=index: feed(

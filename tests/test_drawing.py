@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from detfeed import AnchorGrid, AnchorTargets, BatchLoader, Sample, ShortSide, drawing, make_shapes, read_coco
-from detfeed.decoding import read_image
 from detfeed.drawing import BLUE, DARK, GREY, PURPLE, RED, WHITE, YELLOW, Tile
+from detfeed.images.decoding import read_image
 
 # One anchor of 16 x 16 pixels on each cell of 16 x 16.
 GRID = AnchorGrid.fpn(sizes=(16,), ratios=(1.0,), strides=(16,), offset=0.5)

@@ -14,12 +14,12 @@ def run(code):
     "module",
     [
         "detfeed",
-        "detfeed.loader",
-        "detfeed.augment",
+        "detfeed.batches.loader",
+        "detfeed.augmentation.pipeline",
         "detfeed.shapes",
         "detfeed.recall",
         "detfeed.proposals",
-        "detfeed.cli",
+        "detfeed.check.cli",
     ],
 )
 def test_importing_needs_no_keras(module):

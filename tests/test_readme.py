@@ -88,7 +88,7 @@ def test_options_in_the_readme_exist():
 def test_check_in_the_readme_runs(folder):
     from typer.testing import CliRunner
 
-    from detfeed.cli import app
+    from detfeed.check.cli import app
 
     (command,) = re.findall(r"detfeed (check .*)", README.split("tells what is wrong")[0])
     command = command.replace("--split train ", "--split trainval ").replace(
@@ -101,7 +101,7 @@ def test_check_in_the_readme_runs(folder):
 
 
 def test_table_of_policies_says_what_readers_do():
-    from detfeed.policies import to_annotations
+    from detfeed.readers.table import to_annotations
 
     boxes = {
         "partly outside": [-3, 2, 9, 8],

@@ -22,6 +22,7 @@ from detfeed import (
     Fixed,
     LimitEmpty,
     Proposals,
+    Replace,
     RoiTargetSequence,
     SampleError,
     ShortSide,
@@ -478,8 +479,8 @@ def test_every_sequence_takes_samplers_and_replaces_images(annotate, tmp_path):
         ]
     ):
         ledger = tmp_path / f"{number}.jsonl"
-        common = {"batch_size": 1, "resize": Fixed((64, 64)), "sampler": LimitEmpty(), "max_replaced": 0.5}
-        sequence = make(**common, on_error="replace", ledger=ledger)
+        common = {"batch_size": 1, "resize": Fixed((64, 64)), "sampler": LimitEmpty()}
+        sequence = make(**common, on_error=Replace(0.5, ledger))
         assert len(sequence) == 2
         with pytest.warns(UserWarning, match=r"001\.png could not be read, and .*000\.png is fed"):
             list(sequence)

@@ -1,0 +1,1 @@
+"""Augmentation: transforms that move images, boxes and all that lies on them alike."""

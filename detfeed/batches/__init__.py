@@ -1,0 +1,1 @@
+"""Batches: which samples come when, and one batch of them."""

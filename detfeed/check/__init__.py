@@ -1,0 +1,1 @@
+"""Check: what is wrong with a data set, and the command line."""

@@ -1,0 +1,1 @@
+"""Feeding: who makes which batch when."""

@@ -1,0 +1,159 @@
+"""Canvases: how large each image is fed, and on which canvas."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclasses.dataclass(frozen=True)
+class ShortSide:
+    """Resize so that the shorter side has `size` pixels, unless the longer would then exceed `max_side`.
+
+    Images keep their aspect ratio and are placed, padded right and bottom with zeros, on a few canvases whose sides
+    are multiples of `multiple`, chosen to hold every image of the data set with little padding.
+
+    Args:
+        size: shorter side in pixels after resizing.
+        max_side: upper limit of the longer side in pixels. None: no limit.
+        multiple: canvases have sides that it divides: the largest stride that features are upsampled by.
+        max_canvases: how many canvases at most. Fewer mean more padding, more mean more shapes to compile for.
+    """
+
+    size: int
+    max_side: int | None = None
+    multiple: int = 32
+    max_canvases: int = 6
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.multiple < 1 or self.max_canvases < 1:
+            raise ValueError(f"Expected size, multiple and max_canvases of at least 1. Received: {self}")
+        if self.max_side is not None and self.max_side < self.size:
+            raise ValueError(f"Expected max_side to be at least size. Received: {self}")
+
+    def resized_hw(self, image_hw: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Heights and widths after resizing, int64 (P, 2), of images of sizes (P, 2); at least 1 pixel."""
+        sides = np.asarray(image_hw, np.float64)
+        scale = self.size / sides.min(axis=1)
+        if self.max_side is not None:
+            scale = np.minimum(scale, self.max_side / sides.max(axis=1))
+        return np.maximum(np.rint(sides * scale[:, None]), 1).astype(np.int64)
+
+    def canvases(
+        self, image_hw: NDArray[np.integer], *, at_least: int = 1
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The canvases of a data set and which image goes where.
+
+        Args:
+            image_hw: integers (P, 2).
+            at_least: no canvas gets fewer images than this, as long as there is more than one canvas. With batches that
+                are dropped unless they are full, images of a rarer canvas would never be fed.
+
+        Returns:
+            int64 (K, 2), the canvases' heights and widths with K <= max_canvases, and int64 (P,), each image's canvas.
+        """
+        padded = -(-self.resized_hw(image_hw) // self.multiple) * self.multiple
+        return _few_canvases(padded, self.max_canvases, at_least)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixed:
+    """Resize to fit into one canvas, keeping the aspect ratio, padded right and bottom with zeros.
+
+    Args:
+        input_hw: height and width of the canvas in pixels.
+    """
+
+    input_hw: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if len(self.input_hw) != 2 or min(self.input_hw) < 1:
+            raise ValueError(f"Expected input_hw to be height and width in pixels. Received: {self.input_hw}")
+
+    def resized_hw(self, image_hw: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Heights and widths after resizing, int64 (P, 2), of images of sizes (P, 2); at least 1 pixel."""
+        sides = np.asarray(image_hw, np.float64)
+        scale = (np.asarray(self.input_hw) / sides).min(axis=1)
+        return np.clip(np.rint(sides * scale[:, None]), 1, self.input_hw).astype(np.int64)
+
+    def canvases(
+        self, image_hw: NDArray[np.integer], *, at_least: int = 1
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The one canvas, int64 (1, 2), and zeros, int64 (P,)."""
+        return np.array([self.input_hw], np.int64), np.zeros(len(image_hw), np.int64)
+
+
+Resize = ShortSide | Fixed
+
+
+def _few_canvases(sizes: NDArray[np.int64], most: int, at_least: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Merge sizes (P, 2) into canvases: always the two whose union adds the fewest pixels, until all is well."""
+    canvases, members, counts = np.unique(sizes, axis=0, return_inverse=True, return_counts=True)
+    target = np.arange(len(canvases))
+    alive = list(range(len(canvases)))
+    while len(alive) > 1:
+        small = counts[alive] < at_least
+        if len(alive) <= most and not small.any() and told_apart(canvases[alive]).any():
+            break
+        live, images = canvases[alive], counts[alive]
+        pixels = live.prod(axis=1) * images
+        union = np.maximum(live[:, None], live[None]).prod(axis=2)
+        added = union * (images[:, None] + images[None]) - pixels[:, None] - pixels[None]
+        barred = np.eye(len(alive), dtype=bool)
+        if small.any():
+            barred |= ~(small[:, None] | small[None])
+        added[barred] = np.iinfo(added.dtype).max
+        kept, gone = sorted(alive[i] for i in np.unravel_index(added.argmin(), added.shape))
+        canvases[kept] = np.maximum(canvases[kept], canvases[gone])
+        counts[kept] += counts[gone]
+        target[target == gone] = kept
+        alive.remove(gone)
+    # A merged canvas can equal another one that was there before; two of one size are one.
+    unique, place = np.unique(canvases[alive], axis=0, return_inverse=True)
+    return unique, place.reshape(-1)[np.searchsorted(alive, target)][members.reshape(-1)]
+
+
+def resized_hw_on(resize: Resize, image_hw: tuple[int, int], input_hw: tuple[int, int]) -> tuple[int, int]:
+    """Size to give an image on a canvas: that of `resize`, or less where the canvas would not hold it.
+
+    Augmentation can change an image's shape after its canvas was chosen; nothing is ever cut off.
+
+    Returns:
+        Height and width in pixels, each at least 1 and at most the canvas's.
+    """
+    height, width = resize.resized_hw(np.array([image_hw]))[0].tolist()
+    shrink = min(1.0, input_hw[0] / height, input_hw[1] / width)
+    if shrink < 1.0:
+        height, width = max(1, round(height * shrink)), max(1, round(width * shrink))
+    return height, width
+
+
+def told_apart(canvases: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which pairs of canvases show all that varies between canvases; bool (K, K).
+
+    Keras on TensorFlow learns shapes from batches 0 and 1 alone: a side in which these two agree is fixed for good,
+    and a later batch with another side fails. So they must differ in height if heights vary at all, likewise in
+    width, and in area (which the number of anchors follows but for rounding).
+
+    Args:
+        canvases: int64 (K, 2), heights and widths. With one canvas nothing varies, and it is a pair with itself.
+    """
+    sides = np.concatenate([canvases, canvases.prod(axis=1, keepdims=True)], axis=1)
+    varies = (sides != sides[:1]).any(axis=0)
+    return ((sides[:, None] != sides[None]) | ~varies).all(axis=2)
+
+
+def fed_wh(
+    boxes: NDArray[np.float32], offsets: NDArray[np.int64], image_hw: NDArray[np.int32], resize: Resize
+) -> NDArray[np.float64]:
+    """Width and height of each box as it is fed where nothing is augmented, float64 (N, 2), in pixels.
+
+    Args:
+        boxes, offsets, image_hw: columns of `Annotations`.
+        resize: what gives images their size.
+    """
+    scale_hw = resize.resized_hw(image_hw) / image_hw if len(image_hw) else np.ones((0, 2))
+    sides = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64)
+    return sides * np.repeat(scale_hw[:, ::-1], np.diff(offsets), axis=0)

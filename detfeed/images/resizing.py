@@ -1,0 +1,28 @@
+"""Resizing: pixels at another height and width."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+
+
+def resize(image: Image, size_hw: tuple[int, int]) -> Image:
+    """An image of uint8 (H, W, 3) or a mask of uint8 (H, W) at another height and width; see `resize_into`."""
+    out = np.empty((*size_hw, *image.shape[2:]), np.uint8)
+    resize_into(image, out)
+    return out
+
+
+def resize_into(image: Image, out: Image) -> None:
+    """Resize an image into `out`, uint8 (h, w, 3) or (h, w), which may be a corner of a larger array.
+
+    Bilinear; an image that shrinks to half or less is averaged over areas, since bilinear sampling would then skip
+    pixels. (Averaging always would cost five times as much at COCO's sizes, 2.2 ms instead of 0.4.)
+    """
+    height, width = out.shape[:2]
+    if image.shape == out.shape:
+        out[:] = image
+        return
+    halved = 2 * height <= image.shape[0] and 2 * width <= image.shape[1]
+    cv2.resize(image, (width, height), dst=out, interpolation=cv2.INTER_AREA if halved else cv2.INTER_LINEAR)

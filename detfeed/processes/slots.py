@@ -1,0 +1,246 @@
+"""Slots: pieces of shared memory in which batches travel from the process that makes them to the one that asks.
+
+A slot is an anonymous file, so there is nothing to clean up, whoever dies how, and nothing of it is in /dev/shm, which
+many containers limit to 64 MB. Its pages are reserved before anything is written: where there is no room, the writer
+gets an error and not a SIGBUS.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import functools
+import mmap
+import os
+import tempfile
+import weakref
+from collections import deque
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from detfeed.sample import Arrays
+
+ALIGNMENT = 64  # bytes; what TensorFlow and JAX ask of memory that they take without a copy
+GRAIN = 1 << 20  # bytes; slots are a multiple of this, so that batches of nearly one size can use the same
+
+
+class Place(NamedTuple):
+    """Where an array lies in a slot."""
+
+    start: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class Parcel(NamedTuple):
+    """A batch on its way.
+
+    Attributes:
+        parts: the batch, with a `Place` for every array that lies in the slot.
+        slot: number of the slot; None if there is none.
+        given_up: numbers of slots that the writer does not use any more.
+    """
+
+    parts: tuple[dict[str, Any], ...]
+    slot: int | None
+    given_up: list[int]
+
+
+@dataclasses.dataclass
+class _Slot:
+    number: int
+    memory: memoryview
+    fd: int | None  # until the reader has it
+
+
+def _round_up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    return libc
+
+
+def _map(fd: int, size: int) -> memoryview:
+    """Shared memory of a file, mapped as long as anything looks at it; the descriptor can be closed.
+
+    Python's own mmap keeps a descriptor open, so that a thousand held batches would be more than a process may have.
+
+    Raises:
+        OSError: it can't be mapped.
+    """
+    address = _libc().mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, fd, 0)
+    if address == ctypes.c_void_p(-1).value:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    memory = (ctypes.c_ubyte * size).from_address(address)
+    weakref.finalize(memory, _libc().munmap, address, size).atexit = False
+    return memoryview(memory)
+
+
+def _reserve(size: int) -> tuple[int, memoryview]:
+    """File descriptor and mapping of `size` bytes of anonymous shared memory that are certainly there.
+
+    Raises:
+        OSError: there is no room.
+    """
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("detfeed")
+    else:
+        # macOS. The file has lost its name already.
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, 0, size)
+        else:
+            os.truncate(fd, size)
+        return fd, _map(fd, size)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+class Writer:
+    """The slots of a process that makes batches, one after the other: `allocate` the arrays of one, then `pack` it.
+
+    A slot that the reader still holds is never written to; where none is free, there will be one more.
+
+    Attributes:
+        refused: why there was no shared memory for the latest batch; empty if there was.
+    """
+
+    def __init__(self) -> None:
+        self.refused = ""
+        self._free: list[_Slot] = []
+        self._lent: dict[int, _Slot] = {}
+        self._given_up: list[int] = []
+        self._made = 0
+        self._besides = GRAIN // 2  # bytes that a batch had at most besides its first array
+        self._begin()
+
+    def _begin(self) -> None:
+        self._slot: _Slot | None = None
+        self._first: int | None = None  # bytes of the batch's first array
+        self._used = 0  # bytes of all, whether or not they are in the slot
+        self._placed: dict[int, tuple[NDArray[Any], Place]] = {}
+
+    def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """An array of the batch, in its slot if there is room, not cleared."""
+        dtype = np.dtype(dtype)
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        if self._first is None:
+            self._first = size
+            self._take(size + self._besides)
+        start = _round_up(self._used, ALIGNMENT)
+        self._used = start + size
+        if self._slot is None or size == 0 or dtype.hasobject or self._used > len(self._slot.memory):
+            return np.empty(shape, dtype)
+        array = np.frombuffer(self._slot.memory, np.uint8, size, start).view(dtype).reshape(shape)
+        self._placed[id(array)] = (array, Place(start, shape, dtype))
+        return array
+
+    def pack(self, batch: tuple[Arrays, ...]) -> tuple[Parcel, int | None]:
+        """The batch as it is sent: what is not in its slot goes along as it is.
+
+        Returns:
+            The parcel, and the slot's file descriptor if the reader does not have it yet: close it when it is sent.
+        """
+        # What did not fit this time will fit into the slots of batches to come.
+        self._besides = max(self._besides, self._used - (self._first or 0))
+        parts = tuple(
+            {name: self._placed[id(array)][1] if id(array) in self._placed else array for name, array in part.items()}
+            for part in batch
+        )
+        fd = None
+        if self._slot is not None:
+            fd, self._slot.fd = self._slot.fd, None
+            self._lent[self._slot.number] = self._slot
+        parcel = Parcel(parts, None if self._slot is None else self._slot.number, self._given_up)
+        self._given_up = []
+        self._begin()
+        return parcel, fd
+
+    def abandon(self) -> None:
+        """Forget the arrays of a batch that could not be made."""
+        if self._slot is not None:
+            self._free.append(self._slot)
+        self._begin()
+
+    def release(self, numbers: list[int]) -> None:
+        """Take back slots that the reader does not need any more."""
+        self._free += [self._lent.pop(number) for number in numbers]
+
+    def _take(self, size: int) -> None:
+        """Choose a free slot of at least `size` bytes, the smallest, or make one."""
+        fitting = [slot for slot in self._free if len(slot.memory) >= size]
+        self.refused = ""
+        if fitting:
+            # Among equals the one given back last, which the caches may still know.
+            self._slot = min(reversed(fitting), key=lambda slot: len(slot.memory))
+            self._free.remove(self._slot)
+            return
+        if self._free:
+            # All too small: one makes way, so that there are never more slots than batches under way.
+            smallest = min(self._free, key=lambda slot: len(slot.memory))
+            self._free.remove(smallest)
+            if smallest.fd is None:
+                self._given_up.append(smallest.number)
+            else:
+                os.close(smallest.fd)
+        size = _round_up(size, GRAIN)
+        try:
+            fd, memory = _reserve(size)
+        except OSError as error:
+            self.refused = f"{size >> 20} MiB of shared memory: {error.strerror}"
+            return
+        self._slot = _Slot(self._made, memory, fd)
+        self._made += 1
+
+
+class Reader:
+    """The same slots in the process that asked for the batches, which gets them as arrays without a copy.
+
+    A slot goes back to its writer when the last array that looks at it is gone.
+    """
+
+    def __init__(self) -> None:
+        self._memories: dict[int, memoryview] = {}
+        # Filled by whichever thread drops the last array, in the midst of anything: append takes no lock.
+        self._released: deque[int] = deque()
+
+    def unpack(self, parcel: Parcel, fd: int | None) -> tuple[Arrays, ...]:
+        """The batch of a parcel; `fd` is the descriptor that came with it, closed here."""
+        for number in parcel.given_up:
+            del self._memories[number]
+        if parcel.slot is None:
+            return parcel.parts
+        if fd is not None:
+            self._memories[parcel.slot] = _map(fd, os.fstat(fd).st_size)
+            os.close(fd)
+        # All views of it have this one array as their base, so it lives as long as any of them.
+        root = np.frombuffer(self._memories[parcel.slot], np.uint8)
+        weakref.finalize(root, self._released.append, parcel.slot).atexit = False
+        return tuple(
+            {name: _view(root, array) if isinstance(array, Place) else array for name, array in part.items()}
+            for part in parcel.parts
+        )
+
+    def take_released(self) -> list[int]:
+        """Numbers of the slots that nobody looks at any more, each once."""
+        numbers = []
+        while self._released:
+            numbers.append(self._released.popleft())
+        return numbers
+
+
+def _view(root: NDArray[np.uint8], place: Place) -> NDArray[Any]:
+    size = int(np.prod(place.shape, dtype=np.int64)) * place.dtype.itemsize
+    return root[place.start : place.start + size].view(place.dtype).reshape(place.shape)

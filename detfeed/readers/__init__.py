@@ -1,0 +1,1 @@
+"""Readers: annotation files to Annotations, one module a format."""

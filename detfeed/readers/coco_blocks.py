@@ -1,0 +1,360 @@
+"""Blocks: the annotations of a COCO file as columns, decoded some megabytes at a time, by several processes.
+
+All of COCO's annotations as objects would take as much memory as its file; block by block they take none to speak of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import itertools
+import os
+import pickle
+import re
+import threading
+from array import array
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, BinaryIO, NamedTuple, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from detfeed.masks import Runs, parse_runs
+from detfeed.processes.process import WorkerProcess, cores
+
+BLOCK = 2**21  # bytes; with 8 MB, Python gives its memory back after each one, and reading takes a sixth longer
+BLOCKS_A_PROCESS = 32  # that make it worth while to start one more, which takes a third of a second
+MAX_PROCESSES = 4
+MAX_AT_ONCE = 8  # blocks that a helping process is asked for
+
+# Where an array of objects may be cut, and where it ends if it is a value of the outermost object.
+_BETWEEN = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*\{")
+_END = re.compile(rb'\}\s*\]\s*(?:,\s*"|\}\s*\Z)')
+_BEGIN = re.compile(rb'"annotations"\s*:\s*\[')
+_TAIL = 2**23  # bytes that may follow the annotations
+_LONGEST_BEGIN = 64  # bytes, for one that lies on the edge of two reads
+_STAND_IN = b'{"image_id": 0, "category_id": 0, "bbox": [0, 0, 0, 0], "id": "stands for all annotations"}'
+
+# What numpy's int64 holds, and names short enough that one of them can't make a column of gigabytes.
+Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Id = Number | Annotated[str, msgspec.Meta(max_length=255)]
+
+UNDECODED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+# Only the fields named here are decoded; the parser skips all others, polygons above all.
+class Box(msgspec.Struct, gc=False):
+    image_id: Id
+    category_id: Number
+    bbox: tuple[float, float, float, float]
+    id: Id | None = None
+    area: float | None = None
+    segmentation: msgspec.Raw = msgspec.Raw()  # looked into for crowds only
+    iscrowd: int = 0
+    ignore: int = 0
+
+
+class _Rle(msgspec.Struct, gc=False):
+    counts: str | list[int]
+    size: tuple[Number, Number]
+
+
+_F = TypeVar("_F", bound=Any)
+_BOX = msgspec.json.Decoder(Box)
+_BOXES = msgspec.json.Decoder(list[Box])
+_RLE = msgspec.json.Decoder(_Rle)
+
+
+class BadMask(Exception):
+    """A crowd's mask that does not parse.
+
+    Attributes:
+        row: of the annotation.
+        image_id: of its image.
+    """
+
+    def __init__(self, row: int, image_id: int | str, reason: object) -> None:
+        super().__init__(str(reason))
+        self.row = row
+        self.image_id = image_id
+
+
+class Columns(NamedTuple):
+    """N annotations, of which K are crowds with a mask.
+
+    Attributes:
+        boxes: float64 (N, 4), x0, y0, width, height as written.
+        image_ids: int64 (N,), or objects where some are texts.
+        category_ids: int64 (N,).
+        ids: as image_ids; None where there is none.
+        crowd, ignore: bool (N,).
+        areas: float64 (N,), NaN where there is none.
+        mask_rows: int64 (K,), whose masks they are.
+        mask_sizes: int64 (K, 2), their height and width as written.
+        mask_counts: int64 (K,), how many runs each has.
+        mask_pixels: int64 (K,), how many pixels these are in all.
+        runs: int32 (sum of mask_counts,), of all masks.
+    """
+
+    boxes: NDArray[np.float64]
+    image_ids: NDArray[Any]
+    category_ids: NDArray[np.int64]
+    ids: NDArray[Any]
+    crowd: NDArray[np.bool_]
+    ignore: NDArray[np.bool_]
+    areas: NDArray[np.float64]
+    mask_rows: NDArray[np.int64]
+    mask_sizes: NDArray[np.int64]
+    mask_counts: NDArray[np.int64]
+    mask_pixels: NDArray[np.int64]
+    runs: Runs
+
+
+def to_columns(boxes: list[Box]) -> Columns:
+    """Columns of annotations.
+
+    Raises:
+        BadMask: a crowd's mask does not parse.
+    """
+    flat = itertools.chain.from_iterable([box.bbox for box in boxes])
+    crowd = _flags([box.iscrowd for box in boxes])
+    rows, sizes, masks = [], [], []
+    for row in np.flatnonzero(crowd).tolist():
+        box = boxes[row]
+        if bytes(box.segmentation).startswith(b"{"):
+            try:
+                rle = _RLE.decode(box.segmentation)
+                masks.append(parse_runs(rle.counts))
+            except (ValueError, RecursionError) as error:
+                raise BadMask(row, box.image_id, error) from None
+            rows.append(row)
+            sizes.append(rle.size)
+    return Columns(
+        boxes=np.fromiter(flat, np.float64, 4 * len(boxes)).reshape(-1, 4),
+        image_ids=_ids([box.image_id for box in boxes]),
+        category_ids=_ids([box.category_id for box in boxes]),
+        ids=_ids([box.id for box in boxes]),
+        crowd=crowd,
+        ignore=_flags([box.ignore for box in boxes]),
+        areas=np.array([box.area for box in boxes], np.float64),
+        mask_rows=np.array(rows, np.int64),
+        mask_sizes=np.array(sizes, np.int64).reshape(-1, 2),
+        mask_counts=np.array([len(runs) for runs in masks], np.int64),
+        mask_pixels=np.array([runs.sum(dtype=np.int64) for runs in masks], np.int64),
+        runs=np.concatenate([np.empty(0, np.int32), *masks]),
+    )
+
+
+def _flags(numbers: list[int]) -> NDArray[np.bool_]:
+    return np.frombuffer(bytes([number != 0 for number in numbers]), bool)
+
+
+def _ids(ids: list[Any]) -> NDArray[Any]:
+    try:
+        return np.array(array("q", ids))
+    except TypeError:
+        return np.array(ids, object)
+
+
+def join(blocks: list[Columns]) -> Columns:
+    """The columns of blocks one after the other."""
+    starts = np.cumsum([0, *(len(block.boxes) for block in blocks)]).tolist()
+    blocks = [
+        block._replace(mask_rows=block.mask_rows + start)
+        for start, block in zip(starts, [*blocks, to_columns([])], strict=True)
+    ]
+    return Columns(*map(np.concatenate, zip(*blocks, strict=True)))  # type: ignore[arg-type]
+
+
+Span = tuple[int, int]
+
+
+@dataclasses.dataclass
+class Pieces:
+    """A file of which pieces are read; also what worker processes get to `load` them."""
+
+    path: str
+    _buffer: bytearray = dataclasses.field(default_factory=bytearray)
+
+    def load(self, epoch: int, spans: Sequence[Span], *_: Any) -> tuple[dict[str, NDArray[Any]], ...]:
+        """As `read`, of several."""
+        with no_collections():
+            return tuple(self.read(span)._asdict() for span in spans)
+
+    def read(self, span: Span) -> Columns:
+        """The columns of annotations that lie in the file from one byte to another.
+
+        Raises:
+            BadMask, or one of `UNDECODED`: they do not parse.
+            OSError: the file can't be read.
+        """
+        start, stop = span
+        size = stop - start
+        # The same memory each time, since new one comes by page faults.
+        if len(self._buffer) < size + 2:
+            self._buffer = bytearray(size + size // 8 + 2)
+        data = memoryview(self._buffer)[: size + 2]
+        data[0], data[-1] = b"[]"
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(start)
+            at = 1
+            while at <= size:
+                count = file.readinto(data[at:-1])
+                if not count:
+                    raise msgspec.DecodeError("the file has become shorter")
+                at += count
+        return to_columns(_BOXES.decode(data))
+
+
+def read(path: str, form: type[_F]) -> tuple[_F, Columns] | None:
+    """A file's content without its annotations, and these as columns; by several processes if it is large.
+
+    Args:
+        path: the file.
+        form: a msgspec.Struct to decode to, whose `annotations` are a list of Box.
+
+    Returns:
+        None if the file is not as COCO's, see `cut`; then decode it as a whole.
+
+    Raises:
+        As `Pieces.read`; the row of a BadMask is counted through all blocks. After one of `UNDECODED`, decode the file
+        as a whole: that has no blocks in the wrong places, and tells where it is wrong.
+    """
+    with contextlib.ExitStack() as stack:
+        helpers = _start_helpers(path, stack)
+        found = cut(path, form)
+        return found and (found[0], _read_all(path, found[1], helpers, stack))
+
+
+def _start_helpers(path: str, stack: contextlib.ExitStack) -> list[WorkerProcess]:
+    """Processes that will read blocks, started early, as that takes a while; `stack` ends them."""
+    helpers: list[WorkerProcess] = []
+    wanted = min(cores(), MAX_PROCESSES, os.path.getsize(path) // (BLOCK * BLOCKS_A_PROCESS)) - 1
+    if wanted > 0 and os.name == "posix":
+        with contextlib.suppress(OSError, TypeError):  # without them, then: no more processes, or no Python to start
+            for _ in range(wanted):
+                helpers.append(WorkerProcess(pickle.dumps(Pieces(path))))
+                stack.callback(helpers[-1].end)
+                stack.callback(helpers[-1].kill)  # first
+    return helpers
+
+
+def _read_all(path: str, spans: list[Span], helpers: list[WorkerProcess], stack: contextlib.ExitStack) -> Columns:
+    done: list[Columns | None] = [None] * len(spans)
+    waiting = deque(range(len(spans)))
+    here = Pieces(path)
+
+    def help_from_the_end(helper: WorkerProcess) -> None:
+        with contextlib.suppress(Exception):  # IndexError: all are taken; others come again when it is done here
+            while True:
+                # Several, since asking for them waits for the interpreter, which is busy here; fewer towards the end.
+                indices = [waiting.pop() for _ in range(max(1, min(len(waiting) // 8, MAX_AT_ONCE)))]
+                made, _ = helper.load(0, [spans[index] for index in indices])[0]  # type: ignore[arg-type]
+                for index, columns in zip(indices, made, strict=True):
+                    done[index] = Columns(**columns)  # type: ignore[arg-type]
+
+    def read_here(index: int) -> None:
+        try:
+            done[index] = here.read(spans[index])
+        except BadMask as error:
+            error.row += sum(len(columns.boxes) for columns in done[:index] if columns is not None)
+            raise
+
+    for helper in helpers:
+        thread = threading.Thread(target=help_from_the_end, args=(helper,), name="detfeed reader", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads; then without
+            break
+        stack.callback(thread.join)
+        stack.callback(helper.kill)  # first
+    with contextlib.suppress(IndexError):
+        while True:
+            read_here(waiting.popleft())
+    # What helpers failed at or are still at: so an error is always that of the first block that has one, and nobody
+    # waits for a process that is slow to start.
+    for index in range(len(spans)):
+        if done[index] is None:
+            read_here(index)
+    return join([columns for columns in done if columns is not None])
+
+
+@contextlib.contextmanager
+def no_collections() -> Iterator[None]:
+    """Keep the garbage collector from what is decoded, of which nothing is garbage: 7 % of the time of reading."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def cut(path: str, form: type[_F]) -> tuple[_F, list[Span]] | None:
+    """A file's content without its annotations, and from where to where these lie in it, block by block.
+
+    A guess where they begin and end, and where one ends, is right if what is between is JSON, and the rest is JSON in
+    which something that stands for them comes out as they would: no other reading of the bytes is possible then.
+
+    Returns:
+        None if the rest is not so. `Pieces.read` raises one of `UNDECODED` if what is between is not so.
+
+    Raises:
+        OSError: the file can't be read.
+    """
+    with open(path, "rb") as file:
+        head = _read_head(file)
+        if head is None:
+            return None
+        start = len(head)
+        size = file.seek(0, os.SEEK_END)
+        last = file.seek(max(start, size - _TAIL))
+        tail = file.read()
+        end = _END.search(tail)
+        if not end:
+            return None
+        try:
+            content = msgspec.json.decode(b"".join((head, _STAND_IN, tail[end.start() + 1 :])), type=form)
+        except UNDECODED:
+            return None
+        if content.annotations != [_BOX.decode(_STAND_IN)]:
+            return None
+        content.annotations = []
+        return content, _spans(file, start, last + end.start() + 1)
+
+
+def _read_head(file: BinaryIO) -> bytearray | None:
+    """All up to the first annotation; None if there is no place that looks like it."""
+    head = bytearray()
+    while data := file.read(_TAIL):
+        seen = max(0, len(head) - _LONGEST_BEGIN)
+        head += data
+        begin = _BEGIN.search(head, seen)
+        if begin:
+            del head[begin.end() :]
+            return head
+    return None
+
+
+def _spans(file: BinaryIO, start: int, stop: int) -> list[Span]:
+    """Pieces of a file of about `BLOCK` bytes that end where an annotation seems to end."""
+    spans = []
+    while start < stop:
+        end = following = stop
+        at, size = start + BLOCK, 2**16
+        while at < stop:
+            file.seek(at)
+            gap = _BETWEEN.search(file.read(min(size, stop - at)))
+            if gap:
+                end, following = at + gap.start() + 1, at + gap.end() - 1
+                break
+            if at + size >= stop:
+                break
+            size *= 2
+        spans.append((start, end))
+        start = following
+    return spans

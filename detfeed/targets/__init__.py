@@ -1,0 +1,1 @@
+"""Targets: from a sample to the arrays that a detector learns from."""

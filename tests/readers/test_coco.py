@@ -1,0 +1,627 @@
+import dataclasses
+import gc
+import json
+import math
+import os
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from detfeed import AnnotationError, MissingImageError, read_coco, write_coco
+from detfeed.masks import fill_mask
+from detfeed.processes import process as worker
+from detfeed.readers import coco
+from detfeed.readers import coco_blocks as blocks
+
+
+def instances(**changes):
+    content = {
+        "images": [
+            {"id": 7, "file_name": "b/7.jpg", "height": 40, "width": 60, "license": 1},
+            {"id": 3, "file_name": "3.jpg", "height": 20, "width": 30},
+            {"id": 5, "file_name": "5.jpg", "height": 20, "width": 30},
+        ],
+        "annotations": [
+            {"id": 1, "image_id": 3, "category_id": 90, "bbox": [1, 2, 3, 4], "area": 7.5, "segmentation": [[1, 2]]},
+            {"id": 2, "image_id": 7, "category_id": 2, "bbox": [0.5, 0, 10.25, 4], "iscrowd": 1},
+            {"id": 3, "image_id": 3, "category_id": 2, "bbox": [0, 0, 2, 2], "ignore": 1, "keypoints": [0, 0, 0]},
+        ],
+        "categories": [
+            {"id": 90, "name": "toothbrush"},
+            {"id": 2, "name": "bicycle", "keypoints": ["bell"], "skeleton": [[1, 1]]},
+        ],
+    }
+    return {**content, **changes}
+
+
+def image(**changes):
+    content = instances()
+    content["images"][0] |= changes
+    return content
+
+
+@pytest.fixture
+def read(tmp_path):
+    def write_and_read(content, **arguments):
+        text = content if isinstance(content, str) else json.dumps(content)
+        (tmp_path / "instances.json").write_text(text)
+        return read_coco(tmp_path / "instances.json", tmp_path / "images", **arguments)
+
+    return write_and_read
+
+
+def test_file_without_images_is_ordinary(read):
+    table = read({"images": [], "annotations": [], "categories": []})
+    assert len(table) == 0
+    assert table.boxes.shape == (0, 4)
+
+
+def test_boxes_become_corners_in_the_order_of_images(read, tmp_path):
+    table = read(instances())
+    assert table.image_ids.tolist() == [7, 3, 5]
+    assert table.paths[0] == str(tmp_path / "images" / "b" / "7.jpg")
+    np.testing.assert_array_equal(table.image_hw, [[40, 60], [20, 30], [20, 30]])
+    np.testing.assert_array_equal(table.boxes, np.float32([[0.5, 0, 10.75, 4], [1, 2, 4, 6], [0, 0, 2, 2]]))
+    assert table.offsets.tolist() == [0, 1, 3, 3]
+
+
+def test_category_ids_with_gaps_become_contiguous_classes(read):
+    table = read(instances())
+    assert table.class_names == ("bicycle", "toothbrush")
+    assert table.category_ids.tolist() == [2, 90]
+    assert table.class_ids.tolist() == [0, 1, 0]
+    assert table.class_ids.dtype == np.int32
+
+
+def test_crowds_and_ignore_become_ignore_flags(read):
+    assert read(instances()).ignore.tolist() == [True, False, True]
+
+
+def test_masks_of_crowds_are_kept_by_the_row_of_their_box(read):
+    content = instances()
+    runs = [40 * 10, 40 * 20, 40 * 30]
+    content["annotations"][1]["segmentation"] = {"size": [40, 60], "counts": runs}
+    table = read(content)
+    assert {row: array.tolist() for row, array in table.masks.items()} == {0: runs}
+    assert table.ignore[0]
+    assert read(instances()).masks == {}
+
+
+@pytest.mark.parametrize(
+    ("rle", "message"),
+    [
+        ({"size": [40, 60]}, "missing required field `counts`"),
+        ({"size": [40, 60], "counts": [1, 2]}, r"height and width \(40, 60\), got size \(40, 60\) and 3 pixels"),
+        ({"size": [60, 40], "counts": [2400]}, r"got size \(60, 40\) and 2400 pixels"),
+        ({"size": [40, 60], "counts": "Q"}, "breaks off"),
+        ({"size": [10**30, 60], "counts": [2400]}, r"Expected `int` <= 9223372036854775807 - at `\$.size"),
+        (
+            {"size": [40, 60], "counts": [10**12]},
+            "run lengths from 0 to 2147483647, got 1000000000000 to 1000000000000",
+        ),
+        ({"size": [40, 60], "counts": [2500, -100]}, "run lengths from 0 to 2147483647, got -100 to 2500"),
+    ],
+)
+def test_mask_that_does_not_fit_its_image_is_an_error_with_an_address(read, rle, message):
+    content = instances()
+    content["annotations"][1]["segmentation"] = rle
+    with pytest.raises(AnnotationError, match=message + r".* - at `annotations\[1\].segmentation` \(image_id 7\)"):
+        read(content)
+
+
+def test_areas_are_the_files_or_else_the_boxes(read):
+    np.testing.assert_array_equal(read(instances()).areas, np.float32([41, 7.5, 4]))
+
+
+def test_image_ids_may_be_strings(read):
+    table = read(
+        {"images": [{"id": "a", "file_name": "a", "height": 1, "width": 1}], "annotations": [], "categories": []}
+    )
+    assert table.image_id(0) == "a"
+
+
+def broken(**change):
+    annotations = instances()["annotations"]
+    annotations[1] = {**annotations[1], **change}
+    return instances(annotations=[{k: v for k, v in a.items() if v is not None} for a in annotations])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", r"expected JSON, got a file that does not parse"),
+        ([], r"expected `object`, got \[\] - at `top level`"),
+        ({"images": []}, r"missing required field `annotations`"),
+        (broken(bbox=[12, 5]), r"length 4.*, got \[12,5\] - at `annotations\[1\].bbox` \(image_id 7\)"),
+        (broken(bbox=[1, 2, "x", 4]), r'got "x" - at `annotations\[1\].bbox\[2\]` \(image_id 7\)'),
+        (broken(bbox=None), r"missing required field `bbox` in .* - at `annotations\[1\]` \(image_id 7\)"),
+        (broken(category_id=4), r"a category_id among \[2, 90\], got 4 - at `annotations\[1\]` \(image_id 7\)"),
+        (broken(image_id=8), r"image_id of an image in the file, .* - at `annotations\[1\]` \(image_id 8\)"),
+        (broken(bbox=[1, 2, math.nan, 4]), r"does not parse: .*NaN, 4.* - at line 1; JSON knows no NaN"),
+        (broken(bbox=[1, 2, -math.inf, 4]), r"does not parse: .*-Infinity, 4.* - at line 1"),
+        ('{"images": [{"id": []}], "images": 5}', r"Expected `int \| str`, got `array` - at `\$.images\[0\].id`"),
+        ('{"images": [], "more": ' + "[" * 100_000, "nested too deeply"),
+        (
+            [{"image_id": 7, "bbox": [1, 2, 3, 4], "score": 1}],
+            r"expected `object`, .*results file, which read_proposals",
+        ),
+        (
+            image(file_name="../7.jpg"),
+            r"inside the image folder .*images, got '../7.jpg'.* - at `images\[0\].file_name`",
+        ),
+        (image(file_name="/etc/7.jpg"), r"got the absolute path '/etc/7.jpg'; give .* - at `images\[0\].file_name`"),
+        (image(file_name="C:\\7.jpg"), r"got the absolute path 'C:\\\\7.jpg'"),
+        (image(id="7" * 300), r"`str` of length <= 255, got \"7+\.\.\. - at `images\[0\].id`"),
+        (image(file_name=""), r"the name of an image file, got '' - at `images\[0\].file_name`"),
+        (image(height=10**7), r"`int` <= 1000000, got 10000000 - at `images\[0\].height`"),
+        (
+            broken(image_id=10**19),
+            r"`int` <= 9223372036854775807, got 10000000000000000000 - at `annotations\[1\].image_id`",
+        ),
+        (
+            instances(images=[{"id": 7, "file_name": "a", "height": 0, "width": 2**40}]),
+            r"`int` >= 1, got 0 - at `images\[0\].height`",
+        ),
+        (broken(id=1), r"each annotation id once, got 1 again - at `annotations\[1\]`"),
+        (instances(images=instances()["images"] * 2), r"each image id once, got 7 again - at `images\[3\].id`"),
+        (
+            instances(categories=instances()["categories"] * 2),
+            r"category id once, got .* - at `categories\[2\].id`, first",
+        ),
+        (
+            instances(images=[*instances()["images"], {**instances()["images"][0], "id": "7"}]),
+            r"texts, got 7 and '7' - at",
+        ),
+    ],
+)
+def test_bad_file_is_an_error_with_an_address(read, content, message):
+    with pytest.raises(AnnotationError, match=r"instances\.json: .*" + message):
+        read(content)
+
+
+def test_compressed_masks_are_those_pycocotools_writes(read):
+    from pycocotools import mask
+
+    pixels = np.asfortranarray(np.random.default_rng(0).random((40, 60)) < 0.5, np.uint8)
+    rle = mask.encode(pixels)
+    content = instances()
+    content["annotations"][1]["segmentation"] = {"size": rle["size"], "counts": rle["counts"].decode()}
+    np.testing.assert_array_equal(fill_mask(read(content).masks[0], (40, 60)), pixels * 255)
+
+
+def test_bad_boxes_follow_the_policy_with_the_place_of_the_first(read):
+    content = instances()
+    content["annotations"][0]["bbox"] = [25, 2, 30, 4]
+    content["annotations"][1]["bbox"] = [5, 5, -3, 4]
+    address = r"the first is \[25.0, 2.0, 55.0, 6.0\] .* - at `annotations\[0\].bbox` \(image_id 3\)"
+    with pytest.warns(
+        UserWarning, match=r"instances.json: of 3 boxes 1 reaching .* 1 without area .*" + address
+    ) as said:
+        table = read(content)
+    assert len(said) == 1
+    assert said[0].filename == __file__
+    assert table.boxes.tolist() == [[25, 2, 30, 6], [0, 0, 2, 2]]
+    assert table.areas.tolist() == [7.5, 4]
+    with pytest.raises(AnnotationError, match=r"expected a box with area, inside its image, got \[25.0"):
+        read(content, invalid="raise")
+
+
+def test_area_that_is_negative_or_missing_is_that_of_the_box(read):
+    content = instances()
+    content["annotations"][0]["area"] = -1
+    assert read(content).areas.tolist() == [41, 12, 4]
+
+
+def columns(table):
+    return {field.name: getattr(table, field.name) for field in dataclasses.fields(table) if field.name != "source"}
+
+
+def assert_same(table, other):
+    for name, column in columns(other).items():
+        mine = getattr(table, name)
+        if name == "masks":
+            assert sorted(mine) == sorted(column)
+            assert all((mine[row] == column[row]).all() for row in column)
+        else:
+            np.testing.assert_array_equal(mine, column, err_msg=name)
+            assert getattr(mine, "dtype", None) == getattr(column, "dtype", None), name
+
+
+def test_set_without_images_is_written_and_read_back(annotate, tmp_path):
+    table = annotate([], [])
+    write_coco(table, tmp_path / "empty.json")
+    assert_same(read_coco(tmp_path / "empty.json", ""), table)
+
+
+def test_drawn_set_is_written_and_read_back_column_for_column(shapes, tmp_path):
+    assert shapes.masks
+    folder = write_coco(shapes, tmp_path / "again.json")
+    assert folder == os.path.dirname(shapes.paths[0])
+    assert_same(read_coco(tmp_path / "again.json", folder), shapes)
+    parent = os.path.dirname(folder)
+    assert write_coco(shapes, tmp_path / "again.json", parent) == parent
+    assert json.loads((tmp_path / "again.json").read_text())["images"][0]["file_name"] == "images/000001.jpg"
+    assert_same(read_coco(tmp_path / "again.json", parent), shapes)
+
+
+def test_any_clean_boxes_are_written_and_read_back(annotate, tmp_path):
+    rng = np.random.default_rng(0)
+    corners = np.sort(rng.uniform(0, 50, (200, 2, 2)), axis=1).reshape(-1, 4)
+    table = annotate([(50, 50)] * 2, [corners[:150], corners[150:]], ignore_of=rng.random((2, 100)) < 0.3)
+    write_coco(table, tmp_path / "again.json")
+    assert_same(read_coco(tmp_path / "again.json", tmp_path), table)
+
+
+def test_crowds_without_masks_come_back_ignored_and_masks_without_ignore_are_no_crowds(annotate, tmp_path):
+    table = annotate([(8, 8)], [[(0, 0, 4, 4), (1, 1, 4, 4)]], ignore_of=[[True, False]])
+    table = dataclasses.replace(table, masks={1: np.int32([60, 4])})
+    write_coco(table, tmp_path / "x.json")
+    first, second = json.loads((tmp_path / "x.json").read_text())["annotations"]
+    assert (first["iscrowd"], first["ignore"]) == (0, 1)
+    assert (second["iscrowd"], second["segmentation"]) == (0, {"counts": [60, 4], "size": [8, 8]})
+    assert read_coco(tmp_path / "x.json", tmp_path).ignore.tolist() == [True, False]
+
+
+def test_what_read_coco_could_not_read_back_is_not_written(annotate, tmp_path):
+    table = annotate([(8, 8)], [[]])
+    with pytest.raises(ValueError, match=r"Expected images in the folder .*other.* Received: .*000.png"):
+        write_coco(table, tmp_path / "x.json", tmp_path / "other")
+    with pytest.raises(ValueError, match=r"each category id once. Received: \[1, 1, 2\]"):
+        write_coco(dataclasses.replace(table, category_ids=np.array([1, 1, 2])), tmp_path / "x.json")
+
+
+def test_file_that_is_there_stays_whole_if_the_new_one_cannot_be_written(annotate, tmp_path, monkeypatch):
+    table = annotate([(8, 8)], [[]])
+    (tmp_path / "x.json").write_text("old")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+        patch.setattr(os, "replace", fail)
+        write_coco(table, tmp_path / "x.json")
+    with pytest.raises(UnicodeEncodeError):
+        write_coco(dataclasses.replace(table, class_names=("\udc80", "b", "c")), tmp_path / "x.json")
+    assert (tmp_path / "x.json").read_text() == "old"
+    assert sorted(os.listdir(tmp_path)) == ["000.png", "x.json"]
+    with pytest.raises(FileNotFoundError):
+        write_coco(table, tmp_path / "none" / "x.json")
+
+
+def test_file_that_is_there_is_replaced_with_its_mode_and_through_links_and_pipes_stay(annotate, tmp_path):
+    table = annotate([(8, 8)], [[]])
+    (tmp_path / "x.json").write_text("old")
+    (tmp_path / "x.json").chmod(0o600)
+    (tmp_path / "link.json").symlink_to("x.json")
+    write_coco(table, tmp_path / "link.json")
+    assert (tmp_path / "link.json").is_symlink()
+    assert (tmp_path / "x.json").stat().st_mode & 0o777 == 0o600
+    assert_same(read_coco(tmp_path / "x.json", tmp_path), table)
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor() as executor:
+        content = executor.submit((tmp_path / "pipe").read_bytes)
+        write_coco(table, tmp_path / "pipe")
+        assert content.result() == (tmp_path / "x.json").read_bytes()
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_images_whose_names_begin_with_two_dots_are_in_their_folder(annotate, tmp_path):
+    table = dataclasses.replace(annotate([(8, 8)], [[]]), paths=(str(tmp_path / "..a.png"),))
+    write_coco(table, tmp_path / "x.json", tmp_path)
+    assert read_coco(tmp_path / "x.json", tmp_path).paths == table.paths
+
+
+@pytest.mark.parametrize(
+    ("paths", "folder", "names"),
+    [
+        (["s3://bucket/train/a.png", "s3://bucket/train/b.png"], "s3://bucket/train", ["a.png", "b.png"]),
+        (["s3://bucket/train/a.png", "s3://bucket/val/b.png"], "s3://bucket", ["train/a.png", "val/b.png"]),
+        (["file:///data/train/a.png", "file:///other/b.png"], "file:///", ["data/train/a.png", "other/b.png"]),
+        (["memory://a.png", "memory://b/b.png"], "memory://", ["a.png", "b/b.png"]),
+        (["https://x.org/a.png?size=1", "https://x.org/b.png"], "https://x.org", ["a.png?size=1", "b.png"]),
+    ],
+)
+def test_images_at_urls_are_written_and_read_back(annotate, tmp_path, paths, folder, names):
+    table = dataclasses.replace(annotate([(8, 8)] * 2, [[], []]), paths=tuple(paths))
+    assert write_coco(table, tmp_path / "x.json") == folder
+    written = json.loads((tmp_path / "x.json").read_text())
+    assert [image["file_name"] for image in written["images"]] == names
+    assert read_coco(tmp_path / "x.json", folder).paths == tuple(paths)
+    given = folder if folder.endswith("/") else folder + "/"
+    assert write_coco(table, tmp_path / "again.json", given) == given
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "x.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("paths", "folder", "message"),
+    [
+        (["s3://bucket/a.png", "gs://bucket/b.png"], None, r"URLs of one kind\. Received: \['gs', 's3'\]"),
+        (["s3://bucket/a.png", "/data/b.png"], None, r"URLs of one kind\. Received: \['', 's3'\]"),
+        (["s3://bucket/a.png"] * 2, "s3://other", r"in the folder 's3://other'\. Received: s3://bucket/a\.png"),
+        (["s3://bucket/a.png"] * 2, "s3://buck", r"in the folder 's3://buck'\."),
+        (["s3://bucket/a.png"] * 2, "/data", r"in the folder '/data'\."),
+        (["s3://bucket//a.png"] * 2, None, r"in the folder 's3://bucket'\."),
+        (["s3://bucket/a/../b.png"] * 2, "s3://bucket/a", r"in the folder 's3://bucket/a'\."),
+        (["/data/a.png"] * 2, "s3://bucket", r"in the folder 's3://bucket'\."),
+    ],
+)
+def test_urls_that_read_coco_could_not_read_back_are_not_written(annotate, tmp_path, paths, folder, message):
+    table = dataclasses.replace(annotate([(8, 8)] * 2, [[], []]), paths=tuple(paths))
+    with pytest.raises(ValueError, match=message):
+        write_coco(table, tmp_path / "x.json", folder)
+
+
+def test_missing_file_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(AnnotationError, match=r"none\.json: expected a COCO JSON file, got No such file"):
+        read_coco(tmp_path / "none.json", tmp_path)
+
+
+def test_real_coco_is_written_and_read_back(data, tmp_path):
+    table = read_coco(data / "coco" / "annotations" / "instances_train2017.json", data / "coco" / "train2017")
+    write_coco(table, tmp_path / "again.json", data / "coco" / "train2017")
+    assert_same(read_coco(tmp_path / "again.json", data / "coco" / "train2017"), table)
+
+
+def test_real_coco_agrees_with_pycocotools(data, capsys):
+    from pycocotools.coco import COCO
+
+    file = data / "coco" / "annotations" / "instances_train2017.json"
+    table = read_coco(file, data / "coco" / "train2017")
+    coco = COCO(str(file))
+    assert len(table) == 80
+    assert len(table.boxes) == 705
+    assert table.ignore.sum() == 6
+    assert sorted(table.masks) == np.flatnonzero(table.ignore).tolist()
+    crowds = [a for a in coco.dataset["annotations"] if a["iscrowd"]]
+    areas = sorted(
+        fill_mask(table.masks[r], tuple(table.image_hw[p])).sum() / 255
+        for p in range(80)
+        for r in table.masks
+        if table.rows(p).start <= r < table.rows(p).stop
+    )
+    assert areas == sorted(coco.annToMask(crowd).sum() for crowd in crowds)
+    assert table.category_ids.tolist() == sorted(coco.cats)
+    for position in range(len(table)):
+        theirs = coco.imgToAnns[table.image_id(position)]
+        rows = table.rows(position)
+        wanted = np.array([a["bbox"] for a in theirs], np.float64).reshape(-1, 4)
+        wanted[:, 2:] += wanted[:, :2]
+        np.testing.assert_array_equal(table.boxes[rows], wanted.astype(np.float32))
+        assert table.category_ids[table.class_ids[rows]].tolist() == [a["category_id"] for a in theirs]
+
+
+def objects(count, **fields):
+    return [
+        {"id": n, "image_id": (7, 3, 5)[n % 3], "category_id": 2, "bbox": [n, 1, 2, 3], **fields} for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("block", [1, 300, 2**23])
+@pytest.mark.parametrize(
+    "content",
+    [
+        instances(),
+        instances(annotations=[]),
+        instances(annotations=objects(20)),
+        instances(annotations=objects(20, parts=[{"a": 1}, {"b": [{}, {}]}])),  # may be cut within an annotation
+        instances(annotations=objects(20, caption='a }, { b }], "c": [')),  # or within a text
+        {"note": {"annotations": objects(3)}, **instances()},
+        {name: instances(annotations=objects(9))[name] for name in ("annotations", "categories", "images")},
+        {name: instances(annotations=objects(9))[name] for name in ("images", "categories", "annotations")},
+    ],
+)
+@pytest.mark.parametrize("separators", [(",", ":"), (" , ", " : ")])
+def test_file_cut_into_blocks_is_the_same_as_a_whole_one(read, monkeypatch, content, block, separators):
+    text = json.dumps(content, separators=separators)
+    monkeypatch.setattr(blocks, "BLOCK", block)
+    table = read(text)
+    monkeypatch.setattr(blocks, "cut", lambda path, form: None)
+    assert_same(table, read(text))
+
+
+def test_usual_file_is_cut_and_an_odd_one_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK", 300)
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(instances(annotations=objects(20))))
+    content, spans = blocks.cut(str(file), coco.File)
+    assert [image.id for image in content.images] == [7, 3, 5]
+    sizes = [len(blocks.Pieces(str(file)).read(span).boxes) for span in spans]
+    assert sum(sizes) == 20
+    assert len(sizes) > 3
+    file.write_text(json.dumps({"note": {"annotations": objects(3)}, **instances()}))
+    assert blocks.cut(str(file), coco.File) is None
+
+
+def crowds(count):
+    """Every third object a crowd, each with an area and runs of its own."""
+    annotations = objects(count)
+    for n in range(count):
+        annotations[n] |= {"bbox": [n % 25, n // 25, 2, 3], "area": n}
+        if n % 3 == 0:
+            annotations[n] |= {"iscrowd": 1, "segmentation": {"counts": [n, 1, 40 * 60 - n - 1], "size": [40, 60]}}
+    return instances(annotations=annotations)
+
+
+@pytest.fixture
+def helped(monkeypatch):
+    """Blocks of 300 bytes, which two processes help to read; a list of those started."""
+    started = []
+
+    class Counted(worker.WorkerProcess):
+        def __init__(self, pickled):
+            super().__init__(pickled)
+            started.append(self)
+
+    monkeypatch.setattr(blocks, "WorkerProcess", Counted)
+    monkeypatch.setattr(blocks, "BLOCK", 300)
+    monkeypatch.setattr(blocks, "BLOCKS_A_PROCESS", 1)
+    monkeypatch.setattr(blocks, "cores", lambda: 3)
+    return started
+
+
+def slowly(monkeypatch, seconds=0.05):
+    """Let this process take its time, so that helpers have something to do."""
+    own = blocks.Pieces.read
+
+    def read(self, span):
+        time.sleep(seconds)
+        return own(self, span)
+
+    monkeypatch.setattr(blocks.Pieces, "read", read)
+
+
+def test_file_read_by_several_processes_is_the_same(read, monkeypatch, helped):
+    table = read(crowds(60))
+    assert len(helped) == 2
+    monkeypatch.setattr(blocks, "cores", lambda: 1)
+    assert_same(table, read(crowds(60)))
+    assert len(helped) == 2
+    assert len(table.masks) == 20
+    for row, runs in table.masks.items():
+        assert runs.tolist() == [table.areas[row], 1, 40 * 60 - 1 - table.areas[row]]
+
+
+def test_helping_processes_do_their_share_and_are_gone_afterwards(read, monkeypatch, helped):
+    slowly(monkeypatch)
+    shares = []
+    load = worker.WorkerProcess.load
+    monkeypatch.setattr(worker.WorkerProcess, "load", lambda self, *key: shares.append(load(self, *key)) or shares[-1])
+    read(crowds(90))
+    assert len(shares) > 5
+    assert [process.process.poll() for process in helped] == [-9, -9]
+
+
+@pytest.mark.parametrize("fault", ["killed", "without threads", "unable to start", "without Python"])
+def test_file_is_read_whatever_becomes_of_the_helping_processes(read, monkeypatch, helped, fault):
+    expected = read(crowds(60))
+    slowly(monkeypatch, 0.02)
+    if fault == "killed":
+        load = worker.WorkerProcess.load
+
+        def killed(self, *key):
+            self.process.kill()
+            return load(self, *key)
+
+        monkeypatch.setattr(worker.WorkerProcess, "load", killed)
+    elif fault == "without threads":
+
+        def start(self):
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(threading.Thread, "start", start)
+    else:
+        monkeypatch.setattr(sys, "executable", "/nowhere/python" if fault == "unable to start" else None)
+    assert_same(read(crowds(60)), expected)
+
+
+def test_error_in_a_block_that_a_helping_process_reads_has_its_place_too(read, monkeypatch, helped):
+    slowly(monkeypatch, 0.02)
+    content = crowds(60)
+    content["annotations"][57]["segmentation"]["counts"] = "~"
+    content["annotations"][54]["segmentation"]["counts"] = "~"
+    with pytest.raises(AnnotationError, match=r"got '~' - at `annotations\[54\].segmentation` \(image_id 7\)"):
+        read(content)
+    content["annotations"][30]["bbox"] = [1, 2]
+    with pytest.raises(AnnotationError, match=r"of length 4, got \[1,2\] - at `annotations\[30\].bbox`"):
+        read(content)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"id": 3}, r"each annotation id once, got 3 again - at `annotations\[17\]` \(image_id 5\)"),
+        ({"image_id": 99}, r"the image_id of an image in the file, got none such - at `annotations\[17\]`"),
+        ({"category_id": 99}, r"a category_id among \[2, 90\], got 99 - at `annotations\[17\]` \(image_id 5\)"),
+        ({"bbox": [1, 2]}, r"expected `array` of length 4, got \[1,2\] - at `annotations\[17\].bbox` \(image_id 5\)"),
+        ({"iscrowd": 1, "segmentation": {}}, r"does not parse: .* - at `annotations\[17\].segmentation`"),
+    ],
+)
+def test_errors_have_their_place_in_whichever_block(read, monkeypatch, change, message):
+    monkeypatch.setattr(blocks, "BLOCK", 300)
+    annotations = objects(20)
+    annotations[17] |= change
+    with pytest.raises(AnnotationError, match=message):
+        read(instances(annotations=annotations))
+
+
+def test_ids_of_annotations_may_be_numbers_texts_or_missing_but_not_the_same(read):
+    annotations = objects(4)
+    annotations[1]["id"] = annotations[2]["id"] = "a"
+    del annotations[3]["id"]
+    with pytest.raises(AnnotationError, match=r"got 'a' again - at `annotations\[2\]`"):
+        read(instances(annotations=annotations))
+    annotations[2]["id"] = "b"
+    assert len(read(instances(annotations=annotations)).boxes) == 4
+
+
+@pytest.mark.parametrize("ids", [[4, -2, 3], [4, -2, 10**12], [2**63 - 1, -(2**63), 0], [5], ["a", 1]])
+def test_ids_are_found_whether_they_lie_close_or_far_apart(ids):
+    wanted = [*ids, *ids[::-1], *(i for i in (-(2**63), -1, 0, 5, 2**63 - 1) if i not in ids)]
+    expected = [ids.index(i) if i in ids else -1 for i in wanted]
+    dtype = np.int64 if all(isinstance(i, int) for i in wanted) else object
+    assert coco._rows_of(np.array(wanted, dtype), ids).tolist() == expected
+
+
+def test_garbage_collector_is_left_as_it_was(read):
+    assert gc.isenabled()
+    read(instances())
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        read(instances())
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_annotations_of_unknown_images_or_categories_are_left_out_with_the_others_of_their_image(tmp_path):
+    images = [{"id": i, "file_name": f"{i}.png", "height": 40, "width": 60} for i in (5, 6, 7)]
+    crowd = {"iscrowd": 1, "segmentation": {"size": [4, 6], "counts": [0, 24]}}
+    rows = [
+        (5, 1, {}), (9, 1, crowd), (6, 1, crowd), (6, 3, {}), (9, 1, {}), (7, 1, {}), (6, 4, {}), (8, 3, {}),
+    ]  # fmt: skip
+    annotations = [
+        {"id": k, "image_id": i, "category_id": c, "bbox": [1, 2, 3, k + 1]} | more
+        for k, (i, c, more) in enumerate(rows)
+    ]
+    path, told = tmp_path / "a.json", []
+    for images_here in (images, []):
+        content = {"images": images_here, "annotations": annotations, "categories": [{"id": 1, "name": "cat"}]}
+        path.write_text(json.dumps(content))
+        told.clear()
+        table = read_coco(path, "", on_problem=lambda *problem: told.append(problem))
+        kinds = [MissingImageError, AnnotationError, MissingImageError] if images_here else [MissingImageError] * 5
+        assert [type(error) for _, error in told] == kinds
+        assert {file for file, _ in told} == {str(path)}
+        assert table.image_ids.tolist() == ([5, 7] if images_here else [])
+        assert table.boxes[:, 3].tolist() == ([3, 8] if images_here else [])
+    path.write_text(json.dumps(content | {"images": images}))
+    told.clear()
+    read_coco(path, "", on_problem=lambda path, error: told.append(str(error).partition(" - ")))
+    assert [place for *_, place in told] == [
+        "at `annotations[1]` (image_id 9), the first of 2",
+        "at `annotations[3]` (image_id 6), the first of 2",
+        "at `annotations[7]` (image_id 8)",
+    ]
+    assert told[1][0] == f"{path}: expected a category_id among [1], got 3"
+    with pytest.raises(MissingImageError, match=r"got none such - at `annotations\[1\]` \(image_id 9\)"):
+        read_coco(path, "")
+
+
+def test_json_may_begin_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(instances()).encode())
+    assert len(read_coco(path, "")) == len(instances()["images"])
+
+
+def test_bytes_that_are_not_utf8_are_an_error_at_their_line_in_json(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(json.dumps(instances(), indent=1).replace("bicycle", "caf\xe9").encode("latin-1"))
+    line = path.read_bytes().split(b"\xe9")[0].count(b"\n") + 1
+    message = rf"a\.json: expected a COCO JSON file in UTF-8, got the byte 0xe9 in .*caf.* - at line {line}; save it"
+    with pytest.raises(AnnotationError, match=message):
+        read_coco(path, "")
