@@ -58,6 +58,12 @@ def clip(boxes: Boxes, image_hw: ArrayLike) -> Boxes:
     return np.clip(boxes, 0, limit).astype(np.float32, copy=False)
 
 
+def rescale(boxes: Boxes, image_hw: tuple[int, ...], new_hw: tuple[int, ...]) -> Boxes:
+    """Boxes of an image at another height and width, inside that whatever rounding does; float32 (N, 4)."""
+    scale = np.array([new_hw[1] / image_hw[1], new_hw[0] / image_hw[0]] * 2)
+    return clip((boxes * scale).astype(np.float32), new_hw)
+
+
 def flip_horizontal(boxes: Boxes, width: float) -> Boxes:
     """Boxes of the mirrored image of that width; doing it twice gives the boxes back."""
     flipped = boxes.copy()

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 import zipfile
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from detfeed import boxes as geometry
 from detfeed.annotations import Annotations
 from detfeed.boxes import Boxes
+from detfeed.columns import ImageColumns
 from detfeed.errors import AnnotationError
 from detfeed.readers.coco import decode_json
 from detfeed.readers.paths import MAX_ID
@@ -31,18 +32,19 @@ _MOST_BYTES = 2**34
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Proposals:
+class Proposals(ImageColumns):
     """Boxes that may hold an object, in columns: P images, R proposals of all images.
 
     The proposals of the image in row `position` are rows offsets[position] to offsets[position + 1] of boxes and
-    scores. Arrays are made read-only.
+    scores. Arrays are made read-only. A proposal may reach out of its image, whose size the table does not hold:
+    `Sample.proposals` are clipped.
 
     Attributes:
         image_ids: int64 or str (P,), the annotation file's ids of the images, each once.
         boxes: float32 (R, 4), xyxy pixels of the image as it is stored in the file; R may be 0.
         scores: float32 (R,), higher is better.
         offsets: int64 (P + 1,), from 0 to R.
-        source: the file this was read from, for messages.
+        source: the file that this was read from, for messages.
 
     Raises:
         AnnotationError: columns that do not fit together, boxes or scores that are not finite, boxes that have x1 < x0
@@ -54,51 +56,30 @@ class Proposals:
     scores: NDArray[np.float32]
     offsets: NDArray[np.int64]
     source: str = "proposals"
+    _noun: ClassVar[str] = "proposal"
 
     def __post_init__(self) -> None:
         images, count = len(self.image_ids), len(self.boxes)
-        expected: dict[str, tuple[tuple[int, ...], type]] = {
-            "boxes": ((count, 4), np.float32),
-            "scores": ((count,), np.float32),
-            "offsets": ((images + 1,), np.int64),
-        }
-        for name, (shape, dtype) in expected.items():
-            column = getattr(self, name)
-            if column.shape != shape or column.dtype != dtype:
-                raise AnnotationError(
-                    f"{self.source}: expected `{name}` to be {np.dtype(dtype).name} {shape}, "
-                    f"got {column.dtype.name} {column.shape}"
-                )
-            column.setflags(write=False)
-        self.image_ids.setflags(write=False)
-        if self.offsets[0] != 0 or self.offsets[-1] != count or (np.diff(self.offsets) < 0).any():
-            raise AnnotationError(f"{self.source}: expected `offsets` to rise from 0 to {count}, got {self.offsets}")
-        ids, counts = np.unique(self.image_ids, return_counts=True)
-        if len(ids) != images:
-            twice, count = ids[counts > 1][0].item(), counts[counts > 1][0]
-            raise AnnotationError(f"{self.source}: expected each image id once, got {twice!r} {count} times")
-        for good, what in (
-            (np.isfinite(self.boxes).all(axis=1), "finite box corners"),
-            (np.isfinite(self.scores), "finite scores"),
-            ((self.boxes[:, 2:] >= self.boxes[:, :2]).all(axis=1), "x0 <= x1 and y0 <= y1"),
-        ):
-            if not good.all():
-                row = int(np.argmin(good))
-                position = int(np.searchsorted(self.offsets, row, side="right")) - 1
-                raise AnnotationError(
-                    f"{self.source}: expected {what}, got box {self.boxes[row].tolist()} of score {self.scores[row]} - "
-                    f"at proposal {row - self.offsets[position]} of image {self.image_ids[position].item()!r}"
-                )
+        self._check_columns(
+            {
+                "boxes": ((count, 4), np.float32),
+                "scores": ((count,), np.float32),
+                "offsets": ((images + 1,), np.int64),
+            }
+        )
+        self._check_rows(
+            (
+                (np.isfinite(self.boxes), "finite box corners"),
+                (np.isfinite(self.scores), "finite scores"),
+                (self.boxes[:, 2:] >= self.boxes[:, :2], "x0 <= x1 and y0 <= y1"),
+            )
+        )
 
-    def __len__(self) -> int:
-        return len(self.image_ids)
+    def _describe(self, row: int) -> str:
+        return f"{super()._describe(row)} of score {self.scores[row]}"
 
     def __repr__(self) -> str:
         return f"Proposals({len(self)} images, {len(self.boxes)} boxes, from {self.source!r})"
-
-    def rows(self, position: int) -> slice:
-        """Rows of boxes and scores that belong to the image at `position`."""
-        return slice(int(self.offsets[position]), int(self.offsets[position + 1]))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an npz file that `read_proposals` reads; numpy appends `.npz` to a name without it."""

@@ -266,7 +266,7 @@ class _Nothing(BatchLoader):
 
     def load(self, epoch: int, index: int, allocate: Any = np.empty, report: Any = None) -> Any:
         positions = self.batches(0)[index % self.num_batches]
-        return {"image": allocate((len(positions), *self.canvases[self._canvas_ids[positions[0]]], 3), np.uint8)}, {}
+        return {"image": allocate((len(positions), *self.canvases[self.canvas_ids[positions[0]]], 3), np.uint8)}, {}
 
 
 def time_transport(arguments: argparse.Namespace, loader: BatchLoader, batches: int = 300) -> float:

@@ -160,10 +160,10 @@ GOOD = {"image_ids": [100, 101], "boxes": [[1, 2, 3, 4]], "scores": [0.5], "offs
         ({"scores": [1, 2]}, r"`scores` to be float32 \(1,\), got float32 \(2,\)"),
         ({"offsets": [0, 1]}, r"`offsets` to be int64 \(3,\), got int64 \(2,\)"),
         ({"offsets": [0, 2, 1]}, r"to rise from 0 to 1, got \[0 2 1\]"),
-        ({"image_ids": [100, 100]}, "each image id once, got 100 2 times"),
+        ({"image_ids": [100, 100]}, "each image id once, got 2 images with id 100"),
         (
             {"image_ids": [1, 1, 2, 2, 2], "offsets": [0, 0, 0, 0, 0, 1]},
-            "each image id once, got 1 2 times",
+            "each image id once, got 2 images with id 1",
         ),
         ({"image_ids": np.array(["x" * 256, "y"])}, r"a header that asks for <U256 \(2,\) of .* at `image_ids\.npy`"),
         ({"image_ids": [100, 7]}, r"\(such as 100\), got 7 - at `image_ids\[1\]`"),

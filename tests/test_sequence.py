@@ -200,7 +200,7 @@ def test_fit_takes_every_canvas_with_any_workers(annotate, how, targets):
     model = Model()
     model.compile(optimizer="sgd")
     history = model.fit(sequence, epochs=2, verbose=0).history
-    heights = [sequence.loader.canvases[sequence.loader._canvas_ids[p], 0] for p in range(len(table))]
+    heights = [sequence.loader.canvases[sequence.loader.canvas_ids[p], 0] for p in range(len(table))]
     assert history["loss"] == pytest.approx([np.mean(heights)] * 2)
 
 

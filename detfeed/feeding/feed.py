@@ -11,8 +11,8 @@ from concurrent.futures import Executor
 from itertools import islice
 
 from detfeed.batches.ledger import Ledger, Replace
-from detfeed.batches.loader import Batch, BatchLoader, Made
-from detfeed.feeding.workers import ExecutorWorkers, Job, Key, LocalWorkers, Workers, timed_load
+from detfeed.batches.loader import Batch, BatchLoader
+from detfeed.feeding.workers import ExecutorWorkers, Job, Key, LocalWorkers, Made, Workers, timed_load
 
 
 class Feed:

@@ -15,10 +15,11 @@ from concurrent.futures import CancelledError, Executor, Future
 from typing import Any
 
 from detfeed.batches.ledger import Replacement
-from detfeed.batches.loader import BatchLoader, Made
+from detfeed.batches.loader import Batch, BatchLoader
 from detfeed.errors import DetfeedError, WorkerError
 from detfeed.processes.process import WorkerDied, WorkerProcess
 
+Made = tuple[Batch, list[Replacement]]  # a batch, and what it has in place of unreadable images
 Key = tuple[int, int]  # epoch and index of a batch
 
 MAX_DEATHS = 3

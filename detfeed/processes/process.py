@@ -21,7 +21,7 @@ from detfeed.processes.slots import Reader, Writer
 
 if TYPE_CHECKING:
     from detfeed.batches.ledger import Replacement
-    from detfeed.batches.loader import Made
+    from detfeed.feeding.workers import Made
 
 _HEADER = struct.Struct("!Q")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
