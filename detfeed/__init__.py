@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 from detfeed.annotations import Annotations, concat
+from detfeed.average_precision import average_precision, voc_average_precision
 from detfeed.batches.ledger import Replace
 from detfeed.batches.loader import BatchLoader
 from detfeed.batches.samplers import ClassBalanced, LimitEmpty, Mix, RepeatFactor
@@ -26,6 +27,7 @@ from detfeed.errors import (
 from detfeed.images.canvases import Fixed, ShortSide
 from detfeed.proposals import Proposals, read_proposals
 from detfeed.readers.coco import read_coco, write_coco
+from detfeed.readers.coco_results import write_results
 from detfeed.readers.csv import read_csv
 from detfeed.readers.kitti import read_kitti
 from detfeed.readers.lvis import read_lvis
@@ -74,6 +76,7 @@ __all__ = [
     "SampleError",
     "ShortSide",
     "WorkerError",
+    "average_precision",
     "concat",
     "make_shapes",
     "match_anchors",
@@ -87,7 +90,9 @@ __all__ = [
     "read_voc",
     "read_yolo",
     "sample_anchors",
+    "voc_average_precision",
     "write_coco",
+    "write_results",
 ]
 
 _NEED_KERAS = {

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detfeed import boxes as geometry
 from detfeed.annotations import Annotations
+from detfeed.average_precision import AREA_RANGES, evaluate, gather, mean
 from detfeed.boxes import Boxes
 
 MAX_PROPOSALS = (100, 300, 1000)
-AREA_RANGES = {"all": (0, 1e10), "small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}
 
 
 def proposal_recall(
@@ -32,65 +29,20 @@ def proposal_recall(
         with `_small`, `_medium`, `_large` (areas up to 32², up to 96², above); `recall@100`, `recall@300`,
         `recall@1000`: recall at IoU 0.5. NaN where there is no object to find.
 
-    Source: pycocotools' COCOeval with useCats = 0.
-    """
-    if not len(boxes) == len(scores) == len(annotations):
-        raise ValueError(
-            f"Expected boxes and scores for each of {len(annotations)} images. Received: {len(boxes)}, {len(scores)}"
-        )
-    # Imported only where it is used: it takes a third of a second.
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
+    Raises:
+        ValueError: lists of other lengths, arrays of other shapes, numbers that are not finite, or boxes with x1 < x0
+            or y1 < y0.
 
-    truth, found = COCO(), COCO()
-    images = [{"id": position} for position in range(len(annotations))]
-    truth.dataset = {"images": images, "categories": [{"id": 1}], "annotations": []}
-    found.dataset = {"images": images, "categories": [{"id": 1}], "annotations": []}
-    for position in range(len(annotations)):
-        rows = annotations.rows(position)
-        columns = zip(
-            geometry.to_xywh(annotations.boxes[rows]).tolist(),
-            annotations.areas[rows].tolist(),
-            annotations.ignore[rows].tolist(),
-            strict=True,
-        )
-        truth.dataset["annotations"] += [
-            {"image_id": position, "category_id": 1, "bbox": box, "area": area, "iscrowd": int(ignored)}
-            for box, area, ignored in columns
-        ]
-        proposals = zip(
-            geometry.to_xywh(boxes[position]).tolist(),
-            geometry.area(boxes[position]).tolist(),
-            scores[position].tolist(),
-            strict=True,
-        )
-        found.dataset["annotations"] += [
-            {"image_id": position, "category_id": 1, "bbox": box, "area": area, "score": score, "iscrowd": 0}
-            for box, area, score in proposals
-        ]
-    with contextlib.redirect_stdout(io.StringIO()):
-        for side in (truth, found):
-            for number, annotation in enumerate(side.dataset["annotations"], start=1):
-                annotation["id"] = number
-            side.createIndex()
-        evaluation = COCOeval(truth, found, iouType="bbox")
-        evaluation.params.useCats = 0
-        evaluation.params.maxDets = list(MAX_PROPOSALS)
-        evaluation.params.areaRng = [list(limits) for limits in AREA_RANGES.values()]
-        evaluation.params.areaRngLbl = list(AREA_RANGES)
-        evaluation.evaluate()
-        evaluation.accumulate()
-    recall = evaluation.eval["recall"][:, 0]  # (IoU thresholds, area ranges, numbers of proposals)
+    Source: pycocotools' COCOeval; one class for all is what it makes of useCats = 0.
+    """
+    found = gather(annotations, boxes, scores)
+    evaluated = evaluate(annotations, found, max_detections=MAX_PROPOSALS, by_class=False)
+    recall = evaluated["recall"][:, 0]  # (IoU thresholds, area ranges, numbers of proposals)
     result = {}
     for area, name in enumerate(AREA_RANGES):
         for number, most in enumerate(MAX_PROPOSALS):
             suffix = "" if name == "all" else f"_{name}"
-            result[f"AR@{most}{suffix}"] = _mean(recall[:, area, number])
+            result[f"AR@{most}{suffix}"] = mean(recall[:, area, number])
     for number, most in enumerate(MAX_PROPOSALS):
-        result[f"recall@{most}"] = _mean(recall[:1, 0, number])
+        result[f"recall@{most}"] = mean(recall[:1, 0, number])
     return result
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    """COCOeval writes -1 where there is no object."""
-    return float(values.mean()) if (values >= 0).all() else float("nan")
