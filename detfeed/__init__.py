@@ -41,6 +41,7 @@ from detfeed.shapes import make_shapes
 from detfeed.targets.anchor_targets import AnchorTargets, RoiTargets
 from detfeed.targets.anchors import AnchorGrid
 from detfeed.targets.matching import match_anchors, sample_anchors
+from detfeed.targets.padded_boxes import PaddedBoxes
 
 if TYPE_CHECKING:
     from detfeed.callbacks import FeedMonitor, ResumeFeed
@@ -65,6 +66,7 @@ __all__ = [
     "LimitEmpty",
     "MissingImageError",
     "Mix",
+    "PaddedBoxes",
     "Proposals",
     "RepeatFactor",
     "RepeatedImageError",
