@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 from detfeed import boxes as geometry
 from detfeed.annotations import Annotations
 from detfeed.augmentation.scale import Recipe, ScaleJitter
+from detfeed.batches.inputs import Inputs, arrange, check_inputs
 from detfeed.batches.ledger import Replace, Replacement
 from detfeed.batches.ordering import sample_rng
 from detfeed.batches.plan import Plan
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from detfeed.augmentation.pipeline import Augmentation
 
 TargetFunction = Callable[[Sample], Any]
-Batch = tuple[Arrays, ...]
+Batch = tuple[Any, ...]  # x, y and perhaps sample_weight: dicts of arrays, but for an x that is a bare array
 Allocate = Callable[[tuple[int, ...], DTypeLike], NDArray[Any]]
 
 MAX_ATTEMPTS = 8  # to replace an image that can't be read
@@ -55,7 +56,7 @@ class BatchLoader:
         ValueError: no images, or fewer than shards; batch_size below 1, negative seed, an `augment` that can't be used,
             a shard that does not exist, proposals of other images, another `exif` or `on_error`, or a `sampler` that
             returns no weights.
-        TypeError: a `resize` or an `augment` of another type.
+        TypeError: a `resize`, an `augment` or `inputs` of another type.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class BatchLoader:
         reduce: bool | None = None,
         sampler: Sampler | None = None,
         on_error: Literal["raise"] | Replace = "raise",
+        inputs: Inputs | None = None,
     ) -> None:
         if not callable(targets):
             raise ValueError(f"Expected targets to be a function of a Sample. Received: {targets!r}")
@@ -94,6 +96,7 @@ class BatchLoader:
             raise ValueError(f"Expected exif to be one of {get_args(Exif)}. Received: {exif!r}")
         if on_error != "raise" and not isinstance(on_error, Replace):
             raise ValueError(f'Expected on_error to be "raise" or Replace(...). Received: {on_error!r}')
+        check_inputs(inputs)
         if proposals is not None:
             _check_proposals(proposals, annotations)
         self.annotations = annotations
@@ -104,6 +107,7 @@ class BatchLoader:
         self.augment, self.scale = _to_augmentation(augment)
         self.seed = seed
         self.on_error = on_error
+        self.inputs = inputs
         if self.augment is not None and self.augment.num_others and (proposals is not None or on_error != "raise"):
             raise ValueError(
                 'Expected no proposals, and on_error="raise", with a Mosaic in augment: its other images bring no '
@@ -159,9 +163,11 @@ class BatchLoader:
         Returns:
             `(x, y)` or `(x, y, sample_weight)`, dicts of arrays with a batch axis B in front. x holds image, uint8
             (B, H, W, 3) RGB, padded right and bottom with zeros, and image_hw, int32 (B, 2), each image's true height
-            and width in pixels on the canvas, besides what the target function puts there.
+            and width in pixels on the canvas, besides what the target function puts there. With `inputs`, x is what
+            that names.
 
         Raises:
+            ValueError: `inputs` names an array that x does not have.
             SampleError: a sample could not be made; the message names image, position, epoch and batch.
         """
         planned = self._plan.epoch(epoch)
@@ -190,7 +196,7 @@ class BatchLoader:
             {name: _stack([parts[i][name] for parts in targets], allocate) for name in first}
             for i, first in enumerate(targets[0])
         )
-        return ({"image": images, "image_hw": image_hw, **x}, *rest)
+        return (arrange({"image": images, "image_hw": image_hw, **x}, self.inputs), *rest)
 
     def load_sample(self, epoch: int, position: int, canvas: Image | None = None, *, repeat: int = 0) -> Sample:
         """One sample, as target functions get it.

@@ -10,6 +10,7 @@ from __future__ import annotations
 from concurrent.futures import Executor
 from typing import Any, Literal, Required, TypedDict
 
+from detfeed.batches.inputs import Inputs
 from detfeed.batches.ledger import Replace
 from detfeed.batches.samplers import Sampler
 from detfeed.boxes import Weights
@@ -51,6 +52,9 @@ class BatchArguments(TypedDict, total=False):
             augmented anew.
         on_error: what to do about an image that can't be read: "raise", or feed another one: `Replace()`. Errors of
             target functions and of `augment` always raise.
+        inputs: x in the structure that the model takes. None: the dict of image, image_hw, and what the target function
+            adds. "image": that array alone. `{"images": "image"}`: a dict of the model's names, each with the name here
+            of the array it gets. Arrays that are not named are left out.
     """
 
     batch_size: Required[int]
@@ -66,6 +70,7 @@ class BatchArguments(TypedDict, total=False):
     reduce: bool | None
     sampler: Sampler | None
     on_error: Literal["raise"] | Replace
+    inputs: Inputs | None
 
 
 class FeedArguments(TypedDict, total=False):

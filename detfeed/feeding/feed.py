@@ -90,7 +90,7 @@ class Feed:
         batch, replaced = self._get(key, upcoming) if self.in_background else timed_load(self.loader, key)[0]
         self.ledger.note(replaced)
         if self.on_handed is not None:
-            self.on_handed((asked, time.perf_counter(), len(batch[0]["image"])))
+            self.on_handed((asked, time.perf_counter(), _count_images(batch)))
         return batch
 
     def _get(self, key: Key, upcoming: Iterable[Key]) -> Made:
@@ -130,3 +130,9 @@ class Feed:
             workers, self._workers, self._jobs = self._workers, None, {}
         if workers is not None:
             workers.close()
+
+
+def _count_images(batch: Batch) -> int:
+    """Images in a batch: the length of any array of x."""
+    x = batch[0]
+    return len(next(iter(x.values())) if isinstance(x, dict) else x)

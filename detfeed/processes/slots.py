@@ -15,12 +15,15 @@ import os
 import tempfile
 import weakref
 from collections import deque
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from detfeed.sample import Arrays
+
+Part = Arrays | NDArray[Any]  # of a batch
 
 ALIGNMENT = 64  # bytes; what TensorFlow and JAX ask of memory that they take without a copy
 GRAIN = 1 << 20  # bytes; slots are a multiple of this, so that batches of nearly one size can use the same
@@ -38,12 +41,12 @@ class Parcel(NamedTuple):
     """A batch on its way.
 
     Attributes:
-        parts: the batch, with a `Place` for every array that lies in the slot.
+        parts: the batch, dicts or bare arrays, with a `Place` for every array that lies in the slot.
         slot: number of the slot; None if there is none.
         given_up: numbers of slots that the writer does not use any more.
     """
 
-    parts: tuple[dict[str, Any], ...]
+    parts: tuple[Any, ...]
     slot: int | None
     given_up: list[int]
 
@@ -147,7 +150,7 @@ class Writer:
         self._placed[id(array)] = (array, Place(start, shape, dtype))
         return array
 
-    def pack(self, batch: tuple[Arrays, ...]) -> tuple[Parcel, int | None]:
+    def pack(self, batch: tuple[Part, ...]) -> tuple[Parcel, int | None]:
         """The batch as it is sent: what is not in its slot goes along as it is.
 
         Returns:
@@ -156,7 +159,7 @@ class Writer:
         # What did not fit this time will fit into the slots of batches to come.
         self._besides = max(self._besides, self._used - (self._first or 0))
         parts = tuple(
-            {name: self._placed[id(array)][1] if id(array) in self._placed else array for name, array in part.items()}
+            _each(part, lambda array: self._placed[id(array)][1] if id(array) in self._placed else array)
             for part in batch
         )
         fd = None
@@ -216,7 +219,7 @@ class Reader:
         # Filled by whichever thread drops the last array, in the midst of anything: append takes no lock.
         self._released: deque[int] = deque()
 
-    def unpack(self, parcel: Parcel, fd: int | None) -> tuple[Arrays, ...]:
+    def unpack(self, parcel: Parcel, fd: int | None) -> tuple[Part, ...]:
         """The batch of a parcel; `fd` is the descriptor that came with it, closed here."""
         for number in parcel.given_up:
             del self._memories[number]
@@ -229,7 +232,7 @@ class Reader:
         root = np.frombuffer(self._memories[parcel.slot], np.uint8)
         weakref.finalize(root, self._released.append, parcel.slot).atexit = False
         return tuple(
-            {name: _view(root, array) if isinstance(array, Place) else array for name, array in part.items()}
+            _each(part, lambda array: _view(root, array) if isinstance(array, Place) else array)
             for part in parcel.parts
         )
 
@@ -239,6 +242,11 @@ class Reader:
         while self._released:
             numbers.append(self._released.popleft())
         return numbers
+
+
+def _each(part: Any, function: Callable[[Any], Any]) -> Any:
+    """What a function makes of each array of a dict, or of a bare array."""
+    return {name: function(array) for name, array in part.items()} if isinstance(part, dict) else function(part)
 
 
 def _view(root: NDArray[np.uint8], place: Place) -> NDArray[Any]:

@@ -129,7 +129,7 @@ def convert(boxes: Boxes, form: BoxForm, input_hw: tuple[int, int]) -> NDArray[n
     kind = form.removeprefix("rel_")
     if kind != form:
         height, width = input_hw
-        boxes = boxes / np.array([width, height, width, height], np.float32)
+        boxes = (boxes / [width, height, width, height]).astype(np.float32)
     if kind in ("xywh", "center_xywh", "center_yxhw"):
         boxes = geometry.to_xywh(boxes)
     if kind.startswith("center"):
