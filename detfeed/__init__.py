@@ -44,7 +44,8 @@ from detfeed.targets.matching import match_anchors, sample_anchors
 from detfeed.targets.padded_boxes import PaddedBoxes
 
 if TYPE_CHECKING:
-    from detfeed.callbacks import FeedMonitor, ResumeFeed
+    from detfeed.callbacks import FeedMonitor, ResumeFeed, ScoreDetections
+    from detfeed.detections import predict_detections
     from detfeed.sequence import AnchorTargetSequence, DetectionSequence, RoiTargetSequence
 
 __version__ = "0.1.0.dev0"
@@ -76,12 +77,14 @@ __all__ = [
     "RoiTargets",
     "Sample",
     "SampleError",
+    "ScoreDetections",
     "ShortSide",
     "WorkerError",
     "average_precision",
     "concat",
     "make_shapes",
     "match_anchors",
+    "predict_detections",
     "proposal_recall",
     "read_coco",
     "read_csv",
@@ -103,6 +106,8 @@ _NEED_KERAS = {
     "FeedMonitor": "detfeed.callbacks",
     "ResumeFeed": "detfeed.callbacks",
     "RoiTargetSequence": "detfeed.sequence",
+    "ScoreDetections": "detfeed.callbacks",
+    "predict_detections": "detfeed.detections",
 }
 
 

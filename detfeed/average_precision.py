@@ -137,7 +137,7 @@ def voc_average_precision(
     return result
 
 
-class Detections(NamedTuple):
+class DetectionColumns(NamedTuple):
     """The detections of all images in columns, those of an image side by side."""
 
     positions: NDArray[np.int64]  # (R,), of their images
@@ -156,7 +156,7 @@ def gather(
     boxes: Sequence[ArrayLike],
     scores: Sequence[ArrayLike],
     class_ids: Sequence[ArrayLike] | None = None,
-) -> Detections:
+) -> DetectionColumns:
     """Check detections image by image, and put them into columns; without `class_ids`, all are of class 0.
 
     Raises:
@@ -174,7 +174,7 @@ def gather(
         for position in range(len(annotations))
     ] or [(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))]
     positions = np.repeat(np.arange(len(checked)), [len(parts[0]) for parts in checked])
-    return Detections(
+    return DetectionColumns(
         positions=positions,
         boxes=np.concatenate([parts[0] for parts in checked]),
         scores=np.concatenate([parts[1] for parts in checked]),
@@ -227,7 +227,7 @@ def _check_names(annotations: Annotations) -> None:
 
 def evaluate(
     annotations: Annotations,
-    found: Detections,
+    found: DetectionColumns,
     *,
     max_detections: Sequence[int],
     by_class: bool = True,
@@ -257,7 +257,7 @@ def evaluate(
         return {"precision": np.full(shape, -1.0), "recall": np.full((shape[0], *shape[2:]), -1.0)}
     # Images are numbered in the order of their ids, since that is the order of detections of equal score.
     numbers = np.unique(annotations.image_ids, return_inverse=True)[1]
-    truth = Detections(
+    truth = DetectionColumns(
         positions=annotations.positions,
         boxes=annotations.boxes.astype(np.float64),
         scores=np.zeros(len(annotations.boxes)),
@@ -307,7 +307,7 @@ def _load_engine(engine: str) -> tuple[Any, Any]:
 
 
 def _rows(
-    side: Detections, numbers: NDArray[np.int64], areas: Floats, crowd: NDArray[np.bool_], *, by_class: bool
+    side: DetectionColumns, numbers: NDArray[np.int64], areas: Floats, crowd: NDArray[np.bool_], *, by_class: bool
 ) -> list[dict[str, Any]]:
     """COCO's annotations, of the truth or of detections; ids from 1, since COCOeval takes an id 0 for no match."""
     columns = (
@@ -323,7 +323,7 @@ def _rows(
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def _best_objects(annotations: Annotations, found: Detections) -> tuple[NDArray[np.int64], Floats]:
+def _best_objects(annotations: Annotations, found: DetectionColumns) -> tuple[NDArray[np.int64], Floats]:
     """For each detection the row of the object of its class and image with the highest IoU, the first among equals.
 
     Returns:

@@ -1,15 +1,17 @@
-"""Callbacks for Keras's fit: go on where a run was interrupted, and see whether the feed keeps up."""
+"""Callbacks for Keras's fit: resume a feed, see whether it keeps up, and score a model's detections."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
+from detfeed.average_precision import average_precision
+from detfeed.detections import Detect, Detections, check_whole, predict_detections
 from detfeed.sequence import DetectionSequence
 
 
@@ -127,6 +129,70 @@ class FeedMonitor(keras.callbacks.Callback):
         if self.verbose and self._line:
             print(self._line, flush=True)
         self._line = ""
+
+
+class ScoreDetections(keras.callbacks.Callback):
+    """Score what a model finds in validation images, and put the figures into the logs of the epoch.
+
+    The logs get `val_AP`, `val_AP50` and all other figures of `average_precision` but those of single classes. To use
+    them, `ModelCheckpoint(..., monitor="val_AP", mode="max")` and `EarlyStopping` stand after this callback in the list
+    of callbacks. The first epoch that is fit is scored, so that a mistake in `detect` shows early; then every
+    `every`-th after it, and the last. An epoch between them has the figures of the last one scored, since callbacks
+    expect a figure after each epoch.
+
+    Args:
+        sequence: the validation images, not augmented, each once; see `predict_detections`.
+        detect: function of the model and x of a batch that returns boxes, scores and class ids; see
+            `predict_detections`.
+        every: epochs from one scoring to the next.
+        score: function of annotations, boxes, scores and class ids that returns figures by name:
+            `average_precision`, `voc_average_precision`, `partial(average_precision, engine="faster-coco-eval")`.
+        verbose: show progress. None: if `fit` does.
+
+    Attributes:
+        scores: all figures of the last scoring, those of single classes too.
+        detections: what was scored then, for `write_results`. None before the first scoring.
+
+    Raises:
+        ValueError: `every` below 1, or a sequence that can't be scored.
+    """
+
+    def __init__(
+        self,
+        sequence: DetectionSequence,
+        detect: Detect,
+        *,
+        every: int = 1,
+        score: Callable[..., Mapping[str, float]] = average_precision,
+        verbose: bool | None = None,
+    ) -> None:
+        super().__init__()
+        if every < 1:
+            raise ValueError(f"Expected every to be at least 1. Received: {every}")
+        check_whole(sequence.loader, sequence.epoch)  # before an epoch is spent
+        self.sequence = sequence
+        self.detect = detect
+        self.every = every
+        self.score = score
+        self.verbose = verbose
+        self.scores: dict[str, float] = {}
+        self.detections: Detections | None = None
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Called by Keras."""
+        self._next = 0
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Called by Keras."""
+        if epoch >= self._next or epoch + 1 == self.params.get("epochs"):
+            self._next = epoch + self.every
+            verbose = bool(self.params.get("verbose")) if self.verbose is None else self.verbose
+            if verbose:
+                print(flush=True)  # below Keras's own progress bar, whose line is not ended yet
+            self.detections = predict_detections(self.model, self.sequence, self.detect, verbose=verbose)
+            self.scores = dict(self.score(self.sequence.annotations, *self.detections))
+        if logs is not None:
+            logs.update({f"val_{name}": value for name, value in self.scores.items() if "/" not in name})
 
 
 def advise(waiting: float, busy: float | None, workers: int, cores: int, *, processes: bool) -> str:

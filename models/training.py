@@ -14,7 +14,15 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from detfeed import Annotations, DetectionSequence, FeedMonitor, ResumeFeed, drawing, proposal_recall
+from detfeed import (
+    Annotations,
+    DetectionSequence,
+    FeedMonitor,
+    ResumeFeed,
+    drawing,
+    predict_detections,
+    proposal_recall,
+)
 from detfeed.images.decoding import read_image
 from models.proposals import ProposalModel
 
@@ -164,23 +172,19 @@ def propose(
 
     Args:
         model: the RPN with its choice of proposals.
-        sequence: does not shuffle, augment or drop.
+        sequence: does not augment or drop.
         verbose: Keras's own.
 
     Returns:
         Two lists in the order of the sequence's annotations: boxes float32 (R, 4) and scores float32 (R,), best first.
     """
-    annotations = sequence.annotations
-    order = np.concatenate([sequence.positions(index) for index in range(len(sequence))]).tolist()
-    found = model.predict(sequence, verbose=verbose)
-    boxes: list[NDArray[np.float32]] = [np.zeros((0, 4), np.float32)] * len(annotations)
-    scores: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(annotations)
-    for row, position in enumerate(order):
-        present = found["scores"][row] >= 0
-        scale = (annotations.image_hw[position] / sequence.loader.placed_hw(position))[[1, 0, 1, 0]]
-        boxes[position] = (found["boxes"][row][present] * scale).astype(np.float32)
-        scores[position] = found["scores"][row][present]
-    return boxes, scores
+
+    def detect(model, x):
+        found = model.predict_on_batch(x)
+        return found["boxes"], found["scores"], np.where(found["scores"] >= 0, 0, -1)  # one class, and padding
+
+    found = predict_detections(model, sequence, detect, verbose=bool(verbose))
+    return found.boxes, found.scores
 
 
 def score(

@@ -18,6 +18,7 @@ from detfeed.batches.ordering import sample_rng
 from detfeed.batches.plan import Plan
 from detfeed.batches.samplers import Sampler
 from detfeed.batches.samples import SampleMaker
+from detfeed.boxes import Boxes
 from detfeed.errors import ImageError, SampleError
 from detfeed.images.canvases import Fixed, Resize, ShortSide, fed_wh, resized_hw_on
 from detfeed.images.decoding import Exif
@@ -218,6 +219,14 @@ class BatchLoader:
         """Height and width in pixels that an image has on its canvas, if no augmentation changes its shape."""
         height, width = self.annotations.image_hw[position].tolist()
         return resized_hw_on(self.resize, (height, width), self._plan.canvas_hw(position))
+
+    def to_file(self, position: int, boxes: Boxes) -> Boxes:
+        """Boxes on an image's canvas, float32 (R, 4) xyxy, in pixels of the image file and clipped to it.
+
+        Holds if no augmentation has changed the image.
+        """
+        height, width = self.annotations.image_hw[position].tolist()
+        return geometry.rescale(boxes, self.placed_hw(position), (height, width))
 
     def _load_or_replace(
         self, epoch: int, position: int, repeat: int, canvas: Image
