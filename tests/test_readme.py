@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands, on small data put where it looks for some."""
+"""The Python of README and docs runs as it stands, on small data put where it looks for some."""
 
 import importlib.util
 import json
@@ -13,6 +13,7 @@ from detfeed import AnnotationError, BadBoxesWarning
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+POLICIES = (ROOT / "docs" / "data.md").read_text()
 # What would take long, or the network: everything else stays.
 SMALLER = {
     "AnchorGrid.fpn()": "AnchorGrid.c4()",
@@ -54,32 +55,32 @@ def python_in(text):
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
-@pytest.mark.parametrize("name", ["torch", "jax"])
-def test_loops_of_the_documentation_run(folder, name):
-    if importlib.util.find_spec(name) is None:
-        pytest.skip(f"{name} is not installed")
-    (block,) = [block for block in python_in((ROOT / "docs" / "loops.md").read_text()) if f"import {name}\n" in block]
-    namespace = {}
-    exec(compile(block, f"{name} loop", "exec"), namespace)
-    colour = namespace["colour"]
-    assert 0.2 < float((colour.detach() if name == "torch" else colour).mean()) < 0.8
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def test_python_in_the_readme_runs(folder, capsys):
-    blocks = python_in(README)
-    assert len(blocks) == 5
+@pytest.mark.parametrize(
+    "document", [path for path in DOCUMENTS if python_in(path.read_text())], ids=lambda path: path.stem
+)
+def test_python_of_a_document_runs(folder, document, capsys):
     namespace = {}
-    for block in blocks:
+    for block in python_in(document.read_text()):
+        needed = [name for name in ("torch", "jax") if f"import {name}\n" in block]
+        if not all(map(importlib.util.find_spec, needed)):
+            continue
         for long, short in SMALLER.items():
             block = block.replace(long, short)
-        exec(compile(block, "README.md", "exec"), namespace)
-    x, y = namespace["x"], namespace["y"]
-    assert x["rois"].shape == (2, 512, 4)
-    assert y["roi_class_ids"].shape == (2, 512)
+        exec(compile(block, document.name, "exec"), namespace)
+    if document.stem == "loops":
+        colour = namespace["colour"]
+        assert 0.2 < float((colour.detach() if hasattr(colour, "detach") else colour).mean()) < 0.8
+    if document.stem == "targets":
+        assert namespace["x"]["rois"].shape == (2, 512, 4)
+        assert namespace["y"]["roi_class_ids"].shape == (2, 512)
 
 
-def test_options_in_the_readme_exist():
-    commands = re.findall(r"scripts/(\w+)\.py (--.*)", README)
+def test_commands_of_the_documents_are_understood():
+    text = "".join(path.read_text() for path in DOCUMENTS)
+    commands = re.findall(r"scripts/(\w+)\.py (--.*)", text)
     assert len(commands) == 4
     for script, arguments in commands:
         importlib.import_module(script).build_parser().parse_args(arguments.split())
@@ -90,7 +91,7 @@ def test_check_in_the_readme_runs(folder):
 
     from detfeed.check.cli import app
 
-    (command,) = re.findall(r"detfeed (check .*)", README.split("tells what is wrong")[0])
+    (command,) = re.findall(r"detfeed (check .*)", README.split("lists annotations that")[0])
     command = command.replace("--split train ", "--split trainval ").replace(
         "--val-split val ", "--val-split trainval "
     )
@@ -109,7 +110,7 @@ def test_table_of_policies_says_what_readers_do():
         "without area": [3, 3, 3, 8],
         "repeats one": [2, 2, 6, 6],
     }
-    rows = [line.strip("| ").split(" | ") for line in README.splitlines() if line.startswith("| ")]
+    rows = [line.strip("| ").split(" | ") for line in POLICIES.splitlines() if line.startswith("| ")]
     for start, box in boxes.items():
         (row,) = (row for row in rows if row[0].startswith(start))
         for invalid, said in zip(("clip", "drop", "ignore", "raise"), row[1:], strict=True):

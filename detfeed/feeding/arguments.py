@@ -5,8 +5,6 @@ mistyped one, and an editor completes them. Defaults stand in the signatures of 
 and `RoiTargets`.
 """
 
-from __future__ import annotations
-
 from concurrent.futures import Executor
 from typing import Any, Literal, Required, TypedDict
 
