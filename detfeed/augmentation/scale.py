@@ -7,9 +7,12 @@ and used when the image is resized.
 from __future__ import annotations
 
 import dataclasses
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from detfeed.errors import expect
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +32,8 @@ class ScaleJitter:
     steps: int | None = None
 
     def __post_init__(self) -> None:
+        expect(Real, "a number", low=self.low, high=self.high)
+        expect(Integral | None, "a whole number or None", steps=self.steps)
         if not 0 < self.low <= self.high < np.inf:
             raise ValueError(f"Expected 0 < low <= high. Received: low={self.low}, high={self.high}")
         if self.steps is not None and self.steps < 2:
