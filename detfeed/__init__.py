@@ -36,9 +36,11 @@ from detfeed.readers.yolo import read_yolo
 from detfeed.recall import proposal_recall
 from detfeed.sample import Sample
 from detfeed.shapes import make_shapes
-from detfeed.targets.anchor_targets import AnchorTargets, RoiTargets
+from detfeed.targets.anchor_targets import AnchorTargets
 from detfeed.targets.anchors import AnchorGrid
-from detfeed.targets.matching import match_anchors, sample_anchors
+from detfeed.targets.matching import match_anchors
+from detfeed.targets.roi_targets import RoiTargets
+from detfeed.targets.sampling import sample_anchors
 
 if TYPE_CHECKING:
     from detfeed.callbacks import FeedMonitor, ResumeFeed

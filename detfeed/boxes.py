@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Boxes = NDArray[np.float32]
-Weights = tuple[float, float, float, float]
+DeltaWeights = tuple[float, float, float, float]
 
 EMPTY: Boxes = np.zeros((0, 4), np.float32)
 
@@ -86,7 +86,7 @@ def to_xywh(boxes: Boxes) -> NDArray[np.float32]:
     return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
-def encode_deltas(boxes: Boxes, anchors: Boxes, weights: Weights = (1.0, 1.0, 1.0, 1.0)) -> NDArray[np.float32]:
+def encode_deltas(boxes: Boxes, anchors: Boxes, weights: DeltaWeights = (1.0, 1.0, 1.0, 1.0)) -> NDArray[np.float32]:
     """Regression targets that turn each anchor into its box.
 
     Args:
@@ -107,7 +107,7 @@ def encode_deltas(boxes: Boxes, anchors: Boxes, weights: Weights = (1.0, 1.0, 1.
     return (deltas * np.asarray(weights, np.float32)).astype(np.float32, copy=False)
 
 
-def decode_deltas(deltas: NDArray[np.float32], anchors: Boxes, weights: Weights = (1.0, 1.0, 1.0, 1.0)) -> Boxes:
+def decode_deltas(deltas: NDArray[np.float32], anchors: Boxes, weights: DeltaWeights = (1.0, 1.0, 1.0, 1.0)) -> Boxes:
     """Boxes that deltas make of anchors: the inverse of `encode_deltas`, with dw and dh at most log(1000 / 16).
 
     Args:

@@ -157,9 +157,7 @@ def draw_anchors(
     _tie(picture, _centres(anchors[positives]), _centres(sample.boxes[match]), BLUE, zoom)
     draw_boxes(picture, sample.boxes[matched], YELLOW, zoom=zoom, thickness=2)
     draw_boxes(picture, sample.boxes[unmatched], RED, zoom=zoom, thickness=3)
-    counts = count_matches(
-        matches, sample.boxes, image_hw=sample.image_hw, ignore=sample.ignore, positive_iou=positive_iou
-    )
+    counts = count_matches(matches, sample.boxes, ignore=sample.ignore, positive_iou=positive_iou)
     told = dict(zip(COUNTS, counts.tolist(), strict=True))
     objects, ignored = int((~sample.ignore).sum()), int(sample.ignore.sum())
     return Tile(

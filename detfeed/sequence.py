@@ -28,8 +28,9 @@ from detfeed.feeding.workers import timed_load
 from detfeed.proposals import Proposals
 from detfeed.readers.coco import CocoArguments, read_coco
 from detfeed.readers.voc import VocArguments, read_voc
-from detfeed.targets.anchor_targets import AnchorTargets, Form, RoiTargets
+from detfeed.targets.anchor_targets import AnchorTargets, Form
 from detfeed.targets.anchors import AnchorGrid
+from detfeed.targets.roi_targets import RoiTargets
 
 
 class DetectionSequence(keras.utils.PyDataset):

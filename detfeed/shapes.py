@@ -1,12 +1,15 @@
 """The built-in data set: coloured shapes on textured backgrounds, in COCO format, drawn, not downloaded."""
 
 import json
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from detfeed.errors import expect, expect_each
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -62,6 +65,8 @@ def make_shapes(
         ValueError: an argument is out of its range.
         OSError: a file cannot be written.
     """
+    expect(Integral, "a whole number", num_images=num_images, seed=seed, jpeg_quality=jpeg_quality)
+    expect_each(Integral, "(height, width) in whole pixels", image_hw=image_hw)
     if num_images < 1:
         raise ValueError(f"Expected num_images of at least 1. Received: num_images={num_images}")
     if len(image_hw) != 2 or min(image_hw) < MIN_IMAGE_SIDE or max(image_hw) > MAX_IMAGE_SIDE:

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detfeed.annotations import Annotations
-from detfeed.check.pictures import Inspected, first_alike, inspect_image, named_format
+from detfeed.check.pictures import Inspected, first_alike, inspect_image
 from detfeed.errors import AnnotationError, DetfeedError, ImageError, MissingImageError, RepeatedImageError
 from detfeed.images.canvases import Resize, ShortSide, fed_wh
 from detfeed.images.files import is_url
+from detfeed.images.headers import named_format
 from detfeed.processes.process import cores
 from detfeed.readers.kitti import DONT_CARE
 from detfeed.readers.table import BadBoxes, BadBoxesWarning

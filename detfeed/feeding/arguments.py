@@ -10,10 +10,10 @@ from typing import Any, Literal, Required, TypedDict
 
 from detfeed.batches.ledger import Replace
 from detfeed.batches.samplers import Sampler
-from detfeed.boxes import Weights
+from detfeed.boxes import DeltaWeights
 from detfeed.images.canvases import Resize
 from detfeed.images.decoding import Exif
-from detfeed.targets.anchor_targets import Crowd
+from detfeed.targets.sampling import Crowd
 
 
 class BatchArguments(TypedDict, total=False):
@@ -98,7 +98,7 @@ class AnchorArguments(TypedDict, total=False):
     straddle: float | None
     num_samples: int
     positive_fraction: float
-    delta_weights: Weights
+    delta_weights: DeltaWeights
     crowd: Crowd
     counts: bool
 
@@ -112,7 +112,7 @@ class RoiArguments(TypedDict, total=False):
     num_samples: int
     positive_fraction: float
     num_classes: int | None
-    delta_weights: Weights
+    delta_weights: DeltaWeights
     crowd: Crowd
 
 

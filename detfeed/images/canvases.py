@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import NDArray
+
+from detfeed.errors import expect, expect_each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +31,8 @@ class ShortSide:
     max_canvases: int = 6
 
     def __post_init__(self) -> None:
+        expect(Integral, "a whole number", size=self.size, multiple=self.multiple, max_canvases=self.max_canvases)
+        expect(Integral | None, "a whole number or None", max_side=self.max_side)
         if self.size < 1 or self.multiple < 1 or self.max_canvases < 1:
             raise ValueError(f"Expected size, multiple and max_canvases of at least 1. Received: {self}")
         if self.max_side is not None and self.max_side < self.size:
@@ -69,8 +74,11 @@ class Fixed:
     input_hw: tuple[int, int]
 
     def __post_init__(self) -> None:
+        expect_each(Integral, "(height, width) in whole pixels", input_hw=self.input_hw)
         if len(self.input_hw) != 2 or min(self.input_hw) < 1:
-            raise ValueError(f"Expected input_hw to be height and width in pixels. Received: {self.input_hw}")
+            raise ValueError(f"Expected input_hw to be (height, width), each at least 1. Received: {self.input_hw}")
+        # A tuple of plain numbers whatever was given, so that equal canvases are equal.
+        object.__setattr__(self, "input_hw", tuple(int(side) for side in self.input_hw))
 
     def resized_hw(self, image_hw: NDArray[np.integer]) -> NDArray[np.int64]:
         """Heights and widths after resizing, int64 (P, 2), of images of sizes (P, 2); at least 1 pixel."""

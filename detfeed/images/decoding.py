@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from detfeed.errors import ImageError
 from detfeed.images.files import read_bytes
-from detfeed.images.headers import MAX_PARTS, Header, read_header, tiff_tags
+from detfeed.images.headers import Header, read_header, tiff_tags
 from detfeed.images.resizing import Image
+from detfeed.images.segments import SOS, bytes_of, jpeg_segments, markers_of, png_chunks
 
 Exif = Literal["auto", "apply", "ignore"]
 
@@ -171,40 +172,21 @@ def _decode_jpeg(data: NDArray[np.uint8], stored_hw: tuple[int, int], divisor: i
 
 def _check_scans(data: NDArray[np.uint8]) -> None:
     """Refuse a JPEG of more than MAX_SCANS scans; those of a preview in it and of what follows it do not count."""
-    (marks,) = np.nonzero(data[:-1] == 0xFF)
-    kinds = data[marks + 1]
-    # Markers but for those between the bytes of a scan: 00 is a plain FF, D0 to D7 are restarts.
-    marks = marks[(kinds >= 0xC0) & (kinds & 0xF8 != 0xD0) & (kinds != 0xFF)]
-    at = scans = 0
-    for _ in range(MAX_PARTS):
-        place = int(np.searchsorted(marks, at))
-        if place == len(marks):
-            return
-        at = int(marks[place])
-        kind = int(data[at + 1])
-        if kind == 0xD9:
-            return
-        scans += kind == 0xDA
+    scans = 0
+    for kind, _, _ in jpeg_segments(bytes_of(data), find=markers_of(data)):
+        scans += kind == SOS
         if scans > MAX_SCANS:
             raise ValueError(f"more than {MAX_SCANS} scans")
-        at += 2
-        if kind != 0xD8:
-            at += max(2, int.from_bytes(data[at : at + 2].tobytes(), "big"))
-    raise ValueError("too many segments")
 
 
 def _check_chunks(data: NDArray[np.uint8]) -> None:
     """Refuse a PNG with a chunk longer than the file: cv2 would make room for it first, up to 4 GB."""
-    at = 8
-    for _ in range(MAX_PARTS):
-        part = data[at : at + 8].tobytes()
-        length = int.from_bytes(part[:4], "big")
-        if len(part) < 8 or at + 12 + length > len(data):
-            raise ValueError("cut short")
-        if part[4:] == b"IEND":
+    for kind, at, length in png_chunks(bytes_of(data)):
+        if at + length + 4 > len(data):
+            break
+        if kind == b"IEND":
             return
-        at += 12 + length
-    raise ValueError("too many chunks")
+    raise ValueError("cut short")
 
 
 def _decode_other(data: NDArray[np.uint8], tags: dict[int, int]) -> Image:

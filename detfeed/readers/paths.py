@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 
 from detfeed.errors import AnnotationError, shorten
+from detfeed.images.headers import SUFFIXES
 
-# Those of the formats that `headers` reads; in any case of letters.
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff")
+_SUFFIXES = tuple(SUFFIXES)
 # Characters of an image id that is a name; the ids of a set make a column as wide as the longest.
 MAX_ID = 255
 
@@ -162,7 +162,7 @@ def walk_images(folder: str) -> list[str]:
 
 def is_image(name: str) -> bool:
     """Whether a file is an image by its name."""
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("._")
+    return name.lower().endswith(_SUFFIXES) and not name.startswith("._")
 
 
 def images_by_stem(names: Sequence[str]) -> dict[str, list[str]]:

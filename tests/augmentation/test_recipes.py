@@ -193,6 +193,18 @@ def test_scales_out_of_range_are_refused(arguments, message):
         ScaleJitter(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("0.1", 2), "low to be a number. Received: '0.1'"),
+        ((1, 2, 2.0), "steps to be a whole number or None. Received: 2.0"),
+    ],
+)
+def test_scales_of_wrong_types_are_refused_at_once(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        ScaleJitter(*arguments)
+
+
 def test_mask_of_a_crowd_is_cut_as_its_box(shapes):
     crowds = sorted({int(np.searchsorted(shapes.offsets, row, side="right")) - 1 for row in shapes.masks})
     loader = BatchLoader(shapes, nothing, batch_size=4, resize=ShortSide(96), augment="lsj")
