@@ -141,7 +141,7 @@ def broken(**change):
         (broken(bbox=None), r"missing required field `bbox` in .* - at `annotations\[1\]` \(image_id 7\)"),
         (broken(category_id=4), r"a category_id among \[2, 90\], got 4 - at `annotations\[1\]` \(image_id 7\)"),
         (broken(image_id=8), r"image_id of an image in the file, .* - at `annotations\[1\]` \(image_id 8\)"),
-        (broken(bbox=[1, 2, math.nan, 4]), r"does not parse: .*NaN, 4.* - at line 1; JSON knows no NaN"),
+        (broken(bbox=[1, 2, math.nan, 4]), r"does not parse: .*NaN, 4.* - at line 1; JSON has no NaN"),
         (broken(bbox=[1, 2, -math.inf, 4]), r"does not parse: .*-Infinity, 4.* - at line 1"),
         ('{"images": [{"id": []}], "images": 5}', r"Expected `int \| str`, got `array` - at `\$.images\[0\].id`"),
         ('{"images": [], "more": ' + "[" * 100_000, "nested too deeply"),
@@ -427,13 +427,13 @@ def test_usual_file_is_cut_and_an_odd_one_is_not(tmp_path, monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK", 300)
     file = tmp_path / "a.json"
     file.write_text(json.dumps(instances(annotations=objects(20))))
-    content, spans = blocks.cut(str(file), coco.File)
+    content, spans = blocks.cut(str(file), coco.CocoFile)
     assert [image.id for image in content.images] == [7, 3, 5]
     sizes = [len(blocks.Pieces(str(file)).read(span).boxes) for span in spans]
     assert sum(sizes) == 20
     assert len(sizes) > 3
     file.write_text(json.dumps({"note": {"annotations": objects(3)}, **instances()}))
-    assert blocks.cut(str(file), coco.File) is None
+    assert blocks.cut(str(file), coco.CocoFile) is None
 
 
 def crowds(count):
@@ -534,7 +534,7 @@ def test_error_in_a_block_that_a_helping_process_reads_has_its_place_too(read, m
     ("change", "message"),
     [
         ({"id": 3}, r"each annotation id once, got 3 again - at `annotations\[17\]` \(image_id 5\)"),
-        ({"image_id": 99}, r"the image_id of an image in the file, got none such - at `annotations\[17\]`"),
+        ({"image_id": 99}, r"the image_id of an image in the file, got 99 - at `annotations\[17\]`"),
         ({"category_id": 99}, r"a category_id among \[2, 90\], got 99 - at `annotations\[17\]` \(image_id 5\)"),
         ({"bbox": [1, 2]}, r"expected `array` of length 4, got \[1,2\] - at `annotations\[17\].bbox` \(image_id 5\)"),
         ({"iscrowd": 1, "segmentation": {}}, r"does not parse: .* - at `annotations\[17\].segmentation`"),
@@ -608,7 +608,7 @@ def test_annotations_of_unknown_images_or_categories_are_left_out_with_the_other
         "at `annotations[7]` (image_id 8)",
     ]
     assert told[1][0] == f"{path}: expected a category_id among [1], got 3"
-    with pytest.raises(MissingImageError, match=r"got none such - at `annotations\[1\]` \(image_id 9\)"):
+    with pytest.raises(MissingImageError, match=r"got 9 - at `annotations\[1\]` \(image_id 9\)"):
         read_coco(path, "")
 
 

@@ -59,10 +59,10 @@ def test_bad_boxes_follow_the_policy_with_the_line_of_the_first(read):
     ("text", "message"),
     [
         ("Car 1 2 3\n", "expected 15 or 16 fields, got 4 - at line 1"),
-        (CAR + CAR.replace("24.3", "x"), "expected a number, got 'x' - at `line 2`"),
-        (CAR.replace("24.3", "inf"), "expected a number, got 'inf' - at `line 1`"),
-        (CAR.replace("Car", "Traffic Light"), "expected a number, got 'Light' - at `line 1`"),
-        (CAR + CAR.replace("-1.59", "x"), "expected a number, got 'x' - at `line 2`"),
+        (CAR + CAR.replace("24.3", "x"), "expected a number, got 'x' - at line 2"),
+        (CAR.replace("24.3", "inf"), "expected a number, got 'inf' - at line 1"),
+        (CAR.replace("Car", "Traffic Light"), "expected a number, got 'Light' - at line 1"),
+        (CAR + CAR.replace("-1.59", "x"), "expected a number, got 'x' - at line 2"),
         (CAR.replace("Car", "Tram"), r"expected one of \['Car', 'DontCare'\], got 'Tram' - at line 1"),
     ],
 )

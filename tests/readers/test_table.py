@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from detfeed import AnnotationError, BatchLoader, ImageError, ShortSide
-from detfeed.readers.table import BadBox, BadBoxes, BadBoxesWarning, read_hw, to_annotations
+from detfeed.readers.bad_boxes import BadBox, BadBoxes, BadBoxesWarning
+from detfeed.readers.draft import Draft
+from detfeed.readers.problems import read_hw
+from detfeed.readers.table import to_annotations
 from image_files import encode, picture
 
 INSIDE = [2, 2, 6, 6]
@@ -13,10 +16,10 @@ INSIDE = [2, 2, 6, 6]
 def clean(boxes, invalid="clip", *, positions=None, class_ids=None, ignore=None, sizes=((10, 20),), **arguments):
     """Boxes on images of 10 x 20."""
     count = len(boxes)
-    return to_annotations(
+    draft = Draft(
         paths=[f"{i}.png" for i in range(len(sizes))],
         image_ids=np.arange(len(sizes)),
-        image_hw=sizes,
+        image_hw=np.array(sizes, np.int64).reshape(-1, 2),
         boxes=np.array(boxes, np.float64).reshape(-1, 4),
         positions=np.array(positions or [0] * count, np.int64),
         class_ids=np.array(class_ids or [0] * count, np.int32),
@@ -24,10 +27,10 @@ def clean(boxes, invalid="clip", *, positions=None, class_ids=None, ignore=None,
         class_names=["a", "b"],
         category_ids=np.array([1, 2]),
         source="some file",
-        invalid=invalid,
         where=lambda row: f"line {row + 1}",
         **arguments,
     )
+    return to_annotations(draft, invalid=invalid)
 
 
 @pytest.mark.parametrize("invalid", ["clip", "drop", "ignore", "raise"])
@@ -243,13 +246,14 @@ def test_negative_zero_is_zero():
     assert not np.signbit(clean([[-0.0, -0.0, 5, 5]]).boxes).any()
 
 
-def test_images_without_a_size_are_left_out_with_their_boxes():
+def test_images_that_are_left_out_take_their_boxes_with_them():
     boxes = [[1, 1, 2, 2], INSIDE, [-5, 0, 5, 5], [3, 3, 4, 4]]
     with pytest.warns(BadBoxesWarning, match=r"of 3 boxes 1 reaching .* - at line 3") as said:
         table = clean(
             boxes,
             positions=[0, 2, 2, 1],
-            sizes=[None, (10, 20), (10, 20)],
+            sizes=[(10, 20)] * 3,
+            left_out=[0],
             masks={1: np.int32([200]), 0: np.int32([200])},
             areas=np.array([1.0, 2.0, 3.0, 4.0]),
         )
@@ -260,7 +264,7 @@ def test_images_without_a_size_are_left_out_with_their_boxes():
     assert table.boxes.tolist() == [[3, 3, 4, 4], INSIDE, [0, 0, 5, 5]]
     assert table.areas.tolist() == [4, 2, 3]
     assert list(table.masks) == [1]
-    assert len(clean([INSIDE], sizes=[None])) == 0
+    assert len(clean([INSIDE], left_out=[0])) == 0
 
 
 def test_sizes_are_read_turned_and_what_cannot_be_read_is_told(tmp_path):

@@ -300,7 +300,7 @@ def test_file_outside_the_split_that_does_not_parse_is_said_to_be_read_for_names
     (voc.root / "ImageSets" / "Main" / "train.txt").write_text("a\n")
     told = []
     with pytest.raises(
-        AnnotationError, match=r"b\.xml: expected XML, .*; not of the split, .* `class_names=` would give"
+        AnnotationError, match=r"b\.xml: expected XML, .*; the file is outside the split .* `class_names=` gives them"
     ):
         voc({"a": SIZE + CAT, "b": "<object>"}, "train")
     assert len(read_voc(voc.root, "train", class_names=("cat",)).boxes) == 1
