@@ -50,8 +50,9 @@ def test_a_byte_order_mark_and_quotes_are_understood(read):
 
 
 def test_bad_boxes_follow_the_policy_with_the_line_of_the_first(read):
-    with pytest.warns(UserWarning, match=r"of 2 boxes 1 without area .* - at line 2 \(.*a.png\)"):
+    with pytest.warns(UserWarning, match=r"of 2 boxes 1 without area .* - at line 2 \(.*a.png\)") as said:
         assert read("a.png,1,1,2,2,cow\na.png,5,5,4,4,cow\n").boxes.tolist() == [[1, 1, 2, 2]]
+    assert said[0].filename == __file__
 
 
 @pytest.mark.parametrize(

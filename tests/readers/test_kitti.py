@@ -50,9 +50,10 @@ def test_dont_care_is_an_ignore_region_of_the_last_class(read):
 
 
 def test_bad_boxes_follow_the_policy_with_the_line_of_the_first(read):
-    with pytest.warns(UserWarning, match=r"of 2 boxes 1 reaching .* - at .*000000\.txt, line 2"):
+    with pytest.warns(UserWarning, match=r"of 2 boxes 1 reaching .* - at .*000000\.txt, line 2") as said:
         table = read({"000000": CAR + CAR.replace(" 24.3 ", " 44.3 ")})
     assert table.boxes[1, 2] == 30
+    assert said[0].filename == __file__
 
 
 @pytest.mark.parametrize(

@@ -56,8 +56,9 @@ def test_columns_are_told_by_their_headings_and_classes_may_have_them_too(read):
 
 def test_rounding_out_of_the_image_is_clipped_without_a_word(read):
     assert read(HEADINGS + box(corners="-0.001,1.001,0,1.001")).boxes.tolist() == [[0, 0, 30, 20]]
-    with pytest.warns(UserWarning, match=r"boxes\.csv: of 1 boxes 1 reaching .* - at line 2 \(.*00a1\.jpg\)"):
+    with pytest.warns(UserWarning, match=r"boxes\.csv: of 1 boxes 1 reaching .* - at line 2 \(.*00a1\.jpg\)") as said:
         read(HEADINGS + box(corners="0,1.1,0,1"))
+    assert said[0].filename == __file__
 
 
 @pytest.mark.parametrize(

@@ -97,10 +97,11 @@ def test_circles_of_links_end(read, tmp_path):
 
 
 def test_bad_boxes_follow_the_policy_with_the_line_of_the_first(read):
-    with pytest.warns(UserWarning, match=r"of 2 boxes 1 reaching .* - at .*labels/train/a\.txt, line 2"):
+    with pytest.warns(UserWarning, match=r"of 2 boxes 1 reaching .* - at .*labels/train/a\.txt, line 2") as said:
         table = read({"train/a": "0 0.5 0.5 1 1.04\n0 0.5 0.5 1.5 1\n"}, invalid="ignore")
     assert table.boxes.tolist() == [[0, 0, 40, 20]] * 2
     assert table.ignore.tolist() == [False, True]
+    assert said[0].filename == __file__
 
 
 @pytest.mark.parametrize(
