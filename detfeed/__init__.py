@@ -24,13 +24,15 @@ from detfeed.errors import (
     WorkerError,
 )
 from detfeed.images.canvases import Fixed, ShortSide
-from detfeed.proposals import Proposals, read_proposals
-from detfeed.readers.coco import read_coco, write_coco
+from detfeed.proposals import Proposals
+from detfeed.readers.bad_boxes import BadBoxesWarning
+from detfeed.readers.coco import read_coco
+from detfeed.readers.coco_writer import write_coco
 from detfeed.readers.csv import read_csv
 from detfeed.readers.kitti import read_kitti
 from detfeed.readers.lvis import read_lvis
 from detfeed.readers.openimages import read_openimages
-from detfeed.readers.table import BadBoxesWarning
+from detfeed.readers.proposals import read_proposals
 from detfeed.readers.voc import read_voc
 from detfeed.readers.yolo import read_yolo
 from detfeed.recall import proposal_recall

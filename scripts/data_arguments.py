@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from detfeed import Annotations, DetfeedError, Fixed, RepeatFactor, ShortSide, make_shapes, read_coco, read_voc
 from detfeed.images.canvases import Resize
-from detfeed.readers.table import Invalid
+from detfeed.readers.bad_boxes import Invalid
 
 SHAPES_HW = (96, 128)
 MAX_VAL_SHAPES = 100  # with some 370 objects, so that a recall is known to 2 %

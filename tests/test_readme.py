@@ -102,6 +102,7 @@ def test_check_in_the_readme_runs(folder):
 
 
 def test_table_of_policies_says_what_readers_do():
+    from detfeed.readers.draft import Draft
     from detfeed.readers.table import to_annotations
 
     boxes = {
@@ -117,7 +118,7 @@ def test_table_of_policies_says_what_readers_do():
             given = {
                 "paths": ["a.png"],
                 "image_ids": np.array([1]),
-                "image_hw": [(10, 20)],
+                "image_hw": np.array([[10, 20]]),
                 "boxes": np.array([[2, 2, 6, 6], box], float),
                 "positions": np.zeros(2, int),
                 "class_ids": np.zeros(2, np.int32),
@@ -126,14 +127,13 @@ def test_table_of_policies_says_what_readers_do():
                 "category_ids": np.array([1]),
                 "source": "file",
                 "where": str,
-                "invalid": invalid,
             }
             if said == "error":
                 with pytest.raises(AnnotationError):
-                    to_annotations(**given)
+                    to_annotations(Draft(**given), invalid=invalid)
                 continue
             with pytest.warns(BadBoxesWarning) as warned:
-                table = to_annotations(**given)
+                table = to_annotations(Draft(**given), invalid=invalid)
             assert len(table.boxes) == (1 if said == "dropped" else 2)
             assert table.ignore[1:].any() == ("ignored" in said)
             assert (warned[0].message.found[0].effect) == said.split(", ")[-1]

@@ -22,12 +22,13 @@ from detfeed.annotations import Annotations
 from detfeed.check.dataset import RESIZE, Checked, Example, Finding, Read, Report, check
 from detfeed.images.canvases import ShortSide
 from detfeed.images.files import is_url
-from detfeed.readers.coco import read_coco, write_coco
+from detfeed.readers.bad_boxes import Kind
+from detfeed.readers.coco import read_coco
+from detfeed.readers.coco_writer import write_coco
 from detfeed.readers.csv import read_csv
 from detfeed.readers.kitti import read_kitti
 from detfeed.readers.lvis import read_lvis
 from detfeed.readers.openimages import read_openimages
-from detfeed.readers.table import Kind
 from detfeed.readers.voc import read_voc
 from detfeed.readers.yolo import read_yolo
 

@@ -23,8 +23,8 @@ from detfeed.images.canvases import Resize, ShortSide, fed_wh
 from detfeed.images.files import is_url
 from detfeed.images.headers import named_format
 from detfeed.processes.process import cores
+from detfeed.readers.bad_boxes import BadBoxes, BadBoxesWarning
 from detfeed.readers.kitti import DONT_CARE
-from detfeed.readers.table import BadBoxes, BadBoxesWarning
 
 Severity = Literal["error", "warning", "note"]
 Read = Callable[..., Annotations]

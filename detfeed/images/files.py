@@ -22,23 +22,33 @@ def is_url(path: AnyPath) -> bool:
     return "://" in os.fspath(path)
 
 
+def open_regular(path: AnyPath) -> BinaryIO:
+    """Open a regular file for reading.
+
+    Raises:
+        OSError: the file is missing or unreadable, or no regular one: a pipe would be waited for, a device has no end.
+        ValueError: no file can have this path, such as one with a null character.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("a folder, pipe or device")
+    return open(path, "rb")
+
+
 def open_file(path: AnyPath) -> BinaryIO:
     """Open a file for reading.
 
     Raises:
-        ImageError: it is missing or unreadable, or no regular file: a pipe would be waited for, a device has no end.
+        ImageError: it is missing, unreadable, or no regular file.
         DetfeedError: it is a URL, and the library that reads such ones is not installed.
     """
     name = os.fspath(path)
     try:
         if is_url(name):
             return _open_url(name)
-        if not stat.S_ISREG(os.stat(name).st_mode):
-            raise ImageError(f"{name}: expected an image file, got a folder or device")
-        return open(name, "rb")
+        return open_regular(name)
     except ImageError:
         raise
-    except (OSError, ValueError) as error:  # ValueError: a path that no file can have
+    except (OSError, ValueError) as error:
         raise _unreadable(name, error) from error
 
 

@@ -131,11 +131,11 @@ def test_missing_empty_and_unknown_files_raise_and_name_the_file(tmp_path):
         ("missing.jpg", "No such file"),
         ("empty.jpg", "0 bytes"),
         ("text.jpg", "bytes that begin with b'not an image'"),
-        ("pipe.jpg", "a folder or device"),
+        ("pipe.jpg", "a folder, pipe or device"),
     ):
         with pytest.raises(ImageError, match=rf"{name}: expected .*{got}"):
             read_image(tmp_path / name)
-    with pytest.raises(ImageError, match="got a folder or device"):
+    with pytest.raises(ImageError, match="got a folder, pipe or device"):
         read_bytes(tmp_path)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from detfeed import AnchorGrid, AnchorTargets, BatchLoader, ShortSide, drawing, read_coco
 from detfeed.images.decoding import read_image
-from detfeed.readers.table import BadBoxesWarning
+from detfeed.readers.bad_boxes import BadBoxesWarning
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"
