@@ -26,7 +26,6 @@ from detfeed.sample import Arrays, Sample
 
 TargetFunction = Callable[[Sample], Any]
 Batch = tuple[Arrays, ...]
-Made = tuple[Batch, list[Replacement]]  # a batch, and what it has in place of unreadable images
 Allocate = Callable[[tuple[int, ...], DTypeLike], NDArray[Any]]
 
 MAX_ATTEMPTS = 8  # to replace an image that can't be read
