@@ -23,7 +23,10 @@ from detfeed.errors import (
     SampleError,
     WorkerError,
 )
+from detfeed.feeding.arguments import FeedArguments
+from detfeed.feeding.feed import Feed
 from detfeed.images.canvases import Fixed, ShortSide
+from detfeed.images.decoding import read_image
 from detfeed.proposals import Proposals, read_proposals
 from detfeed.readers.coco import read_coco, write_coco
 from detfeed.readers.csv import read_csv
@@ -57,6 +60,8 @@ __all__ = [
     "ClassBalanced",
     "DetectionSequence",
     "DetfeedError",
+    "Feed",
+    "FeedArguments",
     "FeedMonitor",
     "Fixed",
     "ImageError",
@@ -80,6 +85,7 @@ __all__ = [
     "proposal_recall",
     "read_coco",
     "read_csv",
+    "read_image",
     "read_kitti",
     "read_lvis",
     "read_openimages",
