@@ -23,7 +23,10 @@ from detfeed.errors import (
     SampleError,
     WorkerError,
 )
+from detfeed.feeding.arguments import FeedArguments
+from detfeed.feeding.feed import Feed
 from detfeed.images.canvases import Fixed, ShortSide
+from detfeed.images.decoding import read_image
 from detfeed.proposals import Proposals
 from detfeed.readers.bad_boxes import BadBoxesWarning
 from detfeed.readers.coco import read_coco
@@ -61,6 +64,8 @@ __all__ = [
     "ClassBalanced",
     "DetectionSequence",
     "DetfeedError",
+    "Feed",
+    "FeedArguments",
     "FeedMonitor",
     "Fixed",
     "ImageError",
@@ -84,6 +89,7 @@ __all__ = [
     "proposal_recall",
     "read_coco",
     "read_csv",
+    "read_image",
     "read_kitti",
     "read_lvis",
     "read_openimages",

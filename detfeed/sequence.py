@@ -22,9 +22,9 @@ from detfeed.feeding.arguments import (
     SequenceArguments,
 )
 from detfeed.feeding.feed import Feed
+from detfeed.feeding.jobs import timed_load
 from detfeed.feeding.lookahead import Lookahead
 from detfeed.feeding.passes import Passes
-from detfeed.feeding.workers import timed_load
 from detfeed.proposals import Proposals
 from detfeed.readers.coco import CocoArguments, read_coco
 from detfeed.readers.voc import VocArguments, read_voc

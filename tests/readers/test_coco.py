@@ -1,19 +1,13 @@
 import gc
 import json
 import math
-import sys
-import threading
-import time
 
 import numpy as np
 import pytest
 
 from detfeed import AnnotationError, MissingImageError, read_coco
 from detfeed.masks import fill_mask
-from detfeed.processes import process as worker
 from detfeed.readers import coco
-from detfeed.readers import coco_blocks as blocks
-from tables import assert_same
 
 
 def instances(**changes):
@@ -251,154 +245,6 @@ def objects(count, **fields):
     return [
         {"id": n, "image_id": (7, 3, 5)[n % 3], "category_id": 2, "bbox": [n, 1, 2, 3], **fields} for n in range(count)
     ]
-
-
-@pytest.mark.parametrize("block", [1, 300, 2**23])
-@pytest.mark.parametrize(
-    "content",
-    [
-        instances(),
-        instances(annotations=[]),
-        instances(annotations=objects(20)),
-        instances(annotations=objects(20, parts=[{"a": 1}, {"b": [{}, {}]}])),  # may be cut within an annotation
-        instances(annotations=objects(20, caption='a }, { b }], "c": [')),  # or within a text
-        {"note": {"annotations": objects(3)}, **instances()},
-        {name: instances(annotations=objects(9))[name] for name in ("annotations", "categories", "images")},
-        {name: instances(annotations=objects(9))[name] for name in ("images", "categories", "annotations")},
-    ],
-)
-@pytest.mark.parametrize("separators", [(",", ":"), (" , ", " : ")])
-def test_file_cut_into_blocks_is_the_same_as_a_whole_one(read, monkeypatch, content, block, separators):
-    text = json.dumps(content, separators=separators)
-    monkeypatch.setattr(blocks, "BLOCK", block)
-    table = read(text)
-    monkeypatch.setattr(blocks, "cut", lambda path, form: None)
-    assert_same(table, read(text))
-
-
-def test_usual_file_is_cut_and_an_odd_one_is_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK", 300)
-    file = tmp_path / "a.json"
-    file.write_text(json.dumps(instances(annotations=objects(20))))
-    content, spans = blocks.cut(str(file), coco.CocoFile)
-    assert [image.id for image in content.images] == [7, 3, 5]
-    sizes = [len(blocks.Pieces(str(file)).read(span).boxes) for span in spans]
-    assert sum(sizes) == 20
-    assert len(sizes) > 3
-    file.write_text(json.dumps({"note": {"annotations": objects(3)}, **instances()}))
-    assert blocks.cut(str(file), coco.CocoFile) is None
-
-
-def crowds(count):
-    """Every third object a crowd, each with an area and runs of its own."""
-    annotations = objects(count)
-    for n in range(count):
-        annotations[n] |= {"bbox": [n % 25, n // 25, 2, 3], "area": n}
-        if n % 3 == 0:
-            annotations[n] |= {"iscrowd": 1, "segmentation": {"counts": [n, 1, 40 * 60 - n - 1], "size": [40, 60]}}
-    return instances(annotations=annotations)
-
-
-@pytest.fixture
-def helped(monkeypatch):
-    """Blocks of 300 bytes, which two processes help to read; a list of those started."""
-    started = []
-
-    class Counted(worker.WorkerProcess):
-        def __init__(self, pickled):
-            super().__init__(pickled)
-            started.append(self)
-
-    monkeypatch.setattr(blocks, "WorkerProcess", Counted)
-    monkeypatch.setattr(blocks, "BLOCK", 300)
-    monkeypatch.setattr(blocks, "BLOCKS_A_PROCESS", 1)
-    monkeypatch.setattr(blocks, "cores", lambda: 3)
-    return started
-
-
-def slowly(monkeypatch, seconds=0.05):
-    """Let this process take its time, so that helpers have something to do."""
-    own = blocks.Pieces.read
-
-    def read(self, span):
-        time.sleep(seconds)
-        return own(self, span)
-
-    monkeypatch.setattr(blocks.Pieces, "read", read)
-
-
-def test_file_read_by_several_processes_is_the_same(read, monkeypatch, helped):
-    table = read(crowds(60))
-    assert len(helped) == 2
-    monkeypatch.setattr(blocks, "cores", lambda: 1)
-    assert_same(table, read(crowds(60)))
-    assert len(helped) == 2
-    assert len(table.masks) == 20
-    for row, runs in table.masks.items():
-        assert runs.tolist() == [table.areas[row], 1, 40 * 60 - 1 - table.areas[row]]
-
-
-def test_helping_processes_do_their_share_and_are_gone_afterwards(read, monkeypatch, helped):
-    slowly(monkeypatch)
-    shares = []
-    load = worker.WorkerProcess.load
-    monkeypatch.setattr(worker.WorkerProcess, "load", lambda self, *key: shares.append(load(self, *key)) or shares[-1])
-    read(crowds(90))
-    assert len(shares) > 5
-    assert [process.process.poll() for process in helped] == [-9, -9]
-
-
-@pytest.mark.parametrize("fault", ["killed", "without threads", "unable to start", "without Python"])
-def test_file_is_read_whatever_becomes_of_the_helping_processes(read, monkeypatch, helped, fault):
-    expected = read(crowds(60))
-    slowly(monkeypatch, 0.02)
-    if fault == "killed":
-        load = worker.WorkerProcess.load
-
-        def killed(self, *key):
-            self.process.kill()
-            return load(self, *key)
-
-        monkeypatch.setattr(worker.WorkerProcess, "load", killed)
-    elif fault == "without threads":
-
-        def start(self):
-            raise RuntimeError("can't start new thread")
-
-        monkeypatch.setattr(threading.Thread, "start", start)
-    else:
-        monkeypatch.setattr(sys, "executable", "/nowhere/python" if fault == "unable to start" else None)
-    assert_same(read(crowds(60)), expected)
-
-
-def test_error_in_a_block_that_a_helping_process_reads_has_its_place_too(read, monkeypatch, helped):
-    slowly(monkeypatch, 0.02)
-    content = crowds(60)
-    content["annotations"][57]["segmentation"]["counts"] = "~"
-    content["annotations"][54]["segmentation"]["counts"] = "~"
-    with pytest.raises(AnnotationError, match=r"got '~' - at `annotations\[54\].segmentation` \(image_id 7\)"):
-        read(content)
-    content["annotations"][30]["bbox"] = [1, 2]
-    with pytest.raises(AnnotationError, match=r"of length 4, got \[1,2\] - at `annotations\[30\].bbox`"):
-        read(content)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"id": 3}, r"each annotation id once, got 3 again - at `annotations\[17\]` \(image_id 5\)"),
-        ({"image_id": 99}, r"the image_id of an image in the file, got 99 - at `annotations\[17\]`"),
-        ({"category_id": 99}, r"a category_id among \[2, 90\], got 99 - at `annotations\[17\]` \(image_id 5\)"),
-        ({"bbox": [1, 2]}, r"expected `array` of length 4, got \[1,2\] - at `annotations\[17\].bbox` \(image_id 5\)"),
-        ({"iscrowd": 1, "segmentation": {}}, r"does not parse: .* - at `annotations\[17\].segmentation`"),
-    ],
-)
-def test_errors_have_their_place_in_whichever_block(read, monkeypatch, change, message):
-    monkeypatch.setattr(blocks, "BLOCK", 300)
-    annotations = objects(20)
-    annotations[17] |= change
-    with pytest.raises(AnnotationError, match=message):
-        read(instances(annotations=annotations))
 
 
 def test_ids_of_annotations_may_be_numbers_texts_or_missing_but_not_the_same(read):
