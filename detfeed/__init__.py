@@ -1,6 +1,6 @@
 """detfeed: a data feed for training object detectors in Keras.
 
-Importing it needs no Keras: the Sequences are resolved on first use.
+These names are all that is public. Importing them needs no Keras: sequences and callbacks are imported on first use.
 """
 
 import importlib
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 from detfeed.annotations import Annotations, concat
+from detfeed.augmentation.scale import Recipe, ScaleJitter
 from detfeed.batches.ledger import Replace
 from detfeed.batches.loader import BatchLoader
 from detfeed.batches.samplers import ClassBalanced, LimitEmpty, Mix, RepeatFactor
@@ -23,7 +24,7 @@ from detfeed.errors import (
     SampleError,
     WorkerError,
 )
-from detfeed.feeding.arguments import FeedArguments
+from detfeed.feeding.arguments import BatchArguments, FeedArguments, SequenceArguments
 from detfeed.feeding.feed import Feed
 from detfeed.images.canvases import Fixed, ShortSide
 from detfeed.images.decoding import read_image
@@ -43,11 +44,10 @@ from detfeed.sample import Sample
 from detfeed.shapes import make_shapes
 from detfeed.targets.anchor_targets import AnchorTargets
 from detfeed.targets.anchors import AnchorGrid
-from detfeed.targets.matching import match_anchors
 from detfeed.targets.roi_targets import RoiTargets
-from detfeed.targets.sampling import sample_anchors
 
 if TYPE_CHECKING:
+    from detfeed.augmentation import recipes
     from detfeed.callbacks import FeedMonitor, ResumeFeed
     from detfeed.sequence import AnchorTargetSequence, DetectionSequence, RoiTargetSequence
 
@@ -60,6 +60,7 @@ __all__ = [
     "AnnotationError",
     "Annotations",
     "BadBoxesWarning",
+    "BatchArguments",
     "BatchLoader",
     "ClassBalanced",
     "DetectionSequence",
@@ -73,6 +74,7 @@ __all__ = [
     "MissingImageError",
     "Mix",
     "Proposals",
+    "Recipe",
     "RepeatFactor",
     "RepeatedImageError",
     "Replace",
@@ -81,11 +83,12 @@ __all__ = [
     "RoiTargets",
     "Sample",
     "SampleError",
+    "ScaleJitter",
+    "SequenceArguments",
     "ShortSide",
     "WorkerError",
     "concat",
     "make_shapes",
-    "match_anchors",
     "proposal_recall",
     "read_coco",
     "read_csv",
@@ -96,23 +99,26 @@ __all__ = [
     "read_proposals",
     "read_voc",
     "read_yolo",
-    "sample_anchors",
+    "recipes",
     "write_coco",
 ]
 
-_NEED_KERAS = {
+# Imported on first use: what needs Keras, and albumentations, which takes a second.
+_LATE = {
     "AnchorTargetSequence": "detfeed.sequence",
     "DetectionSequence": "detfeed.sequence",
     "FeedMonitor": "detfeed.callbacks",
     "ResumeFeed": "detfeed.callbacks",
     "RoiTargetSequence": "detfeed.sequence",
+    "recipes": "detfeed.augmentation.recipes",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in _NEED_KERAS:
-        return getattr(importlib.import_module(_NEED_KERAS[name]), name)
-    raise AttributeError(f"module 'detfeed' has no attribute {name!r}")
+    if name not in _LATE:
+        raise AttributeError(f"module 'detfeed' has no attribute {name!r}")
+    module = importlib.import_module(_LATE[name])
+    return module if _LATE[name].endswith(f".{name}") else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from detfeed import AnchorGrid, AnchorTargets, Sample, ShortSide, match_anchors, read_coco
+from detfeed import AnchorGrid, AnchorTargets, Sample, ShortSide, read_coco
 
 Boxes = NDArray[np.float32]
 
@@ -141,7 +141,7 @@ def measure(kind: str, label: str, sets: list[Boxes], repeats: int) -> dict[str,
             batch[name][3] = array
 
     ways: dict[str, Callable[[Boxes], Any]] = {
-        "matching": lambda boxes: match_anchors(grid, boxes, input_hw=INPUT_HW, image_hw=INPUT_HW),
+        "matching": lambda boxes: targets.match(sample_of(boxes)),
         "target": whole_target,
         "dense": lambda boxes: match_densely(anchors, boxes),
     }

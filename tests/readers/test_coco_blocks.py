@@ -101,7 +101,7 @@ def test_usual_file_is_cut_and_an_odd_one_is_not(tmp_path, monkeypatch):
     ("change", "message"),
     [
         ({"id": 3}, r"each annotation id once, got 3 again - at `annotations\[17\]` \(image_id 5\)"),
-        ({"image_id": 99}, r"the image_id of an image in the file, got none such - at `annotations\[17\]`"),
+        ({"image_id": 99}, r"the image_id of an image in the file, got 99 - at `annotations\[17\]`"),
         ({"category_id": 99}, r"a category_id among \[2, 90\], got 99 - at `annotations\[17\]` \(image_id 5\)"),
         ({"bbox": [1, 2]}, r"expected `array` of length 4, got \[1,2\] - at `annotations\[17\].bbox` \(image_id 5\)"),
         ({"iscrowd": 1, "segmentation": {}}, r"does not parse: .* - at `annotations\[17\].segmentation`"),

@@ -3,9 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from detfeed import AnchorGrid, AnchorTargets, Sample, match_anchors
+from detfeed import AnchorGrid, AnchorTargets, Sample
 from detfeed import boxes as geometry
-from detfeed.targets.matching import COUNTS
+from detfeed.targets.matching import COUNTS, match_anchors
 
 TILES = AnchorGrid(strides=(16,), cell_sizes_wh=(((16.0, 16.0),),), offset=0.5)
 FPN = AnchorGrid.fpn()

@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dense_matching import differences, match_densely
-from detfeed import AnchorGrid, match_anchors
+from detfeed import AnchorGrid
 from detfeed import boxes as geometry
-from detfeed.targets.matching import COUNTS, IGNORED, NEGATIVE, POSITIVE, AnchorMatches, count_matches
+from detfeed.targets.matching import COUNTS, IGNORED, NEGATIVE, POSITIVE, AnchorMatches, count_matches, match_anchors
 
 NONE = np.zeros((0, 4), np.float32)
 # 4 x 4 cells of 16 pixels with one anchor each that fills its cell.

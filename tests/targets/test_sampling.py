@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from detfeed import sample_anchors
 from detfeed.targets.matching import IGNORED, NEGATIVE, POSITIVE, AnchorMatches
-from detfeed.targets.sampling import draw
+from detfeed.targets.sampling import draw, sample_anchors
 
 
 def made(num_positive, num_negative, num_ignored=0):
