@@ -32,7 +32,7 @@ def test_importing_loads_albumentations_only_where_it_is_used():
 
 
 def test_every_public_name_resolves():
-    for name in set(detfeed.__all__) - detfeed._NEED_KERAS.keys():
+    for name in set(detfeed.__all__) - detfeed._LATE.keys():
         assert getattr(detfeed, name) is not None
     assert set(detfeed.__all__) <= set(dir(detfeed))
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
