@@ -40,6 +40,10 @@ from detfeed.targets.anchor_targets import AnchorTargets, RoiTargets
 from detfeed.targets.anchors import AnchorGrid
 from detfeed.targets.matching import match_anchors, sample_anchors
 
+# Last, so that `detfeed.check` is the function: loading the package of that name first makes it the package.
+# isort: split
+from detfeed.check import check
+
 if TYPE_CHECKING:
     from detfeed.callbacks import FeedMonitor, ResumeFeed
     from detfeed.sequence import AnchorTargetSequence, DetectionSequence, RoiTargetSequence
@@ -74,6 +78,7 @@ __all__ = [
     "SampleError",
     "ShortSide",
     "WorkerError",
+    "check",
     "concat",
     "make_shapes",
     "match_anchors",
