@@ -7,7 +7,6 @@ Without files it draws its own: noise as rough as photographs, at the sizes of a
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -23,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from detfeed import ShortSide
+from detfeed.check.parser import Parser, whole
 from detfeed.images.canvases import resized_hw_on
 from detfeed.images.decoding import decode_image
 from detfeed.images.files import read_bytes
@@ -95,10 +95,12 @@ def measure(path: Path, repeats: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(usage="%(prog)s [FILE ...] [options]", description=__doc__)
     parser.add_argument("files", type=Path, nargs="*", metavar="FILE", help="time these images instead")
-    parser.add_argument("--repeats", type=int, default=9, help="times each is read (default 9)")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="default runs/bench")
+    parser.add_argument("--repeats", type=whole(1), default=9, metavar="N", help="times each image is read [9]")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="folder of the results [runs/bench]"
+    )
     arguments = parser.parse_args()
 
     cv2.setNumThreads(1)  # as a loader does that has a process for every core
