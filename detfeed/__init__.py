@@ -46,6 +46,10 @@ from detfeed.targets.anchor_targets import AnchorTargets
 from detfeed.targets.anchors import AnchorGrid
 from detfeed.targets.roi_targets import RoiTargets
 
+# Last, so that `detfeed.check` is the function: loading the package of that name first makes it the package.
+# isort: split
+from detfeed.check import check
+
 if TYPE_CHECKING:
     from detfeed.augmentation import recipes
     from detfeed.callbacks import FeedMonitor, ResumeFeed
@@ -87,6 +91,7 @@ __all__ = [
     "SequenceArguments",
     "ShortSide",
     "WorkerError",
+    "check",
     "concat",
     "make_shapes",
     "proposal_recall",

@@ -77,3 +77,9 @@ def among(known: Iterable[object]) -> str:
     """Known names or numbers for a message, of many the first."""
     shown = [repr(one) for one in itertools.islice(known, 21)]
     return f"[{', '.join(shown[:20])}{', ...' if len(shown) > 20 else ''}]"
+
+
+def any_of(names: Iterable[str]) -> str:
+    """Names as alternatives for a message: `a, b or c`."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last

@@ -39,6 +39,8 @@ from detfeed import (
     read_coco,
     read_image,
 )
+from detfeed.check.parser import Parser, whole
+from detfeed.readers.formats import add_training_options, training_set
 
 # "stream" is fit(sequence.stream(), steps_per_epoch=...): one iterator of TensorFlow's for all epochs. "fit" is
 # fit(sequence, shuffle=False), and "shuffled fit" is fit(sequence): Keras shuffles the batches of each epoch.
@@ -58,24 +60,40 @@ WAYS = {
 REPEATS = 8
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--coco", type=Path, metavar="FILE", help="COCO instances JSON (default: drawn images)")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="its images")
-    parser.add_argument("--shapes-dir", type=Path, default=Path("runs/bench/shapes"), metavar="DIR")
-    parser.add_argument("--short-side", type=int, default=800, metavar="PIXELS", help="default 800")
-    parser.add_argument("--batch-size", type=int, default=8, help="default 8")
-    parser.add_argument("--workers", type=int, nargs="+", default=[2], metavar="N", help="default 2")
-    parser.add_argument("--epochs", type=int, default=4, help="timed epochs of a measurement (default 4)")
-    parser.add_argument("--rounds", type=int, default=3, help="default 3")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="default runs/bench")
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
+def build_parser() -> Parser:
+    parser = Parser(description=__doc__)
+    add_training_options(parser, title="data, one of (none: 80 drawn images)")
+    drawn = parser.add_argument_group("drawn images")
+    drawn.add_argument(
+        "--shapes-dir",
+        type=Path,
+        default=Path("runs/bench/shapes"),
+        metavar="DIR",
+        help="where to draw them [runs/bench/shapes]",
+    )
+    bench = parser.add_argument_group("measurements")
+    bench.add_argument("--short-side", type=whole(1), default=800, metavar="N", help="shorter side in pixels [800]")
+    bench.add_argument("--batch-size", type=whole(1), default=8, metavar="N", help="images [8]")
+    bench.add_argument("--workers", type=whole(1), nargs="+", default=[2], metavar="N", help="how many [2]")
+    bench.add_argument("--epochs", type=whole(1), default=4, metavar="N", help="timed epochs of a measurement [4]")
+    bench.add_argument("--rounds", type=whole(1), default=3, metavar="N", help="of all measurements [3]")
+    bench.add_argument(
+        "--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="folder of the results [runs/bench]"
+    )
+    bench.add_argument("--measure", help=argparse.SUPPRESS)
     return parser
 
 
 def read_data(arguments: argparse.Namespace) -> Annotations:
-    if arguments.coco:
-        return read_coco(arguments.coco, arguments.images)
+    """The data set that the arguments name, or drawn images.
+
+    Raises:
+        argparse.ArgumentError: options do not go together.
+        DetfeedError: the data can't be read.
+    """
+    named = training_set(arguments)
+    if named is not None:
+        return named.read()
     json_file = arguments.shapes_dir / "instances.json"
     if not json_file.exists():
         make_shapes(arguments.shapes_dir, num_images=80, image_hw=(480, 640))
@@ -368,7 +386,8 @@ def main(argv: list[str] | None = None) -> None:
         way, workers, sink = json.loads(arguments.measure)
         print("result", json.dumps(measure(arguments, way, workers, sink)), flush=True)
         os._exit(0)  # Keras's own pools may hang at exit
-    read_data(arguments)
+    with parser.one_line_errors():
+        read_data(arguments)
     stages = time_stages(arguments)
     scale = time_scale()
     cells = [

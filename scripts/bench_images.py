@@ -8,7 +8,6 @@ as photographs, at the sizes of a 12-megapixel camera and of COCO.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -25,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from detfeed import Annotations, BatchLoader, ShortSide, read_image
+from detfeed.check.parser import Parser, whole
 
 RESIZE = ShortSide(800, max_side=1333)
 SIZES = {"12 MP": (3000, 4000), "12 MP progressive": (3000, 4000), "COCO": (480, 640)}
@@ -101,10 +101,12 @@ def measure(path: Path, repeats: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(usage="%(prog)s [FILE ...] [options]", description=__doc__)
     parser.add_argument("files", type=Path, nargs="*", metavar="FILE", help="time these images instead")
-    parser.add_argument("--repeats", type=int, default=9, help="times each is read (default 9)")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="default runs/bench")
+    parser.add_argument("--repeats", type=whole(1), default=9, metavar="N", help="times each image is read [9]")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="folder of the results [runs/bench]"
+    )
     arguments = parser.parse_args()
 
     cv2.setNumThreads(1)  # as in a worker process

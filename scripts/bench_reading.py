@@ -7,7 +7,6 @@ a process of its own, and its peak memory is that of the whole process, imports 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -19,6 +18,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+
+from detfeed.check.parser import Parser, positive, whole
 
 IMAGES, BOXES, CROWDS, CLASSES = 118_287, 860_001, 10_098, 80
 AT_ONCE = 10_000  # images that are drawn together
@@ -145,10 +146,12 @@ def measure(way: str, path: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--share", type=float, default=1.0, help="of COCO's images and boxes to draw (default 1)")
-    parser.add_argument("--repeats", type=int, default=1, help="times each reads it, in turn; the best counts")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="default runs/bench")
+    parser = Parser(description=__doc__)
+    parser.add_argument("--share", type=positive, default=1.0, help="of COCO's images and boxes to draw [1]")
+    parser.add_argument("--repeats", type=whole(1), default=1, metavar="N", help="rounds; the best one counts [1]")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="folder of the results [runs/bench]"
+    )
     arguments = parser.parse_args()
 
     path = arguments.out / f"instances_{arguments.share:g}.json"

@@ -7,7 +7,6 @@ that a loader does for an image: matching, sampling, coding, and writing into th
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 import time
@@ -21,7 +20,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from detfeed import AnchorGrid, AnchorTargets, Sample, ShortSide, read_coco
+from detfeed import AnchorGrid, AnchorTargets, Annotations, Sample, ShortSide
+from detfeed.check.parser import Parser, whole
+from detfeed.readers.formats import add_training_options, training_set
 
 Boxes = NDArray[np.float32]
 
@@ -37,9 +38,8 @@ def draw_boxes(number: int, rng: np.random.Generator) -> Boxes:
     return np.concatenate([corner, corner + size], axis=1).astype(np.float32)
 
 
-def read_box_sets(json_file: Path) -> list[Boxes]:
-    """The boxes of each image of a COCO file as they lie on the input: short side 800, at most 1333."""
-    table = read_coco(json_file, "")
+def to_box_sets(table: Annotations) -> list[Boxes]:
+    """The boxes of each image as they lie on the input: short side 800, at most 1333."""
     resized = ShortSide(800, max_side=1333).resized_hw(table.image_hw)
     sets = []
     for position in range(len(table)):
@@ -194,12 +194,18 @@ def plot(results: list[dict[str, Any]], picture: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--coco", type=Path, metavar="FILE", help="time the box sets of a COCO file as well")
-    parser.add_argument("--sets", type=int, default=10, help="box sets drawn for each number of boxes (default 10)")
-    parser.add_argument("--repeats", type=int, default=5, help="times each is matched (default 5)")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="default runs/bench")
+    parser = Parser(description=__doc__)
+    add_training_options(parser, title="data whose boxes are timed as well, one of (none: drawn boxes alone)")
+    bench = parser.add_argument_group("measurements")
+    bench.add_argument("--sets", type=whole(1), default=10, metavar="N", help="sets drawn for a number of boxes [10]")
+    bench.add_argument("--repeats", type=whole(1), default=5, metavar="N", help="times each set is matched [5]")
+    bench.add_argument(
+        "--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="folder of the results [runs/bench]"
+    )
     arguments = parser.parse_args()
+    with parser.one_line_errors():
+        named = training_set(arguments)
+        data_sets = {} if named is None else {named.format.name: to_box_sets(named.read())}
 
     results = []
     for kind in GRIDS:
@@ -207,8 +213,7 @@ def main() -> None:
             rng = np.random.default_rng(number)
             sets = [draw_boxes(number, rng) for _ in range(arguments.sets)]
             results.append(measure(kind, str(number), sets, arguments.repeats))
-        if arguments.coco:
-            results.append(measure(kind, "COCO", read_box_sets(arguments.coco), 1))
+        results += [measure(kind, name, sets, 1) for name, sets in data_sets.items()]
     print_table(results)
     arguments.out.mkdir(parents=True, exist_ok=True)
     machine = {"processor": platform.processor() or platform.machine(), "python": platform.python_version()}
