@@ -1,4 +1,4 @@
-"""Recall: how many objects a set of proposals finds, scored by COCO's own code."""
+"""Recall: the share of objects that proposals find, computed by COCO's own code."""
 
 from __future__ import annotations
 
@@ -23,14 +23,17 @@ def proposal_recall(
     """Class-agnostic average recall of proposals.
 
     Args:
-        annotations: the truth; P images. Ignored boxes count neither as found nor as missed.
-        boxes: per image, in the order of `annotations`, float32 (R, 4), xyxy pixels of the image; R may be 0.
-        scores: per image, float32 (R,); the best ones count.
+        annotations: the objects of P images. Ignored boxes count neither as found nor as missed.
+        boxes: for each image, in the order of `annotations`, float32 (R, 4), xyxy pixels of the image; R may be 0.
+        scores: for each image float32 (R,); the proposals with the highest scores count.
 
     Returns:
         `AR@100`, `AR@300`, `AR@1000`: recall averaged over IoU 0.50 to 0.95, for that many proposals an image; the same
         with `_small`, `_medium`, `_large` (areas up to 32², up to 96², above); `recall@100`, `recall@300`,
-        `recall@1000`: recall at IoU 0.5. NaN where there is no object to find.
+        `recall@1000`: recall at IoU 0.5. NaN if there is no object to find.
+
+    Raises:
+        ValueError: boxes and scores are not those of P images.
 
     Source: pycocotools' COCOeval with useCats = 0.
     """
@@ -38,7 +41,7 @@ def proposal_recall(
         raise ValueError(
             f"Expected boxes and scores for each of {len(annotations)} images. Received: {len(boxes)}, {len(scores)}"
         )
-    # Imported only where it is used: it takes a third of a second.
+    # Imported here, since nothing else in detfeed needs pycocotools.
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -92,5 +95,5 @@ def proposal_recall(
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    """COCOeval writes -1 where there is no object."""
+    """The mean of recalls, NaN where there is no object, for which COCOeval writes -1."""
     return float(values.mean()) if (values >= 0).all() else float("nan")
