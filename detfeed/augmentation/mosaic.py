@@ -1,7 +1,7 @@
 """Mosaic: the other images of an albumentations Mosaic, and the visible shares of its boxes.
 
-A Mosaic scales each image to a cell and may cut parts off, without telling how much. So a box of another image carries
-the inverse of its scaled area as its visible share, and what is left of the area is multiplied to it in the end.
+A Mosaic scales each image to a cell, may cut parts off, and returns no measure of the cut. So the visible share of a
+box is set to the inverse of its scaled area before, and multiplied by its remaining area after.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from detfeed.errors import DetfeedError, ImageError
 
-# What cv2 can address, and more than any picture takes that is not refused for its size.
+# The most that cv2 can address, and about the size of the largest picture that is read, at 16 bits with alpha.
 MAX_BYTES = 2**31 - 1
 
 AnyPath = str | os.PathLike[str]
@@ -73,7 +73,12 @@ def read_bytes(path: AnyPath) -> NDArray[np.uint8]:
 
 
 def _open_url(url: str) -> BinaryIO:
-    """Raises DetfeedError: what is wrong is no image but a library that is not installed, or not for such URLs."""
+    """Open a URL.
+
+    Raises:
+        DetfeedError: fsspec or its library for such URLs is not installed; that is no fault of an image.
+        ImageError: the file can't be opened.
+    """
     try:
         import fsspec
     except ImportError as error:
@@ -91,7 +96,7 @@ def _open_url(url: str) -> BinaryIO:
 
 
 def failures(name: str) -> tuple[type[Exception], ...]:
-    """What reading an opened file may raise: with a URL, whatever the library behind it likes to."""
+    """The errors of reading an open file: any for a URL, since fsspec's libraries have their own; else OSError."""
     return (Exception,) if is_url(name) else (OSError,)
 
 

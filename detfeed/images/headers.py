@@ -15,8 +15,9 @@ from detfeed.images.files import failures, open_file
 from detfeed.images.segments import SOS, DamagedError, ReadAt, bytes_of, jpeg_segments, png_chunks, webp_chunks
 
 _EXIF = b"Exif\0\0"
-_ORIENTATION = 0x0112  # the tag, in EXIF as in TIFF itself
+_ORIENTATION = 0x0112  # the tag, in EXIF and in TIFF
 
+# Suffixes of file names, in lower case, and the formats that they stand for.
 SUFFIXES = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "jpeg"),
     ".png": "png",
@@ -28,13 +29,13 @@ SUFFIXES = {
 
 
 class Header(NamedTuple):
-    """What an image file says of itself.
+    """Format, size and orientation of an image file.
 
     Attributes:
-        format: jpeg, png, webp, bmp, gif or tiff, told from the content.
-        height, width: in pixels, of the picture as it is stored.
-        orientation: EXIF orientation, 1 to 8; 1, as stored, where there is none or an invalid one.
-        invalid_orientation: the number that stands in the file where it is no orientation.
+        format: jpeg, png, webp, bmp, gif or tiff, found in the content.
+        height, width: of the picture as it is stored, in pixels.
+        orientation: EXIF orientation, 1 to 8; 1 (as stored) if the file has none or an invalid one.
+        invalid_orientation: the number in the file if it is no orientation, else None.
     """
 
     format: str
@@ -50,19 +51,19 @@ class Header(NamedTuple):
 
     @property
     def oriented_hw(self) -> tuple[int, int]:
-        """Height and width of the picture when turned as its orientation says."""
+        """Height and width of the picture turned by its orientation."""
         return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
 
 
 def read_header(source: str | os.PathLike[str] | bytes | NDArray[np.uint8], *, name: str = "image") -> Header:
-    """Read the header of an image file: a few small reads, mostly of its first kilobytes.
+    """Read the header of an image file by a few small reads, mostly in its first kilobytes.
 
     Args:
         source: path of the file, or its content as bytes or uint8 (bytes,).
-        name: what to call content in errors; a path is called by itself.
+        name: name of the content in errors; of a path, errors give the path itself.
 
     Raises:
-        ImageError: the file is missing, of no known format, or ends in its header.
+        ImageError: the file is missing, of no known format, or damaged or cut short in its header.
     """
     if isinstance(source, bytes):
         return _parse(lambda at, count: source[at : at + count], name)
@@ -169,7 +170,7 @@ def _gif(read: ReadAt) -> tuple[int, int, int]:
 
 
 def tiff_tags(data: NDArray[np.uint8]) -> dict[int, int]:
-    """Those tags of the first directory of a TIFF, uint8 (bytes,), that are one integer; its header was read before."""
+    """Tags of a TIFF, uint8 (bytes,), whose header was read before; those of the first directory that are integers."""
     return _tiff_tags(bytes_of(data), 0)
 
 
@@ -179,8 +180,8 @@ def _tiff(read: ReadAt) -> tuple[int, int, int]:
 
 
 def _exif(read: ReadAt, start: int) -> int:
-    """The orientation in an EXIF block at `start`, valid or not; 1 where the block is damaged, which harms no pixel."""
-    if read(start, 6) == _EXIF:  # always in a JPEG, sometimes in a WebP or PNG
+    """The orientation in an EXIF block at `start`, valid or not; 1 if the block is damaged, which harms no pixel."""
+    if read(start, 6) == _EXIF:  # always there in a JPEG, sometimes in a WebP or PNG
         start += 6
     try:
         return _tiff_tags(read, start).get(_ORIENTATION, 1)
@@ -189,7 +190,7 @@ def _exif(read: ReadAt, start: int) -> int:
 
 
 def _tiff_tags(read: ReadAt, start: int) -> dict[int, int]:
-    """Those tags of the first directory of a TIFF at `start` that are one integer."""
+    """Tags of a TIFF at `start`: those of the first directory that are one integer."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(read(start, 4))
     if order is None:
         raise DamagedError("no byte order")

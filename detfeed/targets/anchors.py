@@ -24,9 +24,9 @@ class AnchorGrid:
     Anchors are ordered by level, row, column, then by the order of `cell_sizes_wh`.
 
     Args:
-        strides: one step in pixels a level, finest first.
-        cell_sizes_wh: per level, width and height in pixels of each anchor of a cell, in order.
-        offset: place of the first centre, as a share of the stride: 0 or 0.5 as a rule.
+        strides: for each level the step in pixels, finest level first.
+        cell_sizes_wh: for each level the width and height in pixels of each anchor of a cell, in order.
+        offset: place of the first centre as a share of the stride, usually 0 or 0.5.
         rounding: round the corners of the cell at the origin to whole pixels (half to even), as torchvision does.
 
     Raises:
@@ -70,14 +70,14 @@ class AnchorGrid:
         offset: float = 0.0,
         rounding: bool = True,
     ) -> AnchorGrid:
-        """Several levels, one size (or a tuple of sizes) each; by default torchvision's FPN anchors.
+        """Several levels, each with one size or a tuple of sizes; by default torchvision's FPN anchors.
 
         Args:
-            sizes: per level, the square root of an anchor's area in pixels, or a tuple of them.
+            sizes: for each level the square root of an anchor's area in pixels, or a tuple of such.
             ratios: height / width.
-            strides: pixels a cell, one a level.
-            offset, rounding: see the class. With offset 0 anchors sit where the receptive fields of
-                keras.applications' ResNet50 are centred (its convolutions pad to both sides).
+            strides: for each level the pixels of a cell.
+            offset, rounding: see the class. With offset 0 anchors are centred like the receptive fields of
+                keras.applications' ResNet50, whose convolutions pad on both sides.
 
         Within a cell the order is ratio-major, size-minor. Agrees with torchvision's AnchorGenerator.
         """
@@ -136,7 +136,7 @@ class AnchorGrid:
         return tuple(len(sizes) for sizes in self.cell_sizes_wh)
 
     def feature_hw(self, input_hw: tuple[int, int]) -> tuple[tuple[int, int], ...]:
-        """Rows and columns of each level's feature map: ceil(input / stride). The only place that rounds them."""
+        """Rows and columns of each level's feature map: ceil(input / stride). No other code computes them."""
         height, width = (int(side) for side in input_hw)
         return tuple((-(-height // stride), -(-width // stride)) for stride in self.strides)
 
@@ -176,7 +176,7 @@ def _to_tuples(cell_sizes_wh: Collection[Collection[Collection[float]]]) -> tupl
 
 
 def _shapes_by_ratio(sizes: tuple[float, ...], ratios: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
-    """Anchor shapes, ratio-major; in float32 step by step, since rounding comes after."""
+    """Anchor shapes, ratio-major; in float32 step by step like torchvision, since corners are rounded after."""
     heights = np.sqrt(np.array(ratios, np.float32))
     widths = np.float32(1) / heights
     side = np.array(sizes, np.float32)

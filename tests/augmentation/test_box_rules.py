@@ -70,7 +70,7 @@ POOL = {
 
 
 @pytest.mark.parametrize("name", POOL)
-def test_boxes_are_where_their_objects_are_seen_and_know_whose_they_are(name):
+def test_boxes_are_where_their_objects_are_seen_and_keep_their_rows(name):
     transform, (within, beyond) = POOL[name]
     augment = Augmentation(transform)
     lost = 0
@@ -149,7 +149,7 @@ def test_object_that_a_distortion_moves_out_of_the_image_is_gone():
     np.testing.assert_allclose(new.visible, [0.5, 1], atol=1e-6)
 
 
-def test_objects_of_which_tiles_are_shuffled_become_their_pieces():
+def test_object_cut_by_shuffled_tiles_becomes_its_pieces():
     shuffle = Augmentation(albumentations.RandomGridShuffle((2, 2), p=1))
     rectangles = np.float32([[10, 10, 30, 30], [70, 20, 95, 40], [100, 100, 110, 110]])
     split = 0

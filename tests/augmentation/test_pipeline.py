@@ -25,7 +25,7 @@ def test_no_boxes_in_no_boxes_out():
     assert masks.shape == (0, 40, 60)
 
 
-def test_boxes_follow_the_image_and_know_where_they_come_from():
+def test_boxes_follow_the_image_and_keep_their_rows():
     image, boxes, rows, visible, *_ = Augmentation(albumentations.HorizontalFlip(p=1))(IMAGE, BOXES, rng())
     np.testing.assert_array_equal(image, IMAGE[:, ::-1])
     np.testing.assert_allclose(boxes, [[0, 0, 60, 40], [40, 5, 50, 15], [0, 20, 30, 40]], atol=1e-4)
@@ -43,7 +43,7 @@ def test_boxes_that_a_crop_loses_are_gone_and_the_others_keep_their_rows():
     np.testing.assert_allclose(visible, [35 * 24 / 2400, 1], atol=1e-4)
 
 
-def test_visible_share_is_of_the_box_as_it_was_before_several_crops():
+def test_visible_share_is_of_the_box_before_the_first_of_several_crops():
     crops = [albumentations.Crop(30, 0, 60, 40, p=1), albumentations.Crop(0, 30, 30, 40, p=1)]
     visible = Augmentation(crops)(IMAGE, BOXES, rng()).visible
     np.testing.assert_allclose(visible, [30 * 10 / 2400, 300 / 600], atol=1e-4)
@@ -153,7 +153,7 @@ class Own(albumentations.ImageOnlyTransform):
         lambda transform: np.random.default_rng().integers(250),
     ],
 )
-def test_pipeline_with_a_randomness_of_its_own_is_refused_with_what_to_write(draw):
+def test_pipeline_with_its_own_randomness_is_refused_with_advice(draw):
     with pytest.raises(ValueError, match=r"the same again from the same seed.* draw from self\.py_random"):
         Augmentation([albumentations.HorizontalFlip(), Own(draw)])
 
@@ -169,7 +169,7 @@ def test_pipeline_that_needs_larger_images_than_it_is_tried_with_is_taken():
     assert Augmentation(albumentations.RandomCrop(3000, 3000, p=1))
 
 
-def test_what_is_done_rarely_or_behind_a_crop_is_tried_out_as_well():
+def test_transforms_that_are_rare_or_behind_a_crop_are_tried_out_as_well():
     rare = Own(lambda transform: random.randrange(250))
     rare.p = 0.01
     behind = [albumentations.RandomCrop(512, 512), Own(lambda transform: random.randrange(250))]
@@ -218,13 +218,13 @@ class Blind(albumentations.DualTransform):
         (Blind(), "Received Blind, which moves no boxes"),
     ],
 )
-def test_part_that_can_not_be_used_is_refused_wherever_it_stands(part, message):
+def test_part_that_cannot_be_used_is_refused_at_any_depth(part, message):
     for pipeline in (part, [part], [albumentations.OneOf([albumentations.Compose([part])])]):
         with pytest.raises(ValueError, match=message):
             Augmentation(pipeline)
 
 
-def test_what_is_no_pipeline_is_refused_with_what_to_write():
+def test_anything_but_a_pipeline_is_refused_with_advice():
     with pytest.raises(TypeError, match="Received: 'flip'"):
         Augmentation("flip")
     own = albumentations.Compose(

@@ -62,7 +62,7 @@ def test_segment_that_claims_no_room_for_its_own_length_moves_the_walk_on():
     assert segments_of(b"\xff\xd8\xff\xe0\0\0\xff\xd9") == [(0xE0, 6, 0), (EOI, 8, 0)]
 
 
-def test_what_looks_like_a_marker_in_a_segment_is_none():
+def test_bytes_of_a_segment_that_look_like_a_marker_are_none():
     assert segments_of(b"\xff\xd8" + b"\xff\xe1\0\6\xff\xd9\xff\xda" + b"\xff\xd9") == [(0xE1, 6, 4), (EOI, 12, 0)]
 
 
@@ -89,7 +89,7 @@ def test_walks_take_only_so_many_steps(monkeypatch, walk, content, what):
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_picture_ends_with_its_file_and_before_what_follows(kind):
+def test_picture_ends_with_its_file_and_before_bytes_that_follow(kind):
     for rest in (b"", b"12345", FILES["jpeg"]):
         whole = kind.startswith(("bmp", "gif", "tiff"))  # all bytes of which count
         end = picture_end(content_of(FILES[kind] + rest), kind.split()[0])

@@ -161,7 +161,7 @@ def test_numbers_of_numpy_are_as_good_as_pythons():
 
 
 @pytest.mark.parametrize("form", ["sampled", "dense"])
-def test_counts_say_what_happened(form):
+def test_counts_of_a_sample_drawn_on_paper(form):
     boxes = [(16, 16, 32, 32), (40, 40, 44, 44), (0, 0, 16, 16), (17, 17, 31, 31), (5, 5, 5, 9)]
     ignore = [False, False, True, False, False]
     x, *_ = AnchorTargets(TILES, form=form, counts=True)(sample(boxes, ignore, image_hw=(64, 56)))
