@@ -594,5 +594,5 @@ def test_annotations_of_images_that_are_not_in_a_coco_file_hide_nothing_else(run
     result = run("--coco", tmp_path / "a.json", "--images", tmp_path, "--write", fixed)
     assert result.status == 1
     assert "missing-image, 2: image files are missing" in result.stdout
-    assert "got none such - at `annotations[2]` (image_id 9), the first of 2" in result.stdout
+    assert "got 9 - at `annotations[2]` (image_id 9), the first of 2" in result.stdout
     assert read_coco(fixed, tmp_path).image_ids.tolist() == [0]
