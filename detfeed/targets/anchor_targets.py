@@ -2,7 +2,7 @@
 
 A target function takes a `Sample` and returns a dict of arrays, `y`; or, in Keras's form, a tuple `(x, y)` or
 `(x, y, sample_weight)` of such dicts, where `x` is added to the inputs. Arrays have no batch axis, and the same shapes
-for all samples of a canvas. `AnchorTargets` is one, and a model for your own.
+for all samples of a canvas.
 """
 
 from __future__ import annotations
