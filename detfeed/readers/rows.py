@@ -56,7 +56,7 @@ class Rows:
     Where each image has an annotation file of its own, call `add_file` for each; where one file lists the objects of
     all images, call `add_lines` once. Both leave out what can't be read, and report it. Then call `to_annotations`.
 
-    Objects are kept in arrays, 37 bytes each: OpenImages has 14 million.
+    Objects are kept in arrays, 53 bytes each, since OpenImages has 14 million.
 
     Attributes:
         source: the file or folder that is read.
