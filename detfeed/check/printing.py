@@ -68,7 +68,7 @@ def _print_table(report: Report, console: Console) -> None:
 def _summary(data: Checked, table: Annotations) -> str:
     """One line about a data set."""
     line = (
-        f"{data.name}: {len(table)} images, {len(table.boxes)} boxes of which {int(table.ignore.sum())} ignored, "
+        f"{data.name}: {len(table)} images, {len(table.boxes)} boxes ({int(table.ignore.sum())} ignored), "
         f"{len(table.class_names)} classes, from {printable(_short(table.source))}"
     )
     if data.unread:

@@ -132,7 +132,7 @@ def test_output_into_a_closed_pipe_ends_quietly(run, voc):
 def test_clean_set_exits_0(run, voc):
     result = run("--voc", voc(), "--short-side", 60)
     assert result.status == 0
-    assert "train: 3 images, 3 boxes of which 0 ignored, 1 classes" in result.stdout
+    assert "train: 3 images, 3 boxes (0 ignored), 1 classes" in result.stdout
     assert "rare-class" in result.stdout
 
 
@@ -341,7 +341,7 @@ def test_terminal_gets_a_table(run, tmp_path, monkeypatch):
 def test_classes_of_one_name_are_counted_one_by_one(run, tmp_path):
     write_set(tmp_path / "a.json", ["a.png"], extra_classes=[{"id": 2, "name": "cat"}])
     result = run("--coco", tmp_path / "a.json", "--images", tmp_path)
-    assert "1 boxes of which 0 ignored, 2 classes" in result.stdout
+    assert "1 boxes (0 ignored), 2 classes" in result.stdout
 
 
 @pytest.mark.parametrize("option", ["--write", "--json"])

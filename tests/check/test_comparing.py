@@ -21,7 +21,7 @@ def test_fast_check_finds_image_files_that_stand_twice_by_their_paths(coco, tmp_
     assert by_kind["leaked-images"].examples[0].detail == f"the same file as {tmp_path}/set/a.png"
 
 
-def test_images_that_are_the_same_or_alike_are_told_within_a_set(coco):
+def test_images_that_are_the_same_or_alike_are_reported_within_a_set(coco):
     png, jpeg = encode(noise(0), "PNG"), encode(noise(0), "JPEG")
     read = coco([(png, [BOX]), (encode(noise(1), "PNG"), [BOX]), (png, [BOX]), (jpeg, [BOX])], names=list("abcd"))
     by_kind = found(check(read))
@@ -33,7 +33,7 @@ def test_images_that_are_the_same_or_alike_are_told_within_a_set(coco):
     assert by_kind["similar-images"].examples[0].detail.endswith("/a")
 
 
-def test_identical_images_are_told_whatever_looks_like_them(coco):
+def test_identical_images_are_reported_whatever_looks_like_them(coco):
     png, jpeg = encode(noise(0), "PNG"), encode(noise(0), "JPEG")
     by_kind = found(check(coco([(jpeg, [BOX]), (png, [BOX]), (png, [BOX])], names=list("abc"))))
     assert {kind: [example.image_id for example in finding.examples] for kind, finding in by_kind.items()} == {
@@ -43,7 +43,7 @@ def test_identical_images_are_told_whatever_looks_like_them(coco):
     assert by_kind["identical-images"].examples[0].detail.endswith("/b")
 
 
-def test_leaked_image_is_told_as_the_same_file_if_it_is_and_twice_in_validation_data_as_well(coco):
+def test_leaked_image_is_reported_as_the_same_file_if_it_is_and_twice_in_validation_data_as_well(coco):
     png, jpeg = encode(noise(0), "PNG"), encode(noise(0), "JPEG")
     train = coco([(jpeg, [BOX]), (png, [BOX])], names=list("ab"))
     val = coco([(png, [BOX]), (png, [BOX])], names=list("cd"), name="val")
@@ -67,7 +67,7 @@ def test_images_of_both_sets_are_a_leak_and_damaged_ones_do_not_disturb_it(coco)
     assert found(check(train, val, fast=True)).keys() == {"damaged-image"}
 
 
-def test_validation_classes_in_another_order_are_told(coco):
+def test_validation_classes_in_another_order_are_reported(coco):
     val = coco([(encode(noise(0), "PNG"), [BOX])], class_names=("dog", "cat"), name="val")
     report = check(coco(class_names=("cat", "dog")), val)
     (example,) = one(report, "different-classes").examples

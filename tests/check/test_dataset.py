@@ -156,7 +156,7 @@ def test_dontcare_of_kitti_is_no_class_to_find_images_of(formats):
         ("repeated", BOX, "; dropped"),
     ],
 )
-def test_bad_boxes_are_told_as_they_stand_in_the_file(coco, kind, box, done):
+def test_bad_boxes_are_reported_as_they_stand_in_the_file(coco, kind, box, done):
     report = check(coco([(encode(noise(0), "PNG"), [BOX, box])]))
     finding = one(report, kind)
     assert finding.what.endswith(done)
@@ -174,7 +174,7 @@ def test_bad_boxes_follow_the_policy_of_the_reader(coco):
     assert by_kind["ignored-boxes"].count == 1
 
 
-def test_bad_boxes_of_several_files_are_all_told(coco):
+def test_bad_boxes_of_several_files_are_all_reported(coco):
     first = coco([(encode(noise(0), "PNG"), [BOX, BOX])])
     second = coco([(encode(noise(1), "PNG"), [BOX, [9, 9, 0, 0]])], name="second")
     by_kind = found(check(lambda: concat([first(), second()], new_ids=True)))
@@ -329,13 +329,13 @@ def test_class_of_few_boxes_is_rare(coco):
     assert example.detail == "cat: 1 boxes"
 
 
-def test_class_names_that_differ_in_case_or_spaces_only_are_told(coco):
+def test_class_names_that_differ_in_case_or_spaces_only_are_reported(coco):
     names = ("traffic light", "Traffic  Light", "trafficlight", "traffic-light")
     (example,) = one(check(coco(class_names=names)), "similar-class-names").examples
     assert example.detail == "'traffic light', 'Traffic  Light', 'trafficlight'"
 
 
-def test_classes_of_one_name_are_told_and_their_boxes_counted_together(coco):
+def test_classes_of_one_name_are_reported_and_their_boxes_counted_together(coco):
     report = check(coco([(encode(noise(0), "PNG"), [BOX] * 1)], class_names=("cat", "cat")))
     finding = one(report, "similar-class-names")
     assert finding.what.startswith("class names are equal")
@@ -353,7 +353,7 @@ def test_federated_images_without_boxes_are_not_called_background(shapes, annota
 
 
 @pytest.mark.parametrize("resize", [ShortSide(30), Fixed((30, 40))])
-def test_objects_that_are_fed_too_small_are_told_once(coco, resize):
+def test_objects_that_are_fed_too_small_are_reported_once(coco, resize):
     boxes = [BOX, [10, 10, 1.9, 40], [5, 5, 14, 14], [5, 5, 18, 18]]
     report = check(coco([(encode(noise(0), "PNG"), boxes)]), resize=resize, smallest_anchor=16)
     by_kind = found(report)

@@ -23,7 +23,7 @@ def test_report_of_a_clean_set_is_two_lines(coco, tmp_path, capsys, monkeypatch)
     monkeypatch.chdir(tmp_path)
     print_report(check(coco()))
     assert capsys.readouterr().out.splitlines() == [
-        "train: 1 images, 10 boxes of which 0 ignored, 1 classes, from set/a.json; objects are fed 533 to 533 pixels "
+        "train: 1 images, 10 boxes (0 ignored), 1 classes, from set/a.json; objects are fed 533 to 533 pixels "
         "large, half of them under 533",
         "nothing to report",
     ]
