@@ -66,8 +66,8 @@ def sample_of(boxes: Boxes) -> Sample:
 def match_densely(anchors: Boxes, boxes: Boxes) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
     """The state and the best box of each anchor, from the IoU of each anchor with each box.
 
-    It is the plain rule and no more, as a hand-written generator has it: without regions to ignore, and without the
-    rules for anchors that reach out. The reference that the tests hold matching to has those, and is slower.
+    It is the plain rule of a hand-written generator. The tests hold `match_anchors` to a longer one, which also has
+    regions to ignore and rules for anchors that reach out; a script can't import it from there.
     """
     states = np.zeros(len(anchors), np.int8)
     if len(boxes) == 0:
