@@ -9,8 +9,8 @@ import keras
 from keras import ops
 
 from detfeed.boxes import MAX_LOG_SCALE
+from detfeed.models.rpn import RPN
 from detfeed.targets.anchors import AnchorGrid
-from models.rpn import RPN
 
 
 class ProposalModel(keras.Model):

@@ -7,10 +7,10 @@ import os
 import keras
 from keras import ops
 
+from detfeed.models.backbone import CaffeNormalize, resnet50
+from detfeed.models.fpn import fpn
+from detfeed.models.losses import dense_rpn_loss, sampled_rpn_loss
 from detfeed.targets.anchors import AnchorGrid
-from models.backbone import CaffeNormalize, resnet50
-from models.fpn import fpn
-from models.losses import dense_rpn_loss, sampled_rpn_loss
 
 FPN_STRIDES = (4, 8, 16, 32, 64)
 C4_STRIDES = (16,)

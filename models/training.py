@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from detfeed import Annotations, DetectionSequence, FeedMonitor, ResumeFeed, drawing, proposal_recall
 from detfeed.images.decoding import read_image
-from models.proposals import ProposalModel
+from detfeed.models.proposals import ProposalModel
 
 PICTURES = 6
 # Of Kingma & Ba and of torch. Keras's 1e-7 damps the first steps of weights whose gradients are that small, which the

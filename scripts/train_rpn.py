@@ -146,8 +146,8 @@ def main(argv: list[str] | None = None) -> None:
     import keras
 
     from detfeed import AnchorGrid, AnchorTargetSequence, DetectionSequence
-    from models import RPN, ProposalModel
-    from models.training import Recipe, score, train
+    from detfeed.models import RPN, ProposalModel
+    from detfeed.models.training import Recipe, score, train
 
     keras.utils.set_random_seed(arguments.seed)
     if arguments.mixed_precision != "none":

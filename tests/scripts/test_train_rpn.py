@@ -14,7 +14,7 @@ import pytest
 
 import detfeed
 import train_rpn
-from models import training
+from detfeed.models import training
 
 SMALL = ["--model", "c4", "--shapes", "8", "--short-side", "64", "--batch-size", "4", "--epochs", "2"]
 
