@@ -146,8 +146,7 @@ def main(argv: list[str] | None = None) -> None:
     import keras
 
     from detfeed import AnchorGrid, AnchorTargetSequence, DetectionSequence
-    from detfeed.models import RPN, ProposalModel
-    from detfeed.models.training import Recipe, score, train
+    from detfeed.models import RPN, ProposalModel, Schedule, score, train
 
     keras.utils.set_random_seed(arguments.seed)
     if arguments.mixed_precision != "none":
@@ -191,7 +190,7 @@ def main(argv: list[str] | None = None) -> None:
             if arguments.on_error == "replace"
             else "raise",
         )
-        recipe = Recipe(
+        schedule = Schedule(
             epochs=arguments.epochs,
             steps=arguments.steps,
             optimizer=arguments.optimizer,
@@ -206,7 +205,7 @@ def main(argv: list[str] | None = None) -> None:
             sequence,
             validation,
             arguments.out,
-            recipe=recipe,
+            schedule=schedule,
             validate_every=arguments.validate_every,
             backup_every=arguments.backup_every,
         )
