@@ -1,4 +1,4 @@
-"""The README's Python runs as it stands, on small data put where it looks for some."""
+"""The Python in the README runs, on small data in the places that it names."""
 
 import importlib.util
 import json
@@ -10,26 +10,14 @@ import numpy as np
 import pytest
 
 from detfeed import AnnotationError, BadBoxesWarning
-
-ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
-# What would take long, or the network: everything else stays.
-SMALLER = {
-    "AnchorGrid.fpn()": "AnchorGrid.c4()",
-    "ShortSide(800, max_side=1333)": "ShortSide(64)",
-    "ShortSide(600)": "ShortSide(64)",
-    "epochs=12": "epochs=1",
-    "save_freq=1000": "save_freq=4",
-    'weights="imagenet", ': "",
-}
+from readme import README, ROOT, lay_out_coco, python_in, smaller
 
 
 @pytest.fixture
 def folder(shapes, tmp_path, monkeypatch):
     """A working folder with the shapes as COCO, as VOC, and with proposals of them."""
     images = Path(shapes.source).parent / "images"
-    shutil.copy(shapes.source, tmp_path / "instances_train2017.json")
-    shutil.copytree(images, tmp_path / "train2017")
+    lay_out_coco(Path(shapes.source), images, tmp_path)
     voc = tmp_path / "VOCdevkit" / "VOC2007"
     shutil.copytree(images, voc / "JPEGImages")
     (voc / "Annotations").mkdir()
@@ -50,10 +38,6 @@ def folder(shapes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def python_in(text):
-    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-
-
 @pytest.mark.parametrize("name", ["torch", "jax"])
 def test_loops_of_the_documentation_run(folder, name):
     if importlib.util.find_spec(name) is None:
@@ -70,9 +54,7 @@ def test_python_in_the_readme_runs(folder, capsys):
     assert len(blocks) == 5
     namespace = {}
     for block in blocks:
-        for long, short in SMALLER.items():
-            block = block.replace(long, short)
-        exec(compile(block, "README.md", "exec"), namespace)
+        exec(compile(smaller(block), "README.md", "exec"), namespace)
     x, y = namespace["x"], namespace["y"]
     assert x["rois"].shape == (2, 512, 4)
     assert y["roi_class_ids"].shape == (2, 512)
