@@ -99,10 +99,12 @@ _NEED_KERAS = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in _NEED_KERAS:
-        return getattr(importlib.import_module(_NEED_KERAS[name]), name)
-    raise AttributeError(f"module 'detfeed' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker takes a module with __getattr__ to have every name, misspelt ones too
+
+    def __getattr__(name: str) -> Any:
+        if name in _NEED_KERAS:
+            return getattr(importlib.import_module(_NEED_KERAS[name]), name)
+        raise AttributeError(f"module 'detfeed' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
