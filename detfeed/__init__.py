@@ -119,11 +119,13 @@ _LATE = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LATE:
-        raise AttributeError(f"module 'detfeed' has no attribute {name!r}")
-    module = importlib.import_module(_LATE[name])
-    return module if _LATE[name].endswith(f".{name}") else getattr(module, name)
+if not TYPE_CHECKING:  # a type checker takes a module with __getattr__ to have every name, misspelt ones too
+
+    def __getattr__(name: str) -> Any:
+        if name not in _LATE:
+            raise AttributeError(f"module 'detfeed' has no attribute {name!r}")
+        module = importlib.import_module(_LATE[name])
+        return module if _LATE[name].endswith(f".{name}") else getattr(module, name)
 
 
 def __dir__() -> list[str]:

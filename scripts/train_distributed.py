@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     import keras
 
     from detfeed import AnchorGrid, AnchorTargetSequence
-    from models import RPN
+    from detfeed.models import RPN
 
     if keras.backend.backend() != "jax":
         parser.error(

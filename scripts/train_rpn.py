@@ -19,8 +19,7 @@ from detfeed.recall import MAX_PROPOSALS
 
 # Keras is imported after the arguments are checked and the data is read: it takes seconds.
 if TYPE_CHECKING:
-    from models import ProposalModel
-    from models.training import Recipe
+    from detfeed.models import ProposalModel, Schedule
 
 WEIGHTS = "rpn.weights.h5"
 
@@ -210,7 +209,7 @@ def read_data(arguments: argparse.Namespace) -> tuple[Annotations | None, Annota
 
 def build_model(arguments: argparse.Namespace) -> ProposalModel:
     from detfeed import AnchorGrid
-    from models import RPN, ProposalModel
+    from detfeed.models import RPN, ProposalModel
 
     sizes: dict[str, Any] = {"sizes": tuple(arguments.anchor_sizes)} if arguments.anchor_sizes else {}
     pretrained = arguments.weights != "none"
@@ -226,10 +225,10 @@ def build_model(arguments: argparse.Namespace) -> ProposalModel:
     return ProposalModel(rpn)
 
 
-def build_recipe(arguments: argparse.Namespace) -> Recipe:
-    from models.training import Recipe
+def build_schedule(arguments: argparse.Namespace) -> Schedule:
+    from detfeed.models import Schedule
 
-    return Recipe(
+    return Schedule(
         epochs=arguments.epochs,
         steps=arguments.steps,
         optimizer=arguments.optimizer,
@@ -246,7 +245,7 @@ def train_model(
 ) -> dict[str, float]:
     """Train, and return the recall of the last validation."""
     from detfeed import AnchorTargetSequence
-    from models.training import train
+    from detfeed.models import train
 
     replaces = arguments.on_error == "replace"
     sequence = AnchorTargetSequence(
@@ -262,7 +261,7 @@ def train_model(
         sequence,
         validation,
         arguments.out,
-        recipe=build_recipe(arguments),
+        schedule=build_schedule(arguments),
         validate_every=arguments.validate_every,
         backup_every=arguments.backup_every,
     )
@@ -279,7 +278,7 @@ def main(argv: list[str] | None = None) -> None:
     import keras
 
     from detfeed import DetectionSequence
-    from models.training import score
+    from detfeed.models import score
 
     keras.utils.set_random_seed(arguments.seed)
     if arguments.mixed_precision != "none":

@@ -1,4 +1,4 @@
-"""The Python of README and docs runs as it stands, on small data put where it looks for some."""
+"""The Python of README and docs runs, on small data in the places that it names."""
 
 import importlib.util
 import json
@@ -10,27 +10,16 @@ import numpy as np
 import pytest
 
 from detfeed import AnnotationError, BadBoxesWarning
+from readme import README, ROOT, lay_out_coco, python_in, smaller
 
-ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
 POLICIES = (ROOT / "docs" / "data.md").read_text()
-# What would take long, or the network: everything else stays.
-SMALLER = {
-    "AnchorGrid.fpn()": "AnchorGrid.c4()",
-    "ShortSide(800, max_side=1333)": "ShortSide(64)",
-    "ShortSide(600)": "ShortSide(64)",
-    "epochs=12": "epochs=1",
-    "save_freq=1000": "save_freq=4",
-    'weights="imagenet", ': "",
-}
 
 
 @pytest.fixture
 def folder(shapes, tmp_path, monkeypatch):
     """A working folder with the shapes as COCO, as VOC, and with proposals of them."""
     images = Path(shapes.source).parent / "images"
-    shutil.copy(shapes.source, tmp_path / "instances_train2017.json")
-    shutil.copytree(images, tmp_path / "train2017")
+    lay_out_coco(Path(shapes.source), images, tmp_path)
     voc = tmp_path / "VOCdevkit" / "VOC2007"
     shutil.copytree(images, voc / "JPEGImages")
     (voc / "Annotations").mkdir()
@@ -51,10 +40,6 @@ def folder(shapes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def python_in(text):
-    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-
-
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -67,9 +52,7 @@ def test_python_of_a_document_runs(folder, document, capsys):
         needed = [name for name in ("torch", "jax") if f"import {name}\n" in block]
         if not all(map(importlib.util.find_spec, needed)):
             continue
-        for long, short in SMALLER.items():
-            block = block.replace(long, short)
-        exec(compile(block, document.name, "exec"), namespace)
+        exec(compile(smaller(block), document.name, "exec"), namespace)
     if document.stem == "loops":
         colour = namespace["colour"]
         assert 0.2 < float((colour.detach() if hasattr(colour, "detach") else colour).mean()) < 0.8

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import types
 
 import cv2
 import numpy as np
@@ -14,8 +13,9 @@ import pytest
 
 import detfeed
 import train_rpn
+from detfeed.models import training
+from detfeed.models.run_callbacks import Progress
 from detfeed.readers.formats import FORMATS, training_set, validation_set
-from models import training
 from written_formats import write_all
 
 SMALL = ["--model", "c4", "--shapes", "8", "--short-side", "64", "--batch-size", "4", "--epochs", "2"]
@@ -162,9 +162,9 @@ def test_resumed_run_ends_as_one_that_was_never_interrupted(run, tmp_path, monke
         if epoch == 1:
             raise KeyboardInterrupt
 
-    begin = training._Progress.on_epoch_begin
+    begin = Progress.on_epoch_begin
     with monkeypatch.context() as patch:
-        patch.setattr(training._Progress, "on_epoch_begin", interrupt)
+        patch.setattr(Progress, "on_epoch_begin", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train_rpn.main(
                 [*SMALL, "--shapes-dir", str(run.parent / "shapes"), "--validate-every", "2", "--out", str(tmp_path)]
@@ -228,36 +228,6 @@ def test_folder_of_an_earlier_run_is_not_written_over(run, capsys):
     with pytest.raises(SystemExit):
         train_rpn.main([*SMALL, "--out", str(run)])
     assert f"go on with --resume {run}" in capsys.readouterr().err
-
-
-@pytest.fixture
-def progress(shapes):
-    sequence = detfeed.DetectionSequence(
-        shapes, targets=lambda s: {}, batch_size=4, resize=detfeed.Fixed((32, 32)), seed=5
-    )
-    callback = training._Progress(sequence, 8)
-    callback.set_model(types.SimpleNamespace(stop_training=False))
-    callback.on_epoch_begin(1)
-    return callback
-
-
-@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-def test_loss_that_is_not_finite_stops_the_run_and_names_the_images(progress, shapes, loss):
-    progress.on_train_batch_end(0, {"loss": 1.0})
-    with pytest.raises(
-        FloatingPointError, match=r"The loss is (nan|inf) after batch 1 of epoch 1, of the images"
-    ) as error:
-        progress.on_train_batch_end(1, {"loss": loss})
-    for position in progress.sequence.loader.batches(1)[1]:
-        assert f"{shapes.image_id(position)} ({shapes.paths[position]})" in str(error.value)
-
-
-def test_run_stops_after_the_steps_asked_for(progress):
-    assert len(progress.sequence) == 6
-    progress.on_train_batch_end(0, {"loss": 1.0})
-    assert not progress.model.stop_training
-    progress.on_train_batch_end(1, {"loss": 1.0})
-    assert progress.model.stop_training, "step 8 of epochs of 6 is the second of epoch 1"
 
 
 @pytest.mark.parametrize(
