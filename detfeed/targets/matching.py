@@ -195,8 +195,9 @@ def _find(shapes: _Shapes, allowed: Ints, boxes: Floats, threshold: float, low_q
 
     box, shape = np.nonzero((best.iou >= least[:, None]) & (best.iou > 0))  # [W], by box
     areas = best.areas[box, shape]  # [W]
-    # An IoU of t needs a shared area of t / (1 + t) times the sum of both areas. No anchor of the shape overlaps the box
-    # more in y than the best one, so that area needs a certain overlap in x; likewise in y. A millionth is for rounding.
+    # An IoU of t needs a shared area of t / (1 + t) times the sum of both areas. No anchor of the shape overlaps the
+    # box more in y than the best one, so that area needs a certain overlap in x; likewise in y. A millionth is for
+    # rounding.
     t = least[box].astype(np.float64) * (1 - 1e-6)
     shared = t / (1 + t) * areas
     columns = _window(shapes, allowed, boxes, box, shape, axis=0, needed=shared / best.overlap[1, box, shape])  # X
