@@ -85,16 +85,7 @@ class Annotations(ImageColumns):
             }
         )
         self._check_sizes()
-        limits_wh = self.image_hw[:, ::-1].astype(np.float32)[self.positions]
-        self._check_rows(
-            (
-                (np.isfinite(self.boxes), "finite box corners"),
-                (self.boxes[:, 2:] >= self.boxes[:, :2], "x0 <= x1 and y0 <= y1"),
-                (geometry.area(self.boxes) > 0, "a box with area"),
-                ((self.boxes[:, :2] >= 0) & (self.boxes[:, 2:] <= limits_wh), "a box inside its image"),
-                ((self.class_ids >= 0) & (self.class_ids < classes), "a known class"),
-            )
-        )
+        self._check_boxes()
         self._check_masks()
         self._check_pairs()
 
@@ -113,6 +104,34 @@ class Annotations(ImageColumns):
             raise AnnotationError(
                 f"{self.source}: expected sizes of at least 1 pixel, got height {height}, width {width} - "
                 f"at {self._name_image(position)}"
+            )
+
+    def _check_boxes(self) -> None:
+        positions = self.positions
+        x0, y0, x1, y1 = self.boxes.T
+        height, width = (side[positions] for side in np.ascontiguousarray(self.image_hw.T, np.float32))
+        classes = len(self.class_names)
+        # Column by column, and NaN compares false: a tenth of the time of the checks one by one, which are needed for
+        # the message alone.
+        if not (
+            (x1 > x0).all()
+            and (y1 > y0).all()
+            and self.boxes.min(initial=0) >= 0
+            and (x1 <= width).all()
+            and (y1 <= height).all()
+            and geometry.area(self.boxes).min(initial=1) > 0
+            and self.class_ids.min(initial=0) >= 0
+            and self.class_ids.max(initial=-1) < classes
+        ):
+            inside = (self.boxes[:, :2] >= 0).all(axis=1) & (x1 <= width) & (y1 <= height)
+            self._check_rows(
+                (
+                    (np.isfinite(self.boxes), "finite box corners"),
+                    ((x1 >= x0) & (y1 >= y0), "x0 <= x1 and y0 <= y1"),
+                    (geometry.area(self.boxes) > 0, "a box with area"),
+                    (inside, "a box inside its image"),
+                    ((self.class_ids >= 0) & (self.class_ids < classes), "a known class"),
+                )
             )
 
     def _check_masks(self) -> None:

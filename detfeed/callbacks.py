@@ -1,8 +1,7 @@
-"""Callbacks for Keras's fit: resume a feed, see whether it keeps up, and score a model's detections."""
+"""Callbacks for Keras's fit: resume an interrupted run, see whether the feed keeps up, score what a model finds."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -12,62 +11,63 @@ import keras
 
 from detfeed.average_precision import average_precision
 from detfeed.detections import Detect, Detections, check_whole, predict_detections
+from detfeed.processes.process import cores
 from detfeed.sequence import DetectionSequence
 
 
 class ResumeFeed(keras.callbacks.Callback):
-    """Let a restored run go on with exactly the batches that its model was not trained on.
+    """Resume a restored run with exactly the batches that its model was not trained on.
 
-    Stands after the callback that restores the model: `fit(sequence, shuffle=False, callbacks=[
-    keras.callbacks.BackupAndRestore(folder, save_freq=100, double_checkpoint=True), ResumeFeed(sequence)])`. The place
-    is told by the optimizer's own count of steps, which is saved with the weights, so that the two always agree. (Steps
-    that float16 loss scaling left out are not counted: as many batches come again.)
+    Put it after the callback that restores the model: `fit(sequence, shuffle=False, callbacks=[
+    keras.callbacks.BackupAndRestore(folder, save_freq=100, double_checkpoint=True), ResumeFeed(sequence)])`. It takes
+    the place from the optimizer's own count of steps, which is saved with the weights, so that the two always agree.
+    (Float16 loss scaling skips some steps and does not count them: as many batches are fed again.)
 
-    Keras ends the epoch that is gone on with early, since it is shorter, and warns that it ran out of data. Its own
-    shuffle must be off: nobody can know that order any more.
+    Keras ends the resumed epoch early, since it is shorter, and warns that it ran out of data. Keras's own shuffle must
+    be off: its order is not saved anywhere.
 
     Args:
-        sequence: what fit is fed; of an unchanged data set and unchanged arguments.
+        sequence: the sequence that fit is fed, of the same data set and arguments as before.
     """
 
     def __init__(self, sequence: DetectionSequence) -> None:
         super().__init__()
-        self.sequence = sequence
+        self.sequence = _checked(sequence)
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Called by Keras."""
         steps = int(self.model.optimizer.iterations)
         epoch, batch = divmod(steps, self.sequence.loader.num_batches)
         self.sequence.seek(epoch, batch)
-        # What BackupAndRestore sets, too. Its own note of the epoch counts from 0 again after it restored one.
+        # BackupAndRestore sets this, too, but from a note that counts from 0 again after each restoration.
         self.model._initial_epoch = epoch
 
 
 class FeedMonitor(keras.callbacks.Callback):
-    """Measure, and say after each epoch, whether the model waits for its data.
+    """Measure whether the model waits for its data, and print it after each epoch.
 
-    A step has waited for its data from when its batch was asked for, or the step before it ended if that was later,
-    until the batch was handed to Keras. The first step of a fit, in which the model is compiled, does not count.
+    A step waits from the moment its batch is asked for, or the step before it ends if that is later, until the batch is
+    handed to Keras. The first step of a fit does not count, since Keras compiles the model in it.
 
     Args:
-        sequence: what fit is fed.
+        sequence: the sequence that fit is fed.
         verbose: print a line after each epoch.
 
     Attributes:
-        history: for each epoch a dict of images_per_second; waiting, the share of the time in which the model had no
-            batch; busy, the share of their time in which workers made batches (None where there are none, or they are
-            somebody else's); and advice, a sentence.
+        history: a dict for each epoch. images_per_second; waiting, the share of the time in which the model had no
+            batch; busy, the share of the time in which workers made batches, in the mean over them (None without
+            workers, or with an executor's); and advice, a sentence.
     """
 
     def __init__(self, sequence: DetectionSequence, *, verbose: bool = True) -> None:
         super().__init__()
-        self.sequence = sequence
+        self.sequence = _checked(sequence)
         self.verbose = verbose
         self.history: list[dict[str, Any]] = []
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
         """Called by Keras."""
-        # From here on batches are handed out in the order that they are trained in: Keras's first looks are over.
+        # From here on batches are handed out in the order of the steps: Keras's looks at the first ones are over.
         self._handed: deque[tuple[float, float, int]] = deque()
         self.sequence.feed.on_handed = self._handed.append
         self._compiled = False
@@ -86,7 +86,7 @@ class FeedMonitor(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Called by Keras."""
-        # Keras may have run several steps (`steps_per_execution`), of which this is told once.
+        # With `steps_per_execution`, Keras calls this once for several steps.
         asked, handed, images = self._handed.popleft() if self._handed else (0.0, 0.0, 0)
         if not self._compiled:
             self._compiled = True
@@ -98,7 +98,7 @@ class FeedMonitor(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Called by Keras."""
-        # Until the last step, since a validation may lie between that and now.
+        # Up to the last step, since a validation may have followed it.
         seconds = self._ready - self._start
         if not seconds:
             return
@@ -110,7 +110,7 @@ class FeedMonitor(keras.callbacks.Callback):
             "images_per_second": self._images / seconds,
             "waiting": waiting,
             "busy": busy,
-            "advice": advise(waiting, busy, workers, os.cpu_count() or 1, processes=feed.use_multiprocessing),
+            "advice": advise(waiting, busy, workers, cores(), processes=feed.use_multiprocessing),
         }
         self.history.append(measured)
         share = "" if busy is None else f", workers {busy:.0%} busy"
@@ -125,7 +125,7 @@ class FeedMonitor(keras.callbacks.Callback):
         self.sequence.feed.on_handed = None
 
     def _print(self) -> None:
-        # Later than the end of the epoch, when Keras has ended the line of its progress bar.
+        # Not at the end of the epoch: Keras ends the line of its progress bar after that.
         if self.verbose and self._line:
             print(self._line, flush=True)
         self._line = ""
@@ -195,15 +195,21 @@ class ScoreDetections(keras.callbacks.Callback):
             logs.update({f"val_{name}": value for name, value in self.scores.items() if "/" not in name})
 
 
-def advise(waiting: float, busy: float | None, workers: int, cores: int, *, processes: bool) -> str:
+def _checked(sequence: DetectionSequence) -> DetectionSequence:
+    if not isinstance(sequence, DetectionSequence):
+        raise TypeError(f"Expected sequence to be a DetectionSequence. Received: {sequence!r}")
+    return sequence
+
+
+def advise(waiting: float, busy: float | None, workers: int, num_cores: int, *, processes: bool) -> str:
     """One sentence on what to change.
 
     Args:
         waiting: share of the time in which the model had no batch.
-        busy: share of the time in which workers were at work; None if unknown.
-        workers: how many there are; 0 if somebody's executor has them.
-        cores: of this machine.
-        processes: whether they are processes.
+        busy: share of the time in which workers made batches, in the mean over them; None if unknown.
+        workers: number of workers; 0 with an executor.
+        num_cores: CPU cores that this process may use.
+        processes: whether the workers are processes.
     """
     if waiting < 0.05:
         if busy is not None and workers > 1 and busy * workers < (workers - 1) * 0.8:
@@ -213,11 +219,11 @@ def advise(waiting: float, busy: float | None, workers: int, cores: int, *, proc
     if busy is None and workers == 0:
         return "The executor does not keep up: give it more workers."
     if busy is None:
-        return f"The model waits while its own thread makes the batches: use workers=2 or more (of {cores} cores)."
+        return f"The model waits while its own thread makes the batches: use workers=2 or more (of {num_cores} cores)."
     if busy < 0.7:
         if not processes:
             return "Threads stand in each other's way: use use_multiprocessing=True."
         return "Workers idle while the model waits: use fit(shuffle=False), or a larger max_queue_size."
-    if workers < cores:
-        return f"The feed does not keep up: use more workers, up to {cores} here."
+    if workers < num_cores:
+        return f"The feed does not keep up: use more workers, up to {num_cores} here."
     return "The feed does not keep up and all cores are at work: use smaller images, or an executor on other machines."

@@ -1,4 +1,4 @@
-"""Recall: how many objects a set of proposals finds, scored by COCO's own code."""
+"""Recall: the share of objects that proposals find, computed by COCO's own code."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def proposal_recall(
     """Class-agnostic average recall of proposals.
 
     Args:
-        annotations: the truth; P images. Ignored boxes count neither as found nor as missed.
-        boxes: per image, in the order of `annotations`, float32 (R, 4), xyxy pixels of the image; R may be 0.
-        scores: per image, float32 (R,); the best ones count.
+        annotations: the objects of P images. Ignored boxes count neither as found nor as missed.
+        boxes: for each image, in the order of `annotations`, float32 (R, 4), xyxy pixels of the image; R may be 0.
+        scores: for each image float32 (R,); the proposals with the highest scores count.
 
     Returns:
         `AR@100`, `AR@300`, `AR@1000`: recall averaged over IoU 0.50 to 0.95, for that many proposals an image; the same
         with `_small`, `_medium`, `_large` (areas up to 32², up to 96², above); `recall@100`, `recall@300`,
-        `recall@1000`: recall at IoU 0.5. NaN where there is no object to find.
+        `recall@1000`: recall at IoU 0.5. NaN if there is no object to find.
 
     Raises:
         ValueError: lists of other lengths, arrays of other shapes, numbers that are not finite, or boxes with x1 < x0

@@ -19,7 +19,7 @@ class Sample:
 
     Attributes:
         image: uint8 (H, W, 3) RGB, at its true size, without padding.
-        boxes: float32 (N, 4), xyxy pixels of `image`; N may be 0.
+        boxes: float32 (N, 4), xyxy pixels, inside `image`; N may be 0.
         class_ids: int32 (N,), contiguous from 0.
         ignore: bool (N,), True for regions in which nothing is to be learned: crowds, difficult objects, and objects
             that an augmentation left barely visible, or that are fed too small.
@@ -27,7 +27,7 @@ class Sample:
         position: row of the image in its Annotations.
         input_hw: height and width in pixels of the canvas that the batch places the image on, top left.
         rng: generator of this sample in this epoch; the only randomness a target function should use.
-        proposals: float32 (R, 4), xyxy pixels of `image`, with area; R is 0 where there are none.
+        proposals: float32 (R, 4), xyxy pixels, inside `image` and with area; R is 0 where there are none.
         masks: by row of `boxes`, the masks of boxes that have one (COCO's crowds): uint8 (H, W), 0 to 255.
         num_lost: objects that are not in `boxes`: without area in the image, or lost to an augmentation.
     """

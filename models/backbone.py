@@ -1,4 +1,4 @@
-"""ResNet50 as a feature extractor, and the normalisation its ImageNet weights expect."""
+"""ResNet50 as a feature extractor, and the normalisation that its ImageNet weights expect."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 
 @keras.saving.register_keras_serializable("detfeed")
 class CaffeNormalize(keras.layers.Layer):
-    """Turn padded uint8 RGB images into what keras.applications' ResNet50 was trained on.
+    """Normalise padded uint8 RGB images as keras.applications' ResNet50 expects.
 
-    RGB becomes BGR, the ImageNet mean is taken off, and then the padding is set to 0, so that a padded pixel is the
-    mean pixel, as in torchvision and detectron2, and not a black one.
+    The layer turns RGB into BGR, subtracts the ImageNet mean, and then sets the padding to 0. Padding is therefore the
+    mean colour, as in torchvision and detectron2, and not black.
 
     Call args:
         image: uint8 (B, H, W, 3), RGB, padded at the bottom and the right.
-        image_hw: int32 (B, 2), rows and columns of each image that are not padding.
+        image_hw: int32 (B, 2), height and width of each image without its padding.
 
     Returns:
-        (B, H, W, 3) in the layer's compute dtype, worked out in float32.
+        (B, H, W, 3) in the layer's compute dtype, computed in float32.
 
     Source: keras.applications.imagenet_utils.preprocess_input(mode="caffe").
     """
@@ -50,26 +50,26 @@ def resnet50(
     batch_norm_momentum: float = 0.9,
     last_stage: int = 5,
 ) -> keras.Model:
-    """keras.applications' ResNet50, cut into the feature maps that a detector uses.
+    """The stages of keras.applications' ResNet50 that a detector uses.
 
     Args:
-        weights: None for a random start, "imagenet" to download (or take from Keras's cache), or the path of a weights
-            file of ResNet50(include_top=False).
-        frozen_stages: how many stages, from the image on, are not trained: 0 none, 1 the stem, 2 to 5 also conv2 to
-            conv5. Their batch norms are frozen too.
-        frozen_batch_norm: run every batch norm on its stored statistics and leave it untrained; right for pretrained
+        weights: None for random weights, "imagenet" to download them (or take them from Keras's cache), or the path of
+            a weights file of ResNet50(include_top=False).
+        frozen_stages: number of frozen stages, counted from the input: 0 none, 1 the stem, 2 to 5 also conv2 to conv5.
+            A frozen stage is not trained, and neither are its batch norms.
+        frozen_batch_norm: let every batch norm use its stored statistics and stay untrained. Right for pretrained
             weights with the small batches of detection.
-        batch_norm_momentum: share of the old moving average kept by a step. keras.applications' own 0.99 takes
+        batch_norm_momentum: share of the moving average that a step keeps. The 0.99 of keras.applications needs
             hundreds of steps to forget the initial statistics.
-        last_stage: the coarsest stage to return, 2 to 5.
+        last_stage: number of the last stage to return, 2 to 5.
 
     Returns:
-        A functional model from float (B, H, W, 3), normalised (see CaffeNormalize), to a list of the stages' outputs C2
-        to C<last_stage>: (B, ceil(H / s), ceil(W / s), C) with s = 4, 8, 16, 32 and C = 256, 512, 1024, 2048.
+        A functional model from normalised images, float (B, H, W, 3) (see `CaffeNormalize`), to the list of the outputs
+        C2 to C<last_stage>: (B, ceil(H / s), ceil(W / s), C) with s = 4, 8, 16, 32 and C = 256, 512, 1024, 2048.
 
     Raises:
-        ValueError: an argument out of its range, or Keras set to channels_first.
-        FileNotFoundError: `weights` is a path and nothing is there.
+        ValueError: an argument is out of its range, or Keras is set to channels_first.
+        FileNotFoundError: `weights` is a path without a file.
         RuntimeError: the ImageNet weights could not be downloaded.
 
     Source: He et al. 2016.
@@ -85,8 +85,8 @@ def resnet50(
         )
     full = _load(weights)
     if weights is None:
-        # As He et al. 2015 and torchvision start, instead of with Keras's Glorot. The generator moves on from kernel to
-        # kernel: without it an initializer called twice gives the same numbers twice.
+        # The start of He et al. 2015 and torchvision; keras.applications has Glorot's. Without the generator, the
+        # initializer would give kernels of the same shape the same numbers.
         start = keras.initializers.VarianceScaling(
             2.0, mode="fan_out", distribution="untruncated_normal", seed=keras.random.SeedGenerator()
         )
@@ -110,7 +110,7 @@ def _load(weights: str | os.PathLike | None) -> keras.Model:
         if not os.path.isfile(weights):
             raise FileNotFoundError(
                 f'{weights}: expected None, "imagenet" or a file with the weights of ResNet50(include_top=False), '
-                "found no file there"
+                "found no file"
             )
     build = keras.applications.ResNet50
     try:
@@ -121,6 +121,6 @@ def _load(weights: str | os.PathLike | None) -> keras.Model:
         cache = os.path.join(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras"), "models")
         raise RuntimeError(
             f"The ImageNet weights of ResNet50 could not be downloaded ({error}). Use weights=None to train from "
-            "scratch, or download resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5 on another machine and either "
-            f"give its path as weights=... or put it in {cache}, where Keras looks first."
+            "scratch. Or download resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5 on another machine, and pass "
+            f"its path as weights=... or put it into {cache}, where Keras looks first."
         ) from error

@@ -9,13 +9,13 @@ import keras
 
 @keras.saving.register_keras_serializable("detfeed")
 class UpsampleLike(keras.layers.Layer):
-    """Double a feature map by repeating its cells, then crop it to the rows and columns of a finer one.
+    """Double a feature map by repeating its cells, then crop it to the size of a finer map.
 
-    The crop is for sizes that are not multiples of 32: ceil(ceil(n / 2) * 2) may be one more than n.
+    The crop matters for inputs whose sides are not multiples of 32: 2 * ceil(n / 2) is n + 1 for an odd n.
 
     Call args:
         coarse: (B, ceil(h / 2), ceil(w / 2), C).
-        fine: (B, h, w, ...), of which only h and w are used.
+        fine: (B, h, w, ...); only h and w are used.
 
     Returns:
         (B, h, w, C).
@@ -31,18 +31,18 @@ class UpsampleLike(keras.layers.Layer):
 
 
 def fpn(in_channels: Sequence[int], *, channels: int = 256) -> keras.Model:
-    """Feature pyramid on a backbone's stages.
+    """A feature pyramid on the stages of a backbone.
 
     Args:
-        in_channels: channels of each stage, finest first; each stage has half the rows and columns (rounded up) of the
-            one before.
-        channels: channels of each output.
+        in_channels: channels of each stage, finest first. Each stage has half the height and width (rounded up) of the
+            stage before it.
+        channels: channels of each level.
 
     Returns:
-        A functional model from the list of stages (B, h, w, C) to a list one longer: each stage's level, and after
-        them a level with every second cell of the coarsest. On C2 to C5 that is P2 to P6.
+        A functional model from the list of stages, (B, h, w, C) each, to the list of levels, (B, h, w, channels) each:
+        one for each stage, and one more with every second cell of the coarsest. C2 to C5 give P2 to P6.
 
-    Source: Lin et al. 2017, with the P6 of their section 4.1; weights start as in torchvision's FeaturePyramidNetwork.
+    Source: Lin et al. 2017, with the P6 of section 4.1; initial weights as in torchvision's FeaturePyramidNetwork.
     """
     stages = [keras.Input((None, None, count)) for count in in_channels]
     first_level = 2

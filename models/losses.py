@@ -1,4 +1,4 @@
-"""RPN losses, for targets given as sampled anchors or for all anchors."""
+"""RPN losses: for targets of sampled anchors, and for dense targets of all anchors."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def sampled_rpn_loss(objectness, deltas, anchor_index, anchor_state, anchor_delt
         deltas: float (B, A, 4), predicted dx, dy, dw, dh.
         anchor_index: int32 (B, S), which anchors were sampled; anything where the state is -1.
         anchor_state: int8 (B, S), 1 positive, 0 negative, -1 unused. All may be unused.
-        anchor_deltas: float32 (B, S, 4), wanted deltas; read only where the state is 1.
-        beta: where smooth L1 turns from a parabola into a line.
+        anchor_deltas: float32 (B, S, 4), target deltas; read only where the state is 1.
+        beta: difference at which smooth L1 turns from a parabola into a line.
 
     Returns:
         (objectness_loss, box_loss), float32 scalars: binary cross-entropy averaged over all sampled anchors of the
@@ -28,7 +28,7 @@ def sampled_rpn_loss(objectness, deltas, anchor_index, anchor_state, anchor_delt
     index = ops.where(used, ops.cast(anchor_index, "int32"), 0)
     logits = ops.take_along_axis(_float32(objectness)[..., 0], index, axis=1)
     deltas = ops.take_along_axis(_float32(deltas), index[..., None], axis=1)
-    # Selected, not multiplied by 0: what an unused place holds may not be a finite number.
+    # ops.where, not a product with 0: unused places may hold NaN, and 0 * NaN is NaN.
     entropy = ops.where(used, _binary_cross_entropy(logits, _float32(positive)), 0.0)
     distance = _smooth_l1(ops.where(positive[..., None], deltas - _float32(anchor_deltas), 0.0), beta)
     count = ops.maximum(ops.sum(_float32(used)), 1.0)
@@ -45,20 +45,20 @@ def dense_rpn_loss(
     *,
     beta: float = 1 / 9,
 ):
-    """Losses of an RPN on all anchors, of which a weight of 0 leaves one out.
+    """Losses of an RPN on all anchors. A weight of 0 leaves an anchor out.
 
     Args:
         objectness: float (B, A, 1), logits.
         deltas: float (B, A, 4), predicted dx, dy, dw, dh.
         target_objectness: float32 (B, A, 1), 1 for positive anchors and 0 for the others.
         target_deltas: float32 (B, A, 4), finite everywhere.
-        objectness_weight: float32 (B, A), 0 where an anchor does not count.
-        deltas_weight: float32 (B, A), 0 where an anchor does not count or is not positive.
-        beta: where smooth L1 turns from a parabola into a line.
+        objectness_weight: float32 (B, A), 0 for ignored anchors.
+        deltas_weight: float32 (B, A), 0 for ignored and for negative anchors.
+        beta: difference at which smooth L1 turns from a parabola into a line.
 
     Returns:
-        (objectness_loss, box_loss), float32 scalars: both weighted sums divided by the sum of `objectness_weight`,
-        which for weights of 0 and 1 is `sampled_rpn_loss`. Both 0 if all weights are 0.
+        (objectness_loss, box_loss), float32 scalars: both weighted sums, each divided by the sum of
+        `objectness_weight`. With weights of 0 and 1 they equal `sampled_rpn_loss`. Both are 0 if all weights are 0.
     """
     objectness_weight, deltas_weight = _float32(objectness_weight), _float32(deltas_weight)
     entropy = _binary_cross_entropy(_float32(objectness), _float32(target_objectness))[..., 0]

@@ -1,4 +1,4 @@
-"""Proposals: the boxes that an RPN finds, best first, without duplicates."""
+"""Proposals: the boxes that an RPN finds, best first and without duplicates."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ import keras
 from keras import ops
 
 from detfeed.boxes import MAX_LOG_SCALE
+from detfeed.models.rpn import RPN
 from detfeed.targets.anchors import AnchorGrid
-from models.rpn import RPN
 
 
 class ProposalModel(keras.Model):
-    """An RPN with its proposals worked out: `ProposalModel(rpn).predict(sequence)`.
+    """A model that returns the proposals of an RPN: `ProposalModel(rpn).predict(sequence)`.
 
     Args:
-        rpn: the RPN, trained or being trained; its weights are shared, not copied.
-        pre_nms: how many anchors a level may offer, those with the highest scores.
-        post_nms: how many proposals an image gets, over all levels.
-        nms_iou: of two boxes of one level that overlap by more than this, the lower-scored one is dropped.
-        min_size: boxes with a side shorter than this many pixels, after clipping, are dropped.
+        rpn: the RPN. Its weights are shared, not copied, so it can be trained further.
+        pre_nms: number of anchors with the highest scores that each level contributes.
+        post_nms: largest number of proposals of an image, over all levels.
+        nms_iou: if two boxes of one level have a higher IoU than this, the one with the lower score is dropped.
+        min_size: boxes with a side of fewer pixels after clipping are dropped.
 
     Call args:
-        inputs: as RPN's.
+        inputs: see `RPN`.
 
     Returns:
         {"boxes": float32 (B, post_nms, 4), xyxy pixels of the input, clipped to the image without its padding,
-        "scores": float32 (B, post_nms), probabilities, highest first}. An image with fewer proposals is filled up
-        with boxes of 0 and scores of -1.
+        "scores": float32 (B, post_nms), probabilities, highest first}. An image with fewer proposals has boxes of 0 and
+        scores of -1 in the remaining places.
 
-    Source: see select_proposals.
+    Source: see `select_proposals`.
     """
 
     def __init__(
@@ -71,22 +71,22 @@ class ProposalModel(keras.Model):
 
 
 def place_anchors(grid: AnchorGrid, height, width):
-    """The anchors of a grid on an input whose size may be known only when the graph runs.
+    """The anchors of a grid on an input. Its size may be unknown until the graph runs.
 
     Args:
         grid: the grid.
         height, width: pixels of the input, each a Python int or (TensorFlow only) an int32 scalar.
 
     Returns:
-        anchors: float32 (A, 4), xyxy pixels, bit for bit `grid.anchors((height, width))`.
-        num_anchors_per_level: L numbers that add up to A, ints or scalars as the arguments were.
+        anchors: float32 (A, 4), xyxy pixels, the same bits as `grid.anchors((height, width))`.
+        num_anchors_per_level: L numbers that add up to A: ints, or scalars if the arguments are scalars.
     """
     if isinstance(height, int) and isinstance(width, int):
         anchors = ops.convert_to_tensor(grid.anchors((height, width)), dtype="float32")
         return anchors, list(grid.num_anchors_per_level((height, width)))
     levels = []
     for level, stride in enumerate(grid.strides):
-        # In float64 with one rounding at the end, as the grid does it.
+        # In float64 and rounded once at the end, as in AnchorGrid.
         rows, columns = -(-height // stride), -(-width // stride)
         x, y = ops.meshgrid(ops.arange(columns) * stride, ops.arange(rows) * stride)
         shifts = ops.cast(ops.stack([x, y, x, y], axis=-1), "float64")[:, :, None, :]
@@ -107,21 +107,22 @@ def select_proposals(
     nms_iou: float = 0.7,
     min_size: float = 1e-3,
 ):
-    """Turn an RPN's outputs into proposals.
+    """Turn the outputs of an RPN into proposals.
 
-    Per level the anchors with the highest scores are decoded and clipped to the image, slivers are dropped and NMS is
-    run; the best of all levels remain. Anchors in the padding take part: their boxes are clipped like others.
+    On each level the anchors with the highest scores are decoded and clipped to the image; boxes below `min_size` are
+    dropped, and NMS drops duplicates. The best boxes of all levels remain. Anchors in the padding take part too: their
+    boxes are clipped like others.
 
     Args:
         anchors: float32 (A, 4), xyxy pixels.
         objectness: float32 (B, A, 1), logits.
         deltas: float32 (B, A, 4), dx, dy, dw, dh.
-        image_hw: int32 (B, 2), (height, width) to clip to.
+        image_hw: int32 (B, 2), height and width of each image without its padding.
         num_anchors_per_level: L numbers that add up to A, each a Python int or an int32 scalar.
-        pre_nms, post_nms, nms_iou, min_size: see ProposalModel.
+        pre_nms, post_nms, nms_iou, min_size: see `ProposalModel`.
 
     Returns:
-        boxes float32 (B, post_nms, 4) and scores float32 (B, post_nms), as ProposalModel returns them.
+        boxes float32 (B, post_nms, 4) and scores float32 (B, post_nms), as `ProposalModel` returns them.
 
     Source: agrees with torchvision's RegionProposalNetwork.filter_proposals.
     """
@@ -149,12 +150,12 @@ def select_proposals(
 
 
 def decode_boxes(anchors, deltas, weights: tuple[float, float, float, float] = (1, 1, 1, 1)):
-    """Move anchors by deltas: the inverse of detfeed.boxes.encode_deltas.
+    """Move and scale anchors by deltas: the inverse of `encode_deltas` of detfeed.boxes.
 
     Args:
         anchors: float32 (..., 4), xyxy pixels.
-        deltas: float32 (..., 4), dx, dy, dw, dh; dw and dh count up to log(1000 / 16).
-        weights: what the deltas were multiplied by when they were encoded.
+        deltas: float32 (..., 4), dx, dy, dw, dh. A dw or dh above log(1000 / 16) is cut to it.
+        weights: the factors that the deltas were multiplied by when they were encoded.
 
     Returns:
         float32 (..., 4), xyxy pixels, not clipped.
@@ -170,28 +171,28 @@ def decode_boxes(anchors, deltas, weights: tuple[float, float, float, float] = (
 
 
 def nms(boxes, scores, *, iou: float):
-    """Greedy non-maximum suppression, exact, over leading axes of any number.
+    """Exact greedy non-maximum suppression, with any number of leading axes.
 
     Args:
-        boxes: float32 (..., N, 4), xyxy pixels.
-        scores: float32 (..., N), in any order; of equal scores the first comes first. A box scored -inf is absent:
-            it is not kept and suppresses none.
-        iou: a box is dropped if it overlaps a kept one with a higher score by more than this.
+        boxes: float32 (..., N, 4), xyxy pixels; N may be 0.
+        scores: float32 (..., N), in any order. Of equal scores the first ranks higher. A box with a score of -inf is
+            absent: it is not kept and suppresses no other.
+        iou: a box is dropped if its IoU with a kept box of a higher score is above this.
 
     Returns:
-        bool (..., N), which boxes are kept.
+        bool (..., N), True for kept boxes.
 
     Source: agrees with torchvision.ops.nms.
     """
     boxes, scores = ops.convert_to_tensor(boxes), ops.convert_to_tensor(scores)
     order = ops.arange(ops.shape(scores)[-1])
-    mine, other = scores[..., None, :], scores[..., :, None]  # other on axis -2, mine on axis -1
-    precedes = ops.logical_or(other > mine, ops.logical_and(other == mine, order[:, None] < order))
+    mine, other = scores[..., None, :], scores[..., :, None]  # (..., 1, N), (..., N, 1)
+    precedes = ops.logical_or(other > mine, ops.logical_and(other == mine, order[:, None] < order))  # (..., N, N)
     suppresses = ops.logical_and(precedes, _pairwise_iou(boxes) > iou)
     present = scores > -math.inf
 
-    # keep = "no kept box suppresses me" has one solution, the greedy one, since a box depends only on those before it.
-    # Wherever one starts, n rounds settle every box that hangs on a chain of fewer than n others; few are needed.
+    # A box is kept if no kept box suppresses it. This has one solution, the greedy one, since only boxes of higher rank
+    # suppress. From any start, round n settles all boxes that depend on a chain of fewer than n others: few rounds do.
     def settle(keep, _):
         suppressed = ops.any(ops.logical_and(suppresses, keep[..., :, None]), axis=-2)
         return ops.logical_and(present, ops.logical_not(suppressed)), keep
@@ -203,7 +204,7 @@ def nms(boxes, scores, *, iou: float):
 
 
 def _pairwise_iou(boxes):
-    """IoU of float32 boxes (..., N, 4) with each other; 0 where both are empty."""
+    """IoU of float32 boxes (..., N, 4) with each other, (..., N, N); 0 for two boxes without area."""
     x0, y0, x1, y1 = ops.unstack(boxes, axis=-1)
 
     def overlap(low, high):
@@ -217,9 +218,10 @@ def _pairwise_iou(boxes):
 
 
 def _top(values, count: int):
-    """The highest values of float32 (B, N) and their places, both (B, count); filled up with -inf at places that exist.
+    """The highest values of float32 (B, N) and their indices, both (B, count).
 
-    The width is always `count`, even where N is smaller or known only when the graph runs.
+    If N is smaller than `count`, the remaining places have the value -inf and the index 0. The width is `count` even if
+    N is unknown until the graph runs.
     """
     filler = ops.full((ops.shape(values)[0], count), -math.inf, dtype="float32")
     top, index = ops.top_k(ops.concatenate([values, filler], axis=1), count)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import keras
 from keras import ops
 
+from detfeed.models.backbone import CaffeNormalize, resnet50
+from detfeed.models.fpn import fpn
+from detfeed.models.losses import dense_rpn_loss, sampled_rpn_loss
 from detfeed.targets.anchors import AnchorGrid
-from models.backbone import CaffeNormalize, resnet50
-from models.fpn import fpn
-from models.losses import dense_rpn_loss, sampled_rpn_loss
 
 FPN_STRIDES = (4, 8, 16, 32, 64)
 C4_STRIDES = (16,)
@@ -21,27 +22,27 @@ C4_CHANNELS = 512
 class RPN(keras.Model):
     """Region proposal network on ResNet50, with a feature pyramid or on stage C4 alone.
 
-    Give it to `compile` with an optimizer only, and `fit` it on an AnchorTargetSequence. It then has torchvision's
-    losses on sampled targets, and on dense ones the same over all anchors that count (see models.losses), and reports
-    them as `objectness_loss` and `box_loss`.
-    `compile(loss={"objectness": ..., "deltas": ...})` puts losses of your own in their place (dense targets only).
-    Weights are kept with `save_weights` and `load_weights`: an AnchorGrid does not go into a saved model.
+    Call `compile` with an optimizer only, and `fit` on an AnchorTargetSequence. The losses are then torchvision's on
+    sampled targets (`sampled_rpn_loss`), and the same over all anchors on dense ones (`dense_rpn_loss`), reported as
+    `objectness_loss` and `box_loss`. `compile(loss={"objectness": ..., "deltas": ...})` replaces them by losses of your
+    own; that needs dense targets.
+    Keep the weights with `save_weights` and `load_weights`: a whole saved model cannot hold an AnchorGrid.
 
     Args:
-        anchors: the grid that the targets were made with. Strides (4, 8, 16, 32, 64) give a feature pyramid P2 to P6,
-            (16,) gives C4. Every level has the same number of anchors per cell, K, since all share one head.
-        weights, frozen_stages, frozen_batch_norm, batch_norm_momentum: see models.backbone.resnet50.
+        anchors: the grid of the targets. Strides (4, 8, 16, 32, 64) give a feature pyramid P2 to P6, (16,) gives C4.
+            All levels have the same number of anchors per cell, K, since they share one head.
+        weights, frozen_stages, frozen_batch_norm, batch_norm_momentum: see `resnet50`.
 
     Call args:
         inputs: {"image": uint8 (B, H, W, 3), RGB, padded at the bottom and the right,
-            "image_hw": int32 (B, 2), rows and columns that are not padding}.
+            "image_hw": int32 (B, 2), height and width without the padding}.
 
     Returns:
         {"objectness": float32 (B, A, 1), logits, "deltas": float32 (B, A, 4), dx, dy, dw, dh}, in the grid's order.
-        The trailing 1 lets Keras's own losses take a weight per anchor, (B, A).
+        The last axis of objectness lets Keras's own losses take one weight per anchor, (B, A).
 
     Raises:
-        ValueError: strides that no backbone here has, or levels with different numbers of anchors per cell.
+        ValueError: the strides are neither of the two, or levels have different numbers of anchors per cell.
 
     Source: Ren et al. 2015; Lin et al. 2017; layers as in torchvision's RPNHead.
     """
@@ -64,7 +65,7 @@ class RPN(keras.Model):
             )
         if len(set(anchors.num_cell_anchors)) > 1:
             raise ValueError(
-                "RPN shares one head between levels, so it expects as many anchors per cell on each. "
+                "RPN shares one head between levels, so it expects the same number of anchors per cell on each. "
                 f"Received: {anchors.num_cell_anchors}"
             )
         has_pyramid = anchors.strides == FPN_STRIDES
@@ -86,7 +87,7 @@ class RPN(keras.Model):
             self.head = rpn_head(stage_channels[-1], C4_CHANNELS, anchors.num_cell_anchors[0])
         self.objectness_loss = keras.metrics.Mean(name="objectness_loss")
         self.box_loss = keras.metrics.Mean(name="box_loss")
-        # Every part above has its weights by now: let load_weights and count_params work before the first call.
+        # All parts have their weights, so load_weights and count_params work before the first call.
         self.built = True
 
     def call(self, inputs, training=None):
@@ -104,20 +105,22 @@ class RPN(keras.Model):
             "deltas": ops.cast(ops.concatenate(deltas, axis=1), "float32"),
         }
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
         """The loss that fit and evaluate use.
 
         Args:
             y: sampled targets {"anchor_index": int32 (B, S), "anchor_state": int8 (B, S), "anchor_deltas": float32
                 (B, S, 4)}, or dense ones {"objectness": float32 (B, A, 1), "deltas": float32 (B, A, 4)}.
-            y_pred: what the model returned.
-            sample_weight: for dense targets {"objectness": float32 (B, A), "deltas": float32 (B, A)}; else None.
+            y_pred: the outputs of the model.
+            sample_weight: with dense targets {"objectness": float32 (B, A), "deltas": float32 (B, A)}, else None.
 
         Returns:
-            A float32 scalar: objectness loss, plus box loss, plus the losses of any regularisers.
+            A float32 scalar: the sum of objectness loss, box loss and the losses of regularisers.
 
         Raises:
-            ValueError: dense targets without weights, which would train on ignored anchors and on padding.
+            ValueError: dense targets without weights; the model would learn from ignored anchors and from padding.
         """
         if self.loss is not None:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
@@ -139,28 +142,33 @@ class RPN(keras.Model):
                 sample_weight["objectness"],
                 sample_weight["deltas"],
             )
-        # Weighted by the batch as Keras weighs `loss`, of which they are then the parts.
+        # Keras weights its metric `loss` by the batch size. With the same weights these two metrics are its parts.
         batch = ops.shape(objectness)[0]
         self.objectness_loss.update_state(objectness_loss, sample_weight=batch)
         self.box_loss.update_state(box_loss, sample_weight=batch)
-        # Keras's own way to add up losses: it also divides by the replicas of a tf.distribute strategy.
+        # Keras adds up losses with this method, which divides by the replicas of a tf.distribute strategy.
         return sum(self._aggregate_additional_loss(loss) for loss in [objectness_loss, box_loss, *self.losses])
 
     @property
     def metrics(self):
-        """As Keras's, without the two losses of this model where other losses were compiled."""
+        """Keras's metrics. The two losses of this model are among them unless other losses were compiled."""
         own = (self.objectness_loss, self.box_loss)
         return [metric for metric in super().metrics if self.loss is None or metric not in own]
 
 
 def rpn_head(in_channels: int, channels: int, num_cell_anchors: int) -> keras.Model:
-    """The head of an RPN, run on each level.
+    """The head of an RPN, which all levels share.
+
+    Args:
+        in_channels: channels of the features.
+        channels: channels of the hidden layer.
+        num_cell_anchors: anchors per cell, K.
 
     Returns:
         A functional model from features (B, h, w, in_channels) to objectness logits (B, h, w, K) and deltas
-        (B, h, w, 4 K), those of one anchor side by side; K = num_cell_anchors.
+        (B, h, w, 4 K); the four deltas of an anchor are next to each other.
 
-    Source: torchvision's RPNHead, initial weights included.
+    Source: torchvision's RPNHead, with its initial weights.
     """
 
     def conv(filters: int, kernel_size: int, name: str, activation: str | None = None) -> keras.layers.Layer:

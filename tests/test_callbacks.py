@@ -1,4 +1,5 @@
 import time
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -8,31 +9,25 @@ from detfeed import DetectionSequence, FeedMonitor, Fixed, ResumeFeed
 from detfeed.callbacks import advise
 
 
-class Slow(keras.Model):
-    """A model of one weight that needs some seconds for a step."""
+class Small(keras.Model):
+    """A model of one weight."""
 
-    def __init__(self, seconds=0.0):
+    def __init__(self):
         super().__init__()
         self.scale = keras.layers.Dense(1)
-        self.seconds = seconds
 
     def call(self, inputs):
         return self.scale(keras.ops.cast(inputs["position"], "float32"))
 
-    def train_step(self, data):
-        time.sleep(self.seconds)
-        return super().train_step(data)
 
-
-def build(seconds=0.0):
-    model = Slow(seconds)
+def build():
+    model = Small()
     model.compile(optimizer="sgd", loss="mse", run_eagerly=True)
     return model
 
 
-def make(shapes, seconds=0.0, **arguments):
+def make(shapes, **arguments):
     def position(sample):
-        time.sleep(seconds / 4)
         return {"position": np.float32([sample.position])}, {"y": np.float32([0])}
 
     return Unnamed(shapes, targets=position, batch_size=4, resize=Fixed((32, 32)), **arguments)
@@ -46,27 +41,80 @@ class Unnamed(DetectionSequence):
         return x, y["y"]
 
 
-def test_model_that_waits_for_its_own_thread_is_told_to_use_workers(shapes, capsys):
-    sequence = make(shapes, 0.08)
+def test_fit_is_measured_epoch_by_epoch_and_a_line_printed_for_each(shapes, capsys):
+    sequence = make(shapes)
     monitor = FeedMonitor(sequence)
     build().fit(sequence, epochs=2, callbacks=[monitor], verbose=0)
-    first, second = monitor.history
-    for measured in (first, second):
-        assert measured["waiting"] > 0.5 and measured["busy"] is None
-        assert "use workers=2 or more" in measured["advice"]
-        assert measured["images_per_second"] < 1.5 * 4 / 0.08  # one batch was made before the clock started
+    for measured in monitor.history:
+        assert 0 <= measured["waiting"] <= 1 and measured["busy"] is None and measured["images_per_second"] > 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and all(line.startswith("feed: ") for line in lines)
+    assert sequence.feed.on_handed is None
 
 
-def test_model_that_is_slower_than_its_feed_sets_the_pace(shapes, capsys):
+def test_nothing_is_printed_unless_verbose(shapes, capsys):
     sequence = make(shapes, workers=2)
     monitor = FeedMonitor(sequence, verbose=False)
-    build(0.15).fit(sequence, epochs=2, callbacks=[monitor], verbose=0)
-    # The second epoch: in the first, the threads have just begun.
-    assert monitor.history[1]["waiting"] < 0.15 and monitor.history[1]["busy"] < 0.5
-    assert 4 / 0.4 < monitor.history[1]["images_per_second"] < 4 / 0.15
+    build().fit(sequence, epochs=2, callbacks=[monitor], verbose=0)
+    assert [0 <= measured["busy"] <= 1 for measured in monitor.history] == [True, True]
     assert capsys.readouterr().out == ""
+
+
+@pytest.fixture
+def clocked(shapes, monkeypatch):
+    """Run a monitor through one epoch of steps, by a clock of its own; returns what it measured.
+
+    Each step is (asked, handed, ended): seconds since the epoch began.
+    """
+
+    def run(steps, *, busy=0.0, **arguments):
+        clock = [100.0]
+        monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+        sequence = make(shapes, **arguments)
+        feed = sequence.feed = SimpleNamespace(
+            busy=7.0, on_handed=None, executor=None, num_workers=sequence.feed.num_workers,
+            in_background=sequence.feed.in_background, use_multiprocessing=False,
+        )  # fmt: skip
+        monitor = FeedMonitor(sequence, verbose=False)
+        monitor.on_train_begin()
+        monitor.on_epoch_begin(0)
+        feed.on_handed((90.0, 95.0, 4))
+        monitor.on_train_batch_end(0)  # the step in which Keras compiles
+        for place, (asked, handed, ended) in enumerate(steps):
+            feed.on_handed((100 + asked, 100 + handed, 4))
+            clock[0] = 100 + ended
+            monitor.on_train_batch_end(1 + place)
+        feed.busy += busy
+        clock[0] += 50  # a validation, say
+        monitor.on_epoch_end(0)
+        return monitor.history[0]
+
+    return run
+
+
+def test_model_that_waits_for_its_own_thread_is_told_to_use_workers(clocked):
+    # Each batch is asked for at the end of the step before and takes 3 s, each step 1 s.
+    measured = clocked([(0, 3, 4), (4, 7, 8)])
+    assert (measured["images_per_second"], measured["waiting"], measured["busy"]) == (1, 0.75, None)
+    assert "use workers=2 or more" in measured["advice"]
+
+
+def test_model_that_is_slower_than_its_feed_sets_the_pace(clocked):
+    # Each batch is handed out 1 s after it is asked for, during the step before, which takes 4 s.
+    measured = clocked([(-2, -1, 4), (1, 2, 8)], busy=2.0, workers=2)
+    assert (measured["images_per_second"], measured["waiting"], measured["busy"]) == (1, 0, 0.125)
+    assert measured["advice"] == "The model sets the pace; 1 worker would do."
+
+
+def test_wait_for_a_batch_that_was_asked_for_early_begins_with_the_end_of_the_step_before(clocked):
+    measured = clocked([(-1, 1, 4), (2, 6, 8)], busy=8.0, workers=2)
+    assert (measured["waiting"], measured["busy"]) == (3 / 8, 0.5)
+
+
+@pytest.mark.parametrize("callback", [ResumeFeed, FeedMonitor])
+def test_callback_without_a_sequence_is_refused_at_once(callback):
+    with pytest.raises(TypeError, match=r"Expected sequence to be a DetectionSequence. Received: \[1\]"):
+        callback([1])
 
 
 @pytest.mark.parametrize(
@@ -84,7 +132,7 @@ def test_model_that_is_slower_than_its_feed_sets_the_pace(shapes, capsys):
     ],
 )
 def test_advice_follows_from_who_waits_for_whom(waiting, busy, workers, processes, advice):
-    assert advice in advise(waiting, busy, workers, cores=4, processes=processes)
+    assert advice in advise(waiting, busy, workers, num_cores=4, processes=processes)
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")

@@ -1,4 +1,4 @@
-"""Inspection: what is wrong with an image file, and which images look alike."""
+"""Pictures: what is wrong with an image file, and which images look alike."""
 
 from __future__ import annotations
 
@@ -16,40 +16,33 @@ from numpy.typing import NDArray
 from detfeed.errors import ImageError
 from detfeed.images.decoding import MAX_PIXELS, decode_image
 from detfeed.images.files import is_url, read_bytes
-from detfeed.images.headers import MAX_PARTS, Header, read_header
+from detfeed.images.headers import Header, read_header
+from detfeed.images.segments import picture_end
 
-# Images are alike if at most this many of the 64 bits of their difference hashes differ (other images of COCO, VOC and
-# of blood cells have 10 and more, the same ones compressed, scaled or cut by 2 % nearly always fewer than 9) ...
+# Images look alike if at most this many of the 64 bits of their difference hashes differ. (Different images of COCO,
+# VOC and of blood cells differ in at least 10 bits; an image and a copy that is compressed, scaled or cropped by 2 %
+# nearly always differ in fewer than 9.)
 MAX_DISTANCE = 8
-# ... and if their thumbnails, brought to one brightness, differ by at most this many grey levels in the mean: of plain
-# pictures the bits say little.
+# Their thumbnails, shifted to the same brightness, must also differ by at most this many grey levels on average: the
+# hashes of plain images say little.
 MAX_DIFFERENCE = 8.0
 _THUMBNAIL = 16  # pixels a side
-_AT_ONCE = 2**20  # numbers of the table of distances and of thumbnails, which nobody could hold as a whole
-_PIXELS_AT_ONCE = 2**26  # decoded by all threads together: a file of some kilobytes may hold a picture of a gigabyte
-
-_SUFFIXES = {
-    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "jpeg"),
-    ".png": "png",
-    ".webp": "webp",
-    **dict.fromkeys((".bmp", ".dib"), "bmp"),
-    ".gif": "gif",
-    **dict.fromkeys((".tif", ".tiff"), "tiff"),
-}
+_AT_ONCE = 2**20  # entries of distances or thumbnails that are held at once; all pairs would not fit into memory
+_PIXELS_AT_ONCE = 2**26  # decoded by all threads together: a file of some kilobytes can decode to a gigabyte
 
 
 class Inspected(NamedTuple):
-    """What an image file is like.
+    """The result of inspecting an image file.
 
     Attributes:
-        problem: kind of what keeps it from being fed: "missing-image", "unreadable-image", "damaged-image",
-            "too-large"; or "".
-        message: the error that it is read with, or "".
-        header: None if it has none that can be read.
-        trailing: bytes after the end of the picture.
-        digest: of the file's content; empty if only its header was read.
-        hash: difference hash of the picture, 64 bits: of each pixel of 8 x 8 whether its right neighbour is brighter.
-        thumbnail: the picture in 16 x 16 grey pixels, row by row; empty if it was not decoded.
+        problem: kind of the problem that prevents feeding it: "missing-image", "unreadable-image", "damaged-image" or
+            "too-large"; "" if there is none.
+        message: the error of reading it, or "".
+        header: its header; None if that can't be read.
+        trailing: number of bytes after the end of the image.
+        digest: digest of the file's content; empty if only the header was read.
+        hash: difference hash, 64 bits: for each of 8 x 8 pixels, whether its right neighbour is brighter.
+        thumbnail: the image in 16 x 16 grey pixels, row by row; empty if the image was not decoded.
     """
 
     problem: str
@@ -62,16 +55,16 @@ class Inspected(NamedTuple):
 
 
 def inspect_image(path: str, *, fast: bool = False) -> Inspected:
-    """Look at an image file; never raises for what is wrong with it.
+    """Inspect an image file. Problems of the file are returned, not raised.
 
-    Threads that call it decode some pictures at once, of `_PIXELS_AT_ONCE` pixels in all, and a larger one alone.
+    Several threads may call it. Together they decode up to `_PIXELS_AT_ONCE` pixels at once, and a larger image alone.
 
     Args:
-        path: the file, or a URL.
-        fast: read its header only. Else it is decoded, a JPEG at a reduced scale, which shows damage all the same.
+        path: the file, or its URL.
+        fast: read only the header. Else the image is decoded; a JPEG at a reduced scale, which finds the same damage.
 
     Raises:
-        DetfeedError: it is a URL, and the library that reads such ones is not installed.
+        DetfeedError: path is a URL, and the library that reads it is not installed.
     """
     try:
         data = None if fast else read_bytes(path)
@@ -108,7 +101,7 @@ def inspect_image(path: str, *, fast: bool = False) -> Inspected:
 
 
 def _unread(path: str, error: ImageError) -> str:
-    """The kind of problem of a file of which not even the header was read."""
+    """The kind of problem of a file whose header can't be read."""
     reason = error.__cause__
     if isinstance(reason, PermissionError):
         return "unreadable-image"
@@ -118,16 +111,16 @@ def _unread(path: str, error: ImageError) -> str:
 
 
 class _InFlight:
-    """What threads hold together, of which there is only so much."""
+    """A limited amount that threads share."""
 
     def __init__(self, most: int) -> None:
         self._most = self._left = most
-        self._turn = threading.Lock()  # whoever wants much would wait forever behind those who want little
+        self._turn = threading.Lock()  # threads queue here: a large request would else starve behind small ones
         self._freed = threading.Condition()
 
     @contextlib.contextmanager
     def hold(self, count: int) -> Iterator[None]:
-        """Wait until there are so many, and have them meanwhile; who wants more than there are has all."""
+        """Wait until `count` is free, and hold it inside the with block. More than the limit is cut to the limit."""
         count = min(count, self._most)
         with self._turn, self._freed:
             self._freed.wait_for(lambda: self._left >= count)
@@ -143,59 +136,17 @@ class _InFlight:
 _in_flight = _InFlight(_PIXELS_AT_ONCE)
 
 
-def named_format(path: str) -> str | None:
-    """The format that a file's name promises; None if it promises none."""
-    return _SUFFIXES.get(os.path.splitext(path)[1].lower())
-
-
-def picture_end(data: NDArray[np.uint8], format: str) -> int:
-    """How many bytes of a file that decodes belong to its picture; all of them, of a format that does not say.
-
-    Some cameras put a second picture or a film behind the first.
-    """
-    end = len(data)
-    if format == "webp":
-        end = 8 + int.from_bytes(data[4:8].tobytes(), "little")
-    elif format == "png":
-        end = 8
-        for _ in range(MAX_PARTS):
-            part = data[end : end + 8].tobytes()
-            end += 12 + int.from_bytes(part[:4], "big")
-            if len(part) < 8 or part[4:] == b"IEND":
-                break
-    elif format == "jpeg":
-        end = _jpeg_end(data)
-    return min(end, len(data))
-
-
-def _jpeg_end(data: NDArray[np.uint8]) -> int:
-    (marks,) = np.nonzero(data[:-1] == 0xFF)
-    markers = data[marks + 1]
-    # Neither stuffing within a scan, nor a restart, nor a fill byte.
-    marks = marks[(markers != 0) & (markers != 0xFF) & ((markers < 0xD0) | (markers > 0xD7))]
-    at = 2
-    for _ in range(MAX_PARTS):
-        place = int(np.searchsorted(marks, at))
-        if place == len(marks):
-            break
-        at = int(marks[place])
-        if data[at + 1] == 0xD9:
-            return at + 2
-        at += 2 + int.from_bytes(data[at + 2 : at + 4].tobytes(), "big")
-    return len(data)
-
-
 def first_alike(hashes: NDArray[np.uint64], thumbnails: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """For each picture the first one before it that looks like it, or -1.
+    """Find for each image the first image before it that looks like it.
 
-    Compares all pairs, some rows at a time, fewer the more pictures there are.
+    All pairs are compared, in blocks of rows; with more images a block has fewer rows.
 
     Args:
-        hashes: uint64 (P,), as `Inspected.hash`.
-        thumbnails: uint8 (P, K).
+        hashes: uint64 (P,), each an `Inspected.hash`.
+        thumbnails: uint8 (P, K), each an `Inspected.thumbnail`.
 
     Returns:
-        int64 (P,), each less than its own place.
+        int64 (P,), the position of the earlier image, or -1 if there is none.
     """
     first = np.full(len(hashes), -1)
     step = max(1, _AT_ONCE // max(1, len(hashes)))
@@ -209,7 +160,7 @@ def first_alike(hashes: NDArray[np.uint64], thumbnails: NDArray[np.uint8]) -> ND
 
 
 def _first_like(thumbnails: NDArray[np.uint8], row: int, candidates: NDArray[np.int64]) -> int:
-    """The first of the candidates, rows in order, whose thumbnail is like that of `row`; or -1."""
+    """The first candidate whose thumbnail looks like that of `row`, or -1. Candidates are in ascending order."""
     step = max(1, _AT_ONCE // max(1, thumbnails.shape[1]))
     for start in range(0, len(candidates), step):
         chosen = candidates[start : start + step]

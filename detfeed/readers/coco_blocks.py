@@ -1,6 +1,6 @@
-"""Blocks: the annotations of a COCO file as columns, decoded some megabytes at a time, by several processes.
+"""Blocks: the annotations of a COCO file as columns, decoded two megabytes at a time, by several processes.
 
-All of COCO's annotations as objects would take as much memory as its file; block by block they take none to speak of.
+All annotations of a file decoded at once take as much memory as the file. Those of one block take a few megabytes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 import threading
 from array import array
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Annotated, Any, BinaryIO, NamedTuple, TypeVar
 
 import msgspec
@@ -23,22 +23,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detfeed.masks import Runs, parse_runs
-from detfeed.processes.process import WorkerProcess, cores
+from detfeed.processes.process import Process, cores
+from detfeed.processes.slots import Allocate, Parts
 
-BLOCK = 2**21  # bytes; with 8 MB, Python gives its memory back after each one, and reading takes a sixth longer
-BLOCKS_A_PROCESS = 32  # that make it worth while to start one more, which takes a third of a second
+BLOCK = 2**21  # bytes; with 8 MB, Python gives its memory back after each block, and reading takes a sixth longer
+BLOCKS_A_PROCESS = 32  # one more process is started for so many blocks, since its start takes a third of a second
 MAX_PROCESSES = 4
-MAX_AT_ONCE = 8  # blocks that a helping process is asked for
+MAX_AT_ONCE = 8  # blocks that a helping process is asked for in one call
 
 # Where an array of objects may be cut, and where it ends if it is a value of the outermost object.
 _BETWEEN = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*\{")
 _END = re.compile(rb'\}\s*\]\s*(?:,\s*"|\}\s*\Z)')
 _BEGIN = re.compile(rb'"annotations"\s*:\s*\[')
 _TAIL = 2**23  # bytes that may follow the annotations
-_LONGEST_BEGIN = 64  # bytes, for one that lies on the edge of two reads
+_LONGEST_BEGIN = 64  # bytes that are searched again after a read, since it may end within the match
 _STAND_IN = b'{"image_id": 0, "category_id": 0, "bbox": [0, 0, 0, 0], "id": "stands for all annotations"}'
 
-# What numpy's int64 holds, and names short enough that one of them can't make a column of gigabytes.
+# Numbers fit numpy's int64. Texts are short, so that one of them can't make a column of gigabytes.
 Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Id = Number | Annotated[str, msgspec.Meta(max_length=255)]
 
@@ -52,7 +53,7 @@ class Box(msgspec.Struct, gc=False):
     bbox: tuple[float, float, float, float]
     id: Id | None = None
     area: float | None = None
-    segmentation: msgspec.Raw = msgspec.Raw()  # looked into for crowds only
+    segmentation: msgspec.Raw = msgspec.Raw()  # decoded for crowds only
     iscrowd: int = 0
     ignore: int = 0
 
@@ -83,20 +84,20 @@ class BadMask(Exception):
 
 
 class Columns(NamedTuple):
-    """N annotations, of which K are crowds with a mask.
+    """N annotations; K of them are crowds with a mask.
 
     Attributes:
         boxes: float64 (N, 4), x0, y0, width, height as written.
-        image_ids: int64 (N,), or objects where some are texts.
+        image_ids: int64 (N,), or objects if some are texts.
         category_ids: int64 (N,).
-        ids: as image_ids; None where there is none.
+        ids: the annotations' own ids, as image_ids; None for an annotation without one.
         crowd, ignore: bool (N,).
-        areas: float64 (N,), NaN where there is none.
-        mask_rows: int64 (K,), whose masks they are.
-        mask_sizes: int64 (K, 2), their height and width as written.
-        mask_counts: int64 (K,), how many runs each has.
-        mask_pixels: int64 (K,), how many pixels these are in all.
-        runs: int32 (sum of mask_counts,), of all masks.
+        areas: float64 (N,), NaN for an annotation without one.
+        mask_rows: int64 (K,), the annotation of each mask.
+        mask_sizes: int64 (K, 2), its height and width as written.
+        mask_counts: int64 (K,), the number of its runs.
+        mask_pixels: int64 (K,), the sum of its runs.
+        runs: int32 (sum of mask_counts,), the runs of all masks.
     """
 
     boxes: NDArray[np.float64]
@@ -160,7 +161,7 @@ def _ids(ids: list[Any]) -> NDArray[Any]:
 
 
 def join(blocks: list[Columns]) -> Columns:
-    """The columns of blocks one after the other."""
+    """The columns of several blocks, one after the other."""
     starts = np.cumsum([0, *(len(block.boxes) for block in blocks)]).tolist()
     blocks = [
         block._replace(mask_rows=block.mask_rows + start)
@@ -174,18 +175,18 @@ Span = tuple[int, int]
 
 @dataclasses.dataclass
 class Pieces:
-    """A file of which pieces are read; also what worker processes get to `load` them."""
+    """A file that is read in pieces; also the task of the processes that help to read it."""
 
     path: str
     _buffer: bytearray = dataclasses.field(default_factory=bytearray)
 
-    def load(self, epoch: int, spans: Sequence[Span], *_: Any) -> tuple[dict[str, NDArray[Any]], ...]:
-        """As `read`, of several."""
+    def run(self, allocate: Allocate, *spans: Span) -> tuple[Parts, None]:
+        """Read several pieces."""
         with no_collections():
-            return tuple(self.read(span)._asdict() for span in spans)
+            return tuple(self.read(span)._asdict() for span in spans), None
 
     def read(self, span: Span) -> Columns:
-        """The columns of annotations that lie in the file from one byte to another.
+        """The columns of the annotations that lie in the file from one byte to another.
 
         Raises:
             BadMask, or one of `UNDECODED`: they do not parse.
@@ -193,7 +194,7 @@ class Pieces:
         """
         start, stop = span
         size = stop - start
-        # The same memory each time, since new one comes by page faults.
+        # The same memory for every block, since new memory costs page faults.
         if len(self._buffer) < size + 2:
             self._buffer = bytearray(size + size // 8 + 2)
         data = memoryview(self._buffer)[: size + 2]
@@ -210,18 +211,19 @@ class Pieces:
 
 
 def read(path: str, form: type[_F]) -> tuple[_F, Columns] | None:
-    """A file's content without its annotations, and these as columns; by several processes if it is large.
+    """Read a file block by block; a large file by several processes.
 
     Args:
         path: the file.
-        form: a msgspec.Struct to decode to, whose `annotations` are a list of Box.
+        form: a msgspec.Struct to decode to; its `annotations` are a list of Box.
 
     Returns:
-        None if the file is not as COCO's, see `cut`; then decode it as a whole.
+        The file's content without its annotations, and these as columns. None if the file can't be cut into blocks, see
+        `cut`: then decode it as a whole.
 
     Raises:
-        As `Pieces.read`; the row of a BadMask is counted through all blocks. After one of `UNDECODED`, decode the file
-        as a whole: that has no blocks in the wrong places, and tells where it is wrong.
+        As `Pieces.read`; the row of a BadMask is counted from the file's first annotation. After one of `UNDECODED`,
+        decode the file as a whole: either only a cut was wrong, or the error then names the place in the file.
     """
     with contextlib.ExitStack() as stack:
         helpers = _start_helpers(path, stack)
@@ -229,32 +231,24 @@ def read(path: str, form: type[_F]) -> tuple[_F, Columns] | None:
         return found and (found[0], _read_all(path, found[1], helpers, stack))
 
 
-def _start_helpers(path: str, stack: contextlib.ExitStack) -> list[WorkerProcess]:
-    """Processes that will read blocks, started early, as that takes a while; `stack` ends them."""
-    helpers: list[WorkerProcess] = []
+def _start_helpers(path: str, stack: contextlib.ExitStack) -> list[Process]:
+    """Start processes that will read blocks, before anything else, since it takes a while; `stack` ends them."""
+    helpers: list[Process] = []
     wanted = min(cores(), MAX_PROCESSES, os.path.getsize(path) // (BLOCK * BLOCKS_A_PROCESS)) - 1
     if wanted > 0 and os.name == "posix":
-        with contextlib.suppress(OSError, TypeError):  # without them, then: no more processes, or no Python to start
+        with contextlib.suppress(OSError, TypeError):  # no more processes allowed, or no sys.executable: go without
             for _ in range(wanted):
-                helpers.append(WorkerProcess(pickle.dumps(Pieces(path))))
+                helpers.append(Process(pickle.dumps(Pieces(path))))
                 stack.callback(helpers[-1].end)
                 stack.callback(helpers[-1].kill)  # first
     return helpers
 
 
-def _read_all(path: str, spans: list[Span], helpers: list[WorkerProcess], stack: contextlib.ExitStack) -> Columns:
+def _read_all(path: str, spans: list[Span], helpers: list[Process], stack: contextlib.ExitStack) -> Columns:
+    """Read all blocks: from the first on in this process, from the last on in the helpers."""
     done: list[Columns | None] = [None] * len(spans)
     waiting = deque(range(len(spans)))
     here = Pieces(path)
-
-    def help_from_the_end(helper: WorkerProcess) -> None:
-        with contextlib.suppress(Exception):  # IndexError: all are taken; others come again when it is done here
-            while True:
-                # Several, since asking for them waits for the interpreter, which is busy here; fewer towards the end.
-                indices = [waiting.pop() for _ in range(max(1, min(len(waiting) // 8, MAX_AT_ONCE)))]
-                made, _ = helper.load(0, [spans[index] for index in indices])[0]  # type: ignore[arg-type]
-                for index, columns in zip(indices, made, strict=True):
-                    done[index] = Columns(**columns)  # type: ignore[arg-type]
 
     def read_here(index: int) -> None:
         try:
@@ -264,27 +258,38 @@ def _read_all(path: str, spans: list[Span], helpers: list[WorkerProcess], stack:
             raise
 
     for helper in helpers:
-        thread = threading.Thread(target=help_from_the_end, args=(helper,), name="detfeed reader", daemon=True)
+        thread = threading.Thread(target=_help, args=(helper, spans, waiting, done), name="detfeed reader", daemon=True)
         try:
             thread.start()
-        except RuntimeError:  # no more threads; then without
+        except RuntimeError:  # no more threads allowed: go without
             break
         stack.callback(thread.join)
         stack.callback(helper.kill)  # first
     with contextlib.suppress(IndexError):
         while True:
             read_here(waiting.popleft())
-    # What helpers failed at or are still at: so an error is always that of the first block that has one, and nobody
-    # waits for a process that is slow to start.
+    # Read the blocks that helpers failed at or are still at. So nobody waits for a slow process, and an error is always
+    # that of the first block that has one.
     for index in range(len(spans)):
         if done[index] is None:
             read_here(index)
     return join([columns for columns in done if columns is not None])
 
 
+def _help(helper: Process, spans: list[Span], waiting: deque[int], done: list[Columns | None]) -> None:
+    """The thread of a helping process: let it read blocks from the end on until all are taken, or it fails."""
+    with contextlib.suppress(Exception):  # IndexError: all are taken. After any other, they are read again here.
+        while True:
+            # Several in a call: a call waits for the interpreter lock, which this process holds. Fewer towards the end.
+            indices = [waiting.pop() for _ in range(max(1, min(len(waiting) // 8, MAX_AT_ONCE)))]
+            answer = helper.call(*(spans[index] for index in indices))
+            for index, columns in zip(indices, answer.arrays, strict=True):
+                done[index] = Columns(**columns)
+
+
 @contextlib.contextmanager
 def no_collections() -> Iterator[None]:
-    """Keep the garbage collector from what is decoded, of which nothing is garbage: 7 % of the time of reading."""
+    """Switch the garbage collector off: what is decoded is no garbage, and looking for some takes 7 % of reading."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -295,13 +300,15 @@ def no_collections() -> Iterator[None]:
 
 
 def cut(path: str, form: type[_F]) -> tuple[_F, list[Span]] | None:
-    """A file's content without its annotations, and from where to where these lie in it, block by block.
+    """Find the blocks of a file's annotations.
 
-    A guess where they begin and end, and where one ends, is right if what is between is JSON, and the rest is JSON in
-    which something that stands for them comes out as they would: no other reading of the bytes is possible then.
+    The cuts are found by regular expressions, so each is a guess. Two parses prove it: every block, in brackets, is a
+    list of annotations; and the rest of the file, with one stand-in annotation between its halves, is valid JSON whose
+    `annotations` is exactly that stand-in.
 
     Returns:
-        None if the rest is not so. `Pieces.read` raises one of `UNDECODED` if what is between is not so.
+        The file's content without its annotations, and the first and last byte of each block. None if the rest of the
+        file does not pass; for a block that does not, `Pieces.read` raises one of `UNDECODED`.
 
     Raises:
         OSError: the file can't be read.
@@ -328,7 +335,7 @@ def cut(path: str, form: type[_F]) -> tuple[_F, list[Span]] | None:
 
 
 def _read_head(file: BinaryIO) -> bytearray | None:
-    """All up to the first annotation; None if there is no place that looks like it."""
+    """The bytes before the first annotation; None if no place looks like it."""
     head = bytearray()
     while data := file.read(_TAIL):
         seen = max(0, len(head) - _LONGEST_BEGIN)
@@ -341,7 +348,7 @@ def _read_head(file: BinaryIO) -> bytearray | None:
 
 
 def _spans(file: BinaryIO, start: int, stop: int) -> list[Span]:
-    """Pieces of a file of about `BLOCK` bytes that end where an annotation seems to end."""
+    """Blocks of about `BLOCK` bytes, each of which ends where an annotation seems to end."""
     spans = []
     while start < stop:
         end = following = stop

@@ -14,8 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 from keras import ops
 
-from detfeed.targets.anchors import AnchorGrid
-from models import (
+from detfeed.models import (
     RPN,
     CaffeNormalize,
     ProposalModel,
@@ -29,6 +28,7 @@ from models import (
     sampled_rpn_loss,
     select_proposals,
 )
+from detfeed.targets.anchors import AnchorGrid
 
 backend = keras.backend.backend()
 input_hw = (64, 96)

@@ -1,0 +1,337 @@
+"""Workers and their faults, which are real ones. No Keras here."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from detfeed import Feed, SampleError, WorkerError
+from detfeed.feeding.jobs import Job
+from feeds import IDS, KINDS, LONG, alive, children, keys_of, make_loader, same, take, wait_until
+
+
+def test_worker_runs_each_library_in_one_thread_and_without_keras(shapes):
+    def look(sample):
+        import cv2
+
+        return {
+            "cv2": np.array(cv2.getNumThreads()),
+            "omp": np.array(int(os.environ["OMP_NUM_THREADS"])),
+            "keras": np.array("keras" in sys.modules),
+        }
+
+    feed = Feed(make_loader(shapes, look), workers=1, use_multiprocessing=True)
+    y = feed.get((0, 0))[1]
+    assert (y["cv2"] == 1).all() and (y["omp"] == 1).all() and not y["keras"].any()
+
+
+def first_time(folder, name):
+    """Whether this is the first call of all processes with this name."""
+    try:
+        os.close(os.open(Path(folder) / name, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
+def deaths(shapes, tmp_path, die, position=5):
+    def targets(sample):
+        if sample.position == position and first_time(tmp_path, "died"):
+            die()
+        return {"position": np.array(sample.position)}
+
+    return make_loader(shapes, targets)
+
+
+@pytest.mark.parametrize(
+    ("die", "what"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "was killed by SIGKILL"),
+        (lambda: ctypes.string_at(0), "was killed by SIGSEGV"),
+        (lambda: os._exit(3), "ended with status 3"),
+    ],
+    ids=["kill -9", "segmentation fault", "exit"],
+)
+def test_batch_of_a_worker_that_died_is_made_again_and_one_warning_says_so(shapes, tmp_path, die, what):
+    loader = deaths(shapes, tmp_path, die)
+    feed = Feed(loader, workers=2, use_multiprocessing=True)
+    keys = keys_of(loader, epochs=1)
+    message = f"A worker process {what} while it made batch . of epoch 0. .* made again"
+    with pytest.warns(UserWarning, match=message) as caught:
+        batches = list(take(feed, keys))
+    assert len(caught) == 1
+    (tmp_path / "died").unlink(missing_ok=True)
+    for key, (_, y) in zip(keys, batches, strict=True):
+        assert y["position"].tolist() == loader.batches(key[0])[key[1]].tolist()
+
+
+def test_batch_that_kills_its_workers_three_times_is_an_error_that_names_its_images(shapes):
+    def targets(sample):
+        if sample.position == 5:
+            os._exit(1)
+        return {"position": np.array(sample.position)}
+
+    loader = make_loader(shapes, targets, shuffle=False)
+    feed = Feed(loader, workers=2, use_multiprocessing=True)
+    keys = keys_of(loader, epochs=1)
+    bad = next(key for key in keys if 5 in loader.batches(0)[key[1]])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(WorkerError, match=rf"batch {bad[1]} of epoch 0, the last of 3 .*{shapes.paths[5]}"):
+            feed.get(bad)
+    assert len(caught) == 2
+    good = next(key for key in keys if key != bad)
+    assert feed.get(good)[1]["position"].tolist() == loader.batches(0)[good[1]].tolist()
+
+
+def test_workers_killed_at_any_moment_lose_no_batch(shapes):
+    loader = make_loader(shapes, augment=None)  # which starts in a third of the time
+    feed = Feed(loader, workers=2, use_multiprocessing=True, max_queue_size=4)
+    before = children()
+    rng = np.random.default_rng(0)
+
+    def kill(after):
+        time.sleep(after)
+        living = sorted(children() - before)
+        if living:
+            os.kill(rng.choice(living), signal.SIGKILL)
+
+    keys = keys_of(loader, epochs=12)
+    killers, last = [], 0
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for place, (key, batch) in enumerate(zip(keys, take(feed, keys), strict=True)):
+            assert same(batch, loader.load(*key))
+            if killers and killers[-1].is_alive():
+                last = place
+            elif place >= last + 6:  # more than are made ahead, so that none of them is hit three times
+                killers.append(threading.Thread(target=kill, args=(0.05 * rng.random(),)))
+                killers[-1].start()
+                last = place
+    for killer in killers:
+        killer.join()
+    assert 1 <= len(caught) <= len(killers)
+    assert all("SIGKILL" in str(warning.message) for warning in caught)
+
+
+@pytest.fixture
+def hanging(shapes, tmp_path, monkeypatch):
+    """Make a loader one of whose batches hangs some times; it is late as soon as it hangs, instead of by the clock."""
+
+    def make(times):
+        def targets(sample):
+            if sample.position == 5 and any(first_time(tmp_path, f"hung {attempt}") for attempt in range(times)):
+                time.sleep(600)
+            return {"position": np.array(sample.position)}
+
+        def seconds_left(job, timeout):
+            is_bad = 5 in job.loader.batches(job.key[0])[job.key[1]]
+            hangs = is_bad and len(list(tmp_path.glob("hung *"))) > job.timeouts
+            return 0.0 if hangs else 0.05
+
+        monkeypatch.setattr(Job, "seconds_left", seconds_left)
+        return make_loader(shapes, targets, shuffle=False, augment=None)
+
+    return make
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=IDS)
+def test_batch_that_hangs_is_made_again_by_another_worker(shapes, hanging, kind):
+    loader = hanging(times=1)
+    feed = Feed(loader, timeout=5, **kind)
+    keys = keys_of(loader, epochs=1)
+    with pytest.warns(UserWarning, match="took longer than 5 s. Its worker was replaced; the batch is made again") as w:
+        batches = list(take(feed, keys))
+    assert len(w) == 1
+    assert sorted(p for _, y in batches for p in y["position"].tolist()) == list(range(len(shapes)))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=IDS)
+def test_batch_that_hangs_twice_is_an_error_that_names_its_images(shapes, hanging, kind):
+    loader = hanging(times=2)
+    feed = Feed(loader, timeout=4, **kind)
+    keys = keys_of(loader, epochs=1)
+    bad = next(key for key in keys if 5 in loader.batches(0)[key[1]])
+    with (
+        pytest.warns(UserWarning, match="took longer than 4 s"),
+        pytest.raises(WorkerError, match=rf"took longer than 4 s, 2 times\. .*{shapes.paths[5]}"),
+    ):
+        feed.get(bad)
+    good = next(key for key in keys if key != bad)
+    assert feed.get(good)[1]["position"].tolist() == loader.batches(0)[good[1]].tolist()
+
+
+def test_error_in_a_worker_arrives_with_its_place_and_the_workers_traceback(shapes):
+    def divide_by_nothing(sample):
+        return {"x": np.array(1 // 0 if sample.position == 5 else 1)}
+
+    loader = make_loader(shapes, divide_by_nothing, shuffle=False)
+    feed = Feed(loader, workers=2, use_multiprocessing=True)
+    index = next(i for i, batch in enumerate(loader.batches(3)) if 5 in batch)
+    with pytest.raises(SampleError) as caught:
+        feed.get((3, index))
+    message = str(caught.value)
+    for part in (shapes.paths[5], "position 5", "epoch 3", f"batch {index}", "ZeroDivisionError"):
+        assert part in message
+    assert "in a worker process" in str(caught.value.__cause__)
+    assert "in divide_by_nothing" in str(caught.value.__cause__)
+
+
+def test_process_that_can_not_be_started_is_an_error_and_no_hang(shapes, monkeypatch):
+    def refuse(*arguments, **named):
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    feed = Feed(make_loader(shapes), workers=2, use_multiprocessing=True)
+    with pytest.raises(WorkerError, match="Could not start a worker process: Resource temporarily unavailable"):
+        feed.get((0, 0))
+    monkeypatch.undo()
+    assert same(feed.get((0, 1)), feed.loader.load(0, 1))
+
+
+def test_threads_of_ours_have_one_of_cv2_each_as_long_as_there_are_any(shapes):
+    before = cv2.getNumThreads()
+    feeds = [Feed(make_loader(shapes), workers=2) for _ in range(2)]
+    for feed in feeds:
+        feed.get((0, 0))
+    assert cv2.getNumThreads() == 1
+    feeds[0].close()
+    assert cv2.getNumThreads() == 1
+    feeds[1].close()
+    assert cv2.getNumThreads() == before
+
+
+def test_loader_that_can_not_be_sent_is_an_error_that_says_why(shapes):
+    lock = threading.Lock()
+    feed = Feed(make_loader(shapes, lambda s: {"x": np.array(lock.locked())}), workers=1, use_multiprocessing=True)
+    with pytest.raises(
+        TypeError, match=r"can be pickled.*cannot pickle '_thread.lock' object.*use_multiprocessing=False"
+    ):
+        feed.get((0, 0))
+
+
+def test_loader_that_can_not_be_read_in_the_worker_is_an_error_and_no_hang(shapes):
+    class Bad:
+        def __call__(self, sample):
+            return {}
+
+        def __reduce__(self):
+            return int, ("not a number",)
+
+    feed = Feed(make_loader(shapes, Bad()), workers=1, use_multiprocessing=True)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="not a number"):
+            feed.get((0, 0))
+
+
+SCRIPT = """
+import os, signal, sys, time
+import numpy as np
+from detfeed import BatchLoader, Feed, Fixed, read_coco
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests may ignore it
+table = read_coco({json!r}, {images!r})
+def targets(sample):  # of the main module, which has no guard
+    if {work} and sample.position >= len(table) - 8:
+        print("ready", flush=True)
+        time.sleep(600)
+    return {{"pid": np.array(os.getpid())}}
+loader = BatchLoader(table, targets, batch_size=2, resize=Fixed((64, 64)), shuffle=False)
+feed = Feed(loader, workers=2, use_multiprocessing=True, max_queue_size=2)
+keys = [(0, index) for index in range(loader.num_batches)]
+pids = set()
+for place, key in enumerate(keys[:4]):
+    pids |= set(feed.get(key, keys[place + 1:])[1]["pid"].tolist())
+print(os.getpid(), *pids, flush=True)
+{end}
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize(
+    ("end", "send", "status"),
+    [
+        ("", None, 0),
+        ("raise ValueError('in the training loop')", None, 1),
+        ("sys.exit(3)", None, 3),
+        ("os._exit(4)", None, 4),
+        ("print('ready', flush=True); time.sleep(600)", signal.SIGINT, -signal.SIGINT),
+        ("print('ready', flush=True); time.sleep(600)", signal.SIGKILL, -signal.SIGKILL),
+        ("feed.get(keys[-1])", signal.SIGKILL, -signal.SIGKILL),  # a worker is ready when it is at work
+        ("os.fork() and print('ready', flush=True); time.sleep(600)", signal.SIGKILL, -signal.SIGKILL),
+    ],
+    ids=["exit", "exception", "sys.exit", "os._exit", "Ctrl-C", "kill -9", "kill -9 at work", "kill -9 with a fork"],
+)
+def test_no_worker_and_no_shared_memory_outlives_its_parent(shapes, tmp_path, end, send, status):
+    script = tmp_path / "train.py"
+    images = str(Path(shapes.source).parent / "images")
+    script.write_text(SCRIPT.format(json=shapes.source, images=images, end=end, work="feed.get" in end))
+    out, err = tmp_path / "out", tmp_path / "err"
+    shm = set(os.listdir("/dev/shm"))
+    with out.open("w") as stdout, err.open("w") as stderr:
+        process = subprocess.Popen([sys.executable, str(script)], stdout=stdout, stderr=stderr, start_new_session=True)
+    try:
+        last = "ready\n" if send else "\n"
+        assert wait_until(lambda: last in out.read_text() or process.poll() is not None)
+        pids = [int(word) for word in out.read_text().split() if word != "ready"]
+        assert len(pids) >= 2, err.read_text()
+        if send == signal.SIGINT:
+            os.killpg(pids[0], send)  # a terminal sends it to the whole group
+        elif send:
+            os.kill(pids[0], send)
+        assert process.wait(LONG) == status
+        assert wait_until(lambda: not any(alive(pid) for pid in pids[1:]))
+        assert set(os.listdir("/dev/shm")) <= shm
+        # The script's own exception is the only one.
+        assert err.read_text().count("Traceback") == (status in (1, -signal.SIGINT)), err.read_text()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+SMALL = """
+import resource, sys, warnings
+import numpy as np
+from detfeed import BatchLoader, Feed, Fixed, read_coco
+table = read_coco({json!r}, {images!r})
+loader = BatchLoader(table, lambda sample: {{}}, batch_size=4, resize=Fixed((512, 512)))
+feed = Feed(loader, workers=2, use_multiprocessing=True)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+keys = [(0, index) for index in range(loader.num_batches)]
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for place, key in enumerate(keys):
+        assert np.array_equal(feed.get(key, keys[place + 1:])[0]["image"], loader.load(*key)[0]["image"])
+print(len(caught), *[str(w.message) for w in caught])
+"""
+
+
+@pytest.mark.parametrize("limit", [1 << 20, 1 << 30])
+def test_batches_travel_another_way_where_shared_memory_is_refused_and_one_warning_says_so(shapes, limit):
+    """The limit on file sizes holds for anonymous files, too: their reservation fails."""
+    code = SMALL.format(json=shapes.source, images=str(Path(shapes.source).parent / "images"), limit=limit)
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.startswith("1 Could not get 4 MiB of shared memory" if limit == 1 << 20 else "0"), out
+
+
+def test_full_dev_shm_is_no_matter(shapes):
+    """Containers often have a tiny /dev/shm; detfeed puts nothing there."""
+    code = SMALL.format(json=shapes.source, images=str(Path(shapes.source).parent / "images"), limit=1 << 30)
+    mount = "mount -t tmpfs -o size=64k tmpfs /dev/shm && "
+    if subprocess.run(["unshare", "--mount", "sh", "-c", f"{mount} true"], capture_output=True, check=False).returncode:
+        pytest.skip("may not mount a small /dev/shm here")
+    command = f'{mount} exec "$0" -c "$1"'
+    out = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", command, sys.executable, code], capture_output=True, text=True, check=True
+    ).stdout
+    assert out.startswith("0"), out
