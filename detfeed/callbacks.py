@@ -155,6 +155,7 @@ class ScoreDetections(keras.callbacks.Callback):
 
     Raises:
         ValueError: `every` below 1, or a sequence that can't be scored.
+        TypeError: `sequence` is none.
     """
 
     def __init__(
@@ -169,8 +170,8 @@ class ScoreDetections(keras.callbacks.Callback):
         super().__init__()
         if every < 1:
             raise ValueError(f"Expected every to be at least 1. Received: {every}")
+        self.sequence = _checked(sequence)
         check_whole(sequence.loader, sequence.epoch)  # before an epoch is spent
-        self.sequence = sequence
         self.detect = detect
         self.every = every
         self.score = score
