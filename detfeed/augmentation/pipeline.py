@@ -20,8 +20,7 @@ from albumentations.augmentations.crops.transforms import CropSizeError
 from numpy.typing import NDArray
 
 from detfeed.augmentation.box_rules import BOX_RULES, VisibleShares, unmoved
-from detfeed.augmentation.mosaic import Cells, Metadata, tiled
-from detfeed.augmentation.mosaic import Other as Other
+from detfeed.augmentation.mosaic import Cells, Metadata, Other, tiled
 from detfeed.boxes import EMPTY, Boxes
 from detfeed.images.resizing import Image
 
