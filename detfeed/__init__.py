@@ -1,6 +1,6 @@
 """detfeed: a data feed for training object detectors in Keras.
 
-Importing it needs no Keras: the Sequences are resolved on first use.
+These names are all that is public. Importing them needs no Keras: sequences and callbacks are imported on first use.
 """
 
 import importlib
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 from detfeed.annotations import Annotations, concat
+from detfeed.augmentation.scale import Recipe, ScaleJitter
 from detfeed.batches.ledger import Replace
 from detfeed.batches.loader import BatchLoader
 from detfeed.batches.samplers import ClassBalanced, LimitEmpty, Mix, RepeatFactor
@@ -23,24 +24,34 @@ from detfeed.errors import (
     SampleError,
     WorkerError,
 )
+from detfeed.feeding.arguments import BatchArguments, FeedArguments, SequenceArguments
+from detfeed.feeding.feed import Feed
 from detfeed.images.canvases import Fixed, ShortSide
-from detfeed.proposals import Proposals, read_proposals
-from detfeed.readers.coco import read_coco, write_coco
+from detfeed.images.decoding import read_image
+from detfeed.proposals import Proposals
+from detfeed.readers.bad_boxes import BadBoxesWarning
+from detfeed.readers.coco import read_coco
+from detfeed.readers.coco_writer import write_coco
 from detfeed.readers.csv import read_csv
 from detfeed.readers.kitti import read_kitti
 from detfeed.readers.lvis import read_lvis
 from detfeed.readers.openimages import read_openimages
-from detfeed.readers.table import BadBoxesWarning
+from detfeed.readers.proposals import read_proposals
 from detfeed.readers.voc import read_voc
 from detfeed.readers.yolo import read_yolo
 from detfeed.recall import proposal_recall
 from detfeed.sample import Sample
 from detfeed.shapes import make_shapes
-from detfeed.targets.anchor_targets import AnchorTargets, RoiTargets
+from detfeed.targets.anchor_targets import AnchorTargets
 from detfeed.targets.anchors import AnchorGrid
-from detfeed.targets.matching import match_anchors, sample_anchors
+from detfeed.targets.roi_targets import RoiTargets
+
+# Last, so that `detfeed.check` is the function: loading the package of that name first makes it the package.
+# isort: split
+from detfeed.check import check
 
 if TYPE_CHECKING:
+    from detfeed.augmentation import recipes
     from detfeed.callbacks import FeedMonitor, ResumeFeed
     from detfeed.sequence import AnchorTargetSequence, DetectionSequence, RoiTargetSequence
 
@@ -53,10 +64,13 @@ __all__ = [
     "AnnotationError",
     "Annotations",
     "BadBoxesWarning",
+    "BatchArguments",
     "BatchLoader",
     "ClassBalanced",
     "DetectionSequence",
     "DetfeedError",
+    "Feed",
+    "FeedArguments",
     "FeedMonitor",
     "Fixed",
     "ImageError",
@@ -64,6 +78,7 @@ __all__ = [
     "MissingImageError",
     "Mix",
     "Proposals",
+    "Recipe",
     "RepeatFactor",
     "RepeatedImageError",
     "Replace",
@@ -72,39 +87,45 @@ __all__ = [
     "RoiTargets",
     "Sample",
     "SampleError",
+    "ScaleJitter",
+    "SequenceArguments",
     "ShortSide",
     "WorkerError",
+    "check",
     "concat",
     "make_shapes",
-    "match_anchors",
     "proposal_recall",
     "read_coco",
     "read_csv",
+    "read_image",
     "read_kitti",
     "read_lvis",
     "read_openimages",
     "read_proposals",
     "read_voc",
     "read_yolo",
-    "sample_anchors",
+    "recipes",
     "write_coco",
 ]
 
-_NEED_KERAS = {
+# Imported on first use: what needs Keras, and albumentations, which takes a second.
+_LATE = {
     "AnchorTargetSequence": "detfeed.sequence",
     "DetectionSequence": "detfeed.sequence",
     "FeedMonitor": "detfeed.callbacks",
     "ResumeFeed": "detfeed.callbacks",
     "RoiTargetSequence": "detfeed.sequence",
+    "recipes": "detfeed.augmentation.recipes",
 }
 
 
-if not TYPE_CHECKING:  # a type checker takes a module with __getattr__ to have every name, misspelt ones too
+if not TYPE_CHECKING:  # to a type checker, a module with __getattr__ has every name, misspelt ones too
 
     def __getattr__(name: str) -> Any:
-        if name in _NEED_KERAS:
-            return getattr(importlib.import_module(_NEED_KERAS[name]), name)
-        raise AttributeError(f"module 'detfeed' has no attribute {name!r}")
+        if name not in _LATE:
+            raise AttributeError(f"module 'detfeed' has no attribute {name!r}")
+        module = importlib.import_module(_LATE[name])
+        return module if _LATE[name].endswith(f".{name}") else getattr(module, name)
 
 
 def __dir__() -> list[str]:

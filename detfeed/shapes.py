@@ -1,6 +1,7 @@
 """The built-in data set: coloured shapes on textured backgrounds, in COCO format, drawn, not downloaded."""
 
 import json
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from detfeed.errors import expect, expect_each
+
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Window = tuple[slice, slice]  # rows, columns
 
-# The gaps are on purpose: a reader that takes category ids for class ids fails here and not on real data.
+# The gaps are on purpose: a reader that takes category ids for class ids fails on this data set already.
 CATEGORIES = {1: "ellipse", 3: "rectangle", 7: "triangle", 18: "star"}
 CATEGORY_IDS = tuple(CATEGORIES)
 
@@ -36,13 +39,13 @@ def make_shapes(
     """Draw a data set of ellipses, rectangles, triangles and stars, with COCO annotations.
 
     Writes ``folder/images/000001.jpg``, ... and ``folder/instances.json`` (``file_name`` is relative to
-    ``images``), over files of these names that exist; other files stay. Image i is a function of (seed, i)
-    alone, so a smaller data set is the beginning of a larger one with the same seed.
+    ``images``). Files of these names are replaced; other files stay. Image i depends on (seed, i) alone, so a
+    smaller data set is the beginning of a larger one with the same seed.
 
-    An image has 1 to 8 objects, sides from about 8 pixels to 60 % of its short side, log-uniform. Objects may
+    An image has 1 to 8 objects with sides from about 8 pixels to 60 % of its short side, log-uniform. Objects may
     overlap (each stays at least 40 % visible) and reach over the image edge. About one image in 12 has no
-    objects; one in 12 has a crowd (``iscrowd`` 1, RLE segmentation) and 0 to 4 objects; one in 4 is portrait:
-    ``image_hw`` swapped.
+    objects; one in 12 has a crowd (``iscrowd`` 1, RLE segmentation) and 0 to 4 objects; one in 4 is portrait,
+    with ``image_hw`` swapped.
 
     A pixel belongs to a shape if the shape covers at least half of it. ``bbox`` (x, y, width, height; pixels)
     is tight around these pixels and ``area`` counts them, whether or not a later shape hides some; both end
@@ -59,9 +62,12 @@ def make_shapes(
         Path of ``instances.json``.
 
     Raises:
+        TypeError: a number is no whole number.
         ValueError: an argument is out of its range.
         OSError: a file cannot be written.
     """
+    expect(Integral, "a whole number", num_images=num_images, seed=seed, jpeg_quality=jpeg_quality)
+    expect_each(Integral, "(height, width) in whole pixels", image_hw=image_hw)
     if num_images < 1:
         raise ValueError(f"Expected num_images of at least 1. Received: num_images={num_images}")
     if len(image_hw) != 2 or min(image_hw) < MIN_IMAGE_SIDE or max(image_hw) > MAX_IMAGE_SIDE:
@@ -105,8 +111,8 @@ def _draw_image(rng: np.random.Generator, image_hw: tuple[int, int]) -> tuple[ND
     image = _background(rng, height, width)
     kind = rng.random()
     objects: list[dict[str, Any]] = []
-    topmost = np.full((height, width), -1, np.int8)  # index of the object that shows at a pixel
-    visible = np.zeros(MAX_OBJECTS + 1, np.int64)  # pixels that show, per object
+    topmost = np.full((height, width), -1, np.int8)  # index of the object that is seen at a pixel
+    visible = np.zeros(MAX_OBJECTS + 1, np.int64)  # pixels of each object that are seen
     least = np.zeros(MAX_OBJECTS + 1)
     if kind < 1 / 12:
         count = 0
@@ -122,7 +128,7 @@ def _draw_image(rng: np.random.Generator, image_hw: tuple[int, int]) -> tuple[ND
 
     largest = MAX_OBJECT_SHARE * min(height, width)
     for _ in range(count):
-        for _attempt in range(8):  # then the image is too full: leave this one out
+        for _attempt in range(8):  # after 8 the image is too full, and the object is left out
             category_id = CATEGORY_IDS[rng.integers(len(CATEGORY_IDS))]
             side = float(np.exp(rng.uniform(np.log(MIN_OBJECT_SIDE), np.log(largest))))
             outline = _outline(rng, category_id, side, largest)
@@ -163,7 +169,7 @@ def _annotation(
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> Floats:
-    """Draw float32 (H, W, 3): a gradient, coarse coloured and fine grey noise, lines that are no objects."""
+    """Draw a gradient, coarse coloured and fine grey noise, and lines that are no objects; float32 (H, W, 3)."""
     corners = rng.uniform(40, 215, 3) + rng.normal(0, 25, (2, 2, 3))
     image = _stretch(corners, height, width, cv2.INTER_LINEAR)
     for cell, strength in ((32, 14), (8, 9), (1, 5)):
@@ -229,7 +235,7 @@ def _rasterise(outline: NDArray[np.float64], height: int, width: int) -> tuple[W
     # cv2 puts the centre of a pixel at whole numbers; shift=8: in 256ths.
     points = (((outline - (x0, y0)) * SUBPIXELS - 0.5) * 256).round().astype(np.int32)
     cv2.fillPoly(fine, [points], 255, cv2.LINE_8, 8)
-    # fillPoly counts all of the pixels that the outline runs through; half of each lies inside.
+    # fillPoly fills every pixel that the outline crosses; half of such a pixel lies inside.
     cv2.polylines(fine, [points], True, 128, 1, cv2.LINE_8, 8)
     means = cv2.resize(fine, (int(x1 - x0), int(y1 - y0)), interpolation=cv2.INTER_AREA)
     coverage: Floats = means / np.float32(255)
@@ -237,7 +243,7 @@ def _rasterise(outline: NDArray[np.float64], height: int, width: int) -> tuple[W
 
 
 def _contrasting_colour(rng: np.random.Generator, pixels: Floats, mask: Mask) -> Floats:
-    """Return the one of a few random BGR colours that differs most from what the mask will hide."""
+    """Return the one of four random BGR colours that differs most from the pixels under the mask."""
     colours = rng.uniform(0, 255, (4, 3)).astype(np.float32)
     return np.asarray(colours[np.square(colours - pixels[mask].mean(axis=0)).sum(axis=1).argmax()])
 

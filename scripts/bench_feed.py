@@ -22,47 +22,78 @@ from pathlib import Path
 from typing import Any
 
 import albumentations
+import cloudpickle
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from detfeed import AnchorGrid, AnchorTargets, Annotations, BatchLoader, Fixed, ShortSide, make_shapes, read_coco
-from detfeed.augmentation.pipeline import Augmentation
-from detfeed.feeding.feed import Feed
-from detfeed.feeding.workers import pickled_loader
-from detfeed.images.decoding import decode_image
-from detfeed.images.files import read_bytes
-from detfeed.images.resizing import resize
+from detfeed import (
+    AnchorGrid,
+    AnchorTargets,
+    Annotations,
+    BatchLoader,
+    Feed,
+    Fixed,
+    ShortSide,
+    make_shapes,
+    read_coco,
+    read_image,
+)
+from detfeed.check.parser import Parser, whole
+from detfeed.readers.formats import add_training_options, training_set
 
-# To "stream" is to fit(sequence.stream(), steps_per_epoch=...): one iterator of TensorFlow's for all epochs.
-SINKS = ("numpy", "tf.data", "fit", "stream")
+# "stream" is fit(sequence.stream(), steps_per_epoch=...): one iterator of TensorFlow's for all epochs. "fit" is
+# fit(sequence, shuffle=False), and "shuffled fit" is fit(sequence): Keras shuffles the batches of each epoch.
+SINKS = ("numpy", "tf.data", "fit", "stream", "shuffled fit")
+OF_KERAS, OF_DETFEED = SINKS[:3], SINKS
+# Name: kind, number of workers (None: as asked for), processes or threads, sinks.
 WAYS = {
-    "in place": ("detfeed", 1, False),
-    "Keras threads": ("keras", None, False),
-    "Keras processes": ("keras", None, True),
-    "detfeed threads": ("detfeed", None, False),
-    "detfeed processes": ("detfeed", None, True),
+    "in place": ("detfeed", 1, False, OF_DETFEED),
+    "Keras threads": ("keras", None, False, OF_KERAS),
+    "Keras processes": ("keras", None, True, OF_KERAS),
+    "detfeed threads": ("detfeed", None, False, OF_DETFEED),
+    "detfeed processes": ("detfeed", None, True, OF_DETFEED),
+    "without guesses": ("unguessed", None, True, ("shuffled fit",)),
 }
+# How often each image comes in an epoch of "shuffled fit". An epoch must have many more batches than are made ahead, or
+# a batch made ahead in the wrong order is used soon after.
+REPEATS = 8
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--coco", type=Path, metavar="FILE", help="COCO instances JSON (default: drawn images)")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="its images")
-    parser.add_argument("--shapes-dir", type=Path, default=Path("runs/bench/shapes"), metavar="DIR")
-    parser.add_argument("--short-side", type=int, default=800, metavar="PIXELS", help="default 800")
-    parser.add_argument("--batch-size", type=int, default=8, help="default 8")
-    parser.add_argument("--workers", type=int, nargs="+", default=[2], metavar="N", help="default 2")
-    parser.add_argument("--epochs", type=int, default=4, help="timed epochs of a measurement (default 4)")
-    parser.add_argument("--rounds", type=int, default=3, help="default 3")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="default runs/bench")
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
+def build_parser() -> Parser:
+    parser = Parser(description=__doc__)
+    add_training_options(parser, title="data, one of (none: 80 drawn images)")
+    drawn = parser.add_argument_group("drawn images")
+    drawn.add_argument(
+        "--shapes-dir",
+        type=Path,
+        default=Path("runs/bench/shapes"),
+        metavar="DIR",
+        help="where to draw them [runs/bench/shapes]",
+    )
+    bench = parser.add_argument_group("measurements")
+    bench.add_argument("--short-side", type=whole(1), default=800, metavar="N", help="shorter side in pixels [800]")
+    bench.add_argument("--batch-size", type=whole(1), default=8, metavar="N", help="images [8]")
+    bench.add_argument("--workers", type=whole(1), nargs="+", default=[2], metavar="N", help="how many [2]")
+    bench.add_argument("--epochs", type=whole(1), default=4, metavar="N", help="timed epochs of a measurement [4]")
+    bench.add_argument("--rounds", type=whole(1), default=3, metavar="N", help="of all measurements [3]")
+    bench.add_argument(
+        "--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="folder of the results [runs/bench]"
+    )
+    bench.add_argument("--measure", help=argparse.SUPPRESS)
     return parser
 
 
 def read_data(arguments: argparse.Namespace) -> Annotations:
-    if arguments.coco:
-        return read_coco(arguments.coco, arguments.images)
+    """The data set that the arguments name, or drawn images.
+
+    Raises:
+        argparse.ArgumentError: options do not go together.
+        DetfeedError: the data can't be read.
+    """
+    named = training_set(arguments)
+    if named is not None:
+        return named.read()
     json_file = arguments.shapes_dir / "instances.json"
     if not json_file.exists():
         make_shapes(arguments.shapes_dir, num_images=80, image_hw=(480, 640))
@@ -96,30 +127,18 @@ class Usage:
             self.look()
 
     def look(self) -> None:
-        """Note what there is now."""
+        """Note the present memory and CPU time."""
         total = 0.0
-        for pid in self._pids():
+        for pid in [os.getpid(), *descendants()]:
             try:
                 stat = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
                 self._cpu[pid] = (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
-                # Proportional, so that memory shared by two is counted once.
+                # The proportional set size counts memory that several processes share once.
                 rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
                 total += int(rollup.partition("\nPss:")[2].split()[0]) / 1024
             except (OSError, IndexError, ValueError):
                 continue
         self.peak = max(self.peak, total)
-
-    def _pids(self) -> list[int]:
-        parents = {}
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                parents[int(stat.parent.name)] = int(stat.read_text().rsplit(")", 1)[1].split()[1])
-            except OSError:
-                continue
-        found = [os.getpid()]
-        for pid in found:
-            found += [child for child, parent in parents.items() if parent == pid]
-        return found
 
     def cpu(self) -> float:
         """CPU seconds so far."""
@@ -130,6 +149,20 @@ class Usage:
         self._stop.set()
 
 
+def descendants() -> list[int]:
+    """Process ids of the children of this process, and of theirs."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            continue
+    found = [os.getpid()]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found[1:]
+
+
 def measure(arguments: argparse.Namespace, way: str, workers: int, sink: str) -> dict[str, float]:
     """Images per second and more of one way to one sink."""
     import keras
@@ -137,9 +170,13 @@ def measure(arguments: argparse.Namespace, way: str, workers: int, sink: str) ->
 
     from detfeed import AnchorTargetSequence
 
-    kind, _, processes = WAYS[way]
+    kind, _, processes, _ = WAYS[way]
     table = read_data(arguments)
     settings = loader_arguments(arguments)
+    epochs = arguments.epochs
+    if sink == "shuffled fit":
+        settings["sampler"] = lambda table: np.full(len(table), float(REPEATS))
+        epochs = 1
 
     class KerasSequence(keras.utils.PyDataset):
         """What one writes by hand: the same loader behind Keras's own workers."""
@@ -154,24 +191,30 @@ def measure(arguments: argparse.Namespace, way: str, workers: int, sink: str) ->
         def __getitem__(self, index: int) -> Any:
             return self.loader.load(0, index)
 
+    class Unguessed(AnchorTargetSequence):
+        """A sequence that takes no notice of Keras's shuffle: it has batches made ahead in the order of their index."""
+
+        @property
+        def num_batches(self) -> int:
+            return len(self)
+
     sequence: Any
     if kind == "keras":
         sequence = KerasSequence()
     else:
-        sequence = AnchorTargetSequence(
-            table, AnchorGrid.fpn(), workers=workers, use_multiprocessing=processes, **settings
-        )
+        own = {"detfeed": AnchorTargetSequence, "unguessed": Unguessed}[kind]
+        sequence = own(table, AnchorGrid.fpn(), workers=workers, use_multiprocessing=processes, **settings)
     usage = Usage()
     asked = time.perf_counter()
     marks: list[list[float]] = []  # by epoch, when each batch arrived
-    if sink == "fit":
-        marks = _through_fit(sequence, arguments.epochs)
+    if sink in ("fit", "shuffled fit"):
+        marks = _through_fit(sequence, epochs, shuffle=sink == "shuffled fit")
     elif sink == "stream":
-        marks = _through_fit(sequence.stream(), arguments.epochs, sequence.num_batches)
+        marks = _through_fit(sequence.stream(), epochs, steps_per_epoch=sequence.num_batches)
     else:
         adapter = PyDatasetAdapter(sequence, shuffle=False)
         dataset = adapter.get_tf_dataset() if sink == "tf.data" else None
-        for _ in range(arguments.epochs + 1):
+        for _ in range(epochs + 1):
             adapter.on_epoch_begin()
             marks.append([])
             for _ in dataset if dataset is not None else adapter.get_numpy_iterator():
@@ -181,19 +224,22 @@ def measure(arguments: argparse.Namespace, way: str, workers: int, sink: str) ->
     usage.stop()
     # The first epoch warms up.
     seconds = marks[-1][-1] - marks[0][-1]
-    images = len(table) * arguments.epochs
+    images_an_epoch = sum(map(len, sequence.loader.batches(0)))
+    images = images_an_epoch * epochs
     batches = len(marks[0])
     gaps = [later[0] - earlier[-1] for earlier, later in itertools.pairwise(marks)]
     return {
         "images_per_second": images / seconds,
         "first_batch_s": marks[0][0] - asked,
-        "gap_in_batches": statistics.median(gaps) / (seconds / (arguments.epochs * batches)),
-        "cpu_s_per_100_images": 100 * cpu / (images + len(table)),
+        "gap_in_batches": statistics.median(gaps) / (seconds / (epochs * batches)),
+        "cpu_s_per_100_images": 100 * cpu / (images + images_an_epoch),
         "peak_mb": usage.peak,
     }
 
 
-def _through_fit(data: Any, epochs: int, steps_per_epoch: int | None = None) -> list[list[float]]:
+def _through_fit(
+    data: Any, epochs: int, *, steps_per_epoch: int | None = None, shuffle: bool = False
+) -> list[list[float]]:
     """Times at which fit ended each step, on a model that does next to nothing."""
     import keras
 
@@ -219,7 +265,8 @@ def _through_fit(data: Any, epochs: int, steps_per_epoch: int | None = None) -> 
 
     model = Small()
     model.compile(optimizer="sgd")
-    model.fit(data, epochs=epochs + 1, steps_per_epoch=steps_per_epoch, shuffle=False, verbose=0, callbacks=[Mark()])
+    how = {"steps_per_epoch": steps_per_epoch, "shuffle": shuffle}
+    model.fit(data, epochs=epochs + 1, verbose=0, callbacks=[Mark()], **how)
     return marks
 
 
@@ -234,31 +281,33 @@ def time_stages(arguments: argparse.Namespace) -> dict[str, float]:
     table = read_data(arguments)
     settings = loader_arguments(arguments)
     targets = AnchorTargets(AnchorGrid.fpn())
-    loader = BatchLoader(table, targets, **settings)
-    augmentation = Augmentation(settings["augment"])
-    spent = dict.fromkeys(("read", "decode", "augment", "resize", "targets"), 0.0)
-    rng = np.random.default_rng(0)
+    plain, augmented = (
+        BatchLoader(table, targets, reduce=False, **{**settings, "augment": augment})
+        for augment in (None, settings["augment"])
+    )
+    spent: dict[str, float] = {}
     for round_ in range(2):  # the first warms up
-        spent = dict.fromkeys(spent, 0.0)
+        spent = dict.fromkeys(("decoded", "resized", "augmented", "targets"), 0.0)
         for position in range(len(table)):
             marks = [time.perf_counter()]
-            data = read_bytes(table.paths[position])
+            read_image(table.paths[position])
             marks.append(time.perf_counter())
-            image = decode_image(data)
+            plain.load_sample(round_, position)
             marks.append(time.perf_counter())
-            new = augmentation(image, table.boxes[table.rows(position)], rng)
-            marks.append(time.perf_counter())
-            resize(new.image, loader.placed_hw(position))
-            marks.append(time.perf_counter())
-            sample = loader.load_sample(round_, position)
+            sample = augmented.load_sample(round_, position)
             marks.append(time.perf_counter())
             targets(sample)
             marks.append(time.perf_counter())
-            for name, start, end in zip(spent, [0, 1, 2, 3, 5], [1, 2, 3, 4, 6], strict=True):
-                spent[name] += marks[end] - marks[start]
-    result = {name: 1000 * seconds / len(table) for name, seconds in spent.items()}
-    result["transport"] = time_transport(arguments, loader)
-    return result
+            for name, (start, end) in zip(spent, itertools.pairwise(marks), strict=True):
+                spent[name] += 1000 * (end - start) / len(table)
+    return {
+        "read and decode": spent["decoded"],
+        # A sample is an image read and decoded, augmented if it is to be, and resized.
+        "resize": spent["resized"] - spent["decoded"],
+        "augment": spent["augmented"] - spent["resized"],
+        "targets": spent["targets"],
+        "transport": time_transport(arguments, augmented),
+    }
 
 
 class _Nothing(BatchLoader):
@@ -266,7 +315,7 @@ class _Nothing(BatchLoader):
 
     def load(self, epoch: int, index: int, allocate: Any = np.empty, report: Any = None) -> Any:
         positions = self.batches(0)[index % self.num_batches]
-        return {"image": allocate((len(positions), *self.canvases[self._canvas_ids[positions[0]]], 3), np.uint8)}, {}
+        return {"image": allocate((len(positions), *self.placed_hw(0), 3), np.uint8)}, {}
 
 
 def time_transport(arguments: argparse.Namespace, loader: BatchLoader, batches: int = 300) -> float:
@@ -286,7 +335,7 @@ def time_transport(arguments: argparse.Namespace, loader: BatchLoader, batches: 
 
 
 def time_scale(num_images: int = 118_000, num_boxes: int = 860_000) -> dict[str, float]:
-    """What a data set of COCO's size costs a worker, against one of 100 images."""
+    """Times and memory of a worker for a data set of COCO's size, and for one of 100 images."""
 
     def made_up(images: int, boxes: int) -> Annotations:
         rng = np.random.default_rng(0)
@@ -309,17 +358,18 @@ def time_scale(num_images: int = 118_000, num_boxes: int = 860_000) -> dict[str,
     for name, table in (("100", made_up(100, 700)), ("coco", made_up(num_images, num_boxes))):
         loader = _Nothing(table, AnchorTargets(AnchorGrid.fpn()), batch_size=8, resize=Fixed((64, 64)))
         start = time.perf_counter()
-        pickled = pickled_loader(loader)
+        pickled = cloudpickle.dumps(loader)
         result[f"{name}_pickle_s"] = time.perf_counter() - start
         result[f"{name}_pickle_mb"] = len(pickled) / 1e6
         start = time.perf_counter()
         pickle.loads(pickled)
         result[f"{name}_unpickle_s"] = time.perf_counter() - start
+        before = set(descendants())
         feed = Feed(loader, workers=1, use_multiprocessing=True)
         start = time.perf_counter()
         feed.get((0, 0))
         result[f"{name}_first_batch_s"] = time.perf_counter() - start
-        (pid,) = [process.process.pid for process in feed._workers._state.processes.values()]  # type: ignore[union-attr]
+        (pid,) = set(descendants()) - before
         status = Path(f"/proc/{pid}/status").read_text()
         result[f"{name}_worker_mb"] = int(status.partition("RssAnon:")[2].split()[0]) / 1024
         feed.close()
@@ -336,15 +386,15 @@ def main(argv: list[str] | None = None) -> None:
         way, workers, sink = json.loads(arguments.measure)
         print("result", json.dumps(measure(arguments, way, workers, sink)), flush=True)
         os._exit(0)  # Keras's own pools may hang at exit
-    read_data(arguments)
+    with parser.one_line_errors():
+        read_data(arguments)
     stages = time_stages(arguments)
     scale = time_scale()
     cells = [
         (way, count or workers, sink)
-        for way, (kind, count, _) in WAYS.items()
+        for way, (_, count, _, sinks) in WAYS.items()
         for workers in (arguments.workers if count is None else [count])
-        for sink in SINKS
-        if kind == "detfeed" or sink != "stream"
+        for sink in sinks
     ]
     results: dict[tuple[str, int, str], list[dict[str, float]]] = {cell: [] for cell in cells}
     for round_ in range(arguments.rounds):
@@ -402,11 +452,11 @@ def _print(arguments: argparse.Namespace, middle: Any, results: Any, stages: Any
             f"{values['peak_mb']:.0f}",
         )
     console.print(table)
-    bound = 1000 / (stages["decode"] + stages["resize"])
+    bound = 1000 / (stages["read and decode"] + stages["resize"])
     console.print(
         "stages alone, ms an image on one core: "
         + ", ".join(f"{name} {value:.2f}" for name, value in stages.items())
-        + f"; decode and resize bound a core to {bound:.0f} images/s"
+        + f"; reading, decoding and resizing bound a core to {bound:.0f} images/s"
     )
     console.print(
         f"a data set of COCO's size: {scale['coco_pickle_mb']:.0f} MB, pickled in {scale['coco_pickle_s']:.2f} s and "
@@ -422,13 +472,13 @@ def _plot(results: dict[tuple[str, int, str], list[dict[str, float]]], path: Pat
     figure = Figure(figsize=(9, 4), layout="constrained")
     axis = figure.subplots()
     names = list(dict.fromkeys(f"{way}\n{workers}" for way, workers, _ in results))
-    for offset, sink in zip((-0.3, -0.1, 0.1, 0.3), SINKS, strict=True):
+    for offset, sink in zip((-0.32, -0.16, 0, 0.16, 0.32), SINKS, strict=True):
         cells = [cell for cell in results if cell[2] == sink]
         rates = np.array([[run["images_per_second"] for run in results[cell]] for cell in cells])
         places = [names.index(f"{way}\n{workers}") + offset for way, workers, _ in cells]
         middles = np.median(rates, axis=1)
         spread = np.stack([middles - rates.min(axis=1), rates.max(axis=1) - middles])
-        axis.bar(places, middles, 0.19, yerr=spread, label=f"to {sink}")
+        axis.bar(places, middles, 0.15, yerr=spread, label=f"to {sink}")
     axis.set_xticks(np.arange(len(names)), names)
     axis.set_ylabel("images per second")
     axis.legend()

@@ -1,13 +1,13 @@
 #!/usr/bin/env python
 """Time an image's way from its file to the canvas, decoded whole and at a reduced scale.
 
-Both ways, and cv2 alone, are timed in turn on the same files, so that the ratios hold on a machine whose speed drifts.
-Without files it draws its own: noise as rough as photographs, at the sizes of a 12-megapixel camera and of COCO.
+"read" is from the file to pixels, "sample" on to the canvas. Both ways, and cv2 alone, are timed in turn on the same
+files, so that the ratios hold on a machine whose speed drifts. Without files the script draws its own: noise as rough
+as photographs, at the sizes of a 12-megapixel camera and of COCO.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -19,21 +19,18 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from detfeed import ShortSide
-from detfeed.images.canvases import resized_hw_on
-from detfeed.images.decoding import decode_image
-from detfeed.images.files import read_bytes
-from detfeed.images.headers import read_header
-from detfeed.images.resizing import Image, resize
+from detfeed import Annotations, BatchLoader, ShortSide, read_image
+from detfeed.check.parser import Parser, whole
 
 RESIZE = ShortSide(800, max_side=1333)
 SIZES = {"12 MP": (3000, 4000), "12 MP progressive": (3000, 4000), "COCO": (480, 640)}
 
 
-def draw_photograph(image_hw: tuple[int, int], rng: np.random.Generator) -> Image:
+def draw_photograph(image_hw: tuple[int, int], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Noise of all scales, the coarse ones strongest, as in nature; uint8 (H, W, 3)."""
     height, width = image_hw
     total = np.full((height, width, 3), 128, np.float32)
@@ -67,48 +64,59 @@ def time_in_turn(ways: dict[str, Callable[[], Any]], repeats: int) -> dict[str, 
     return {name: 1e3 * float(np.median(times[1:])) for name, times in taken.items()}
 
 
+def loader_of(path: Path, image_hw: tuple[int, int], *, reduce: bool) -> BatchLoader:
+    """A loader of a data set of one image without boxes."""
+    table = Annotations(
+        paths=(str(path),),
+        image_ids=np.arange(1),
+        image_hw=np.array([image_hw], np.int32),
+        boxes=np.empty((0, 4), np.float32),
+        class_ids=np.empty(0, np.int32),
+        ignore=np.empty(0, bool),
+        areas=np.empty(0, np.float32),
+        offsets=np.zeros(2, np.int64),
+        class_names=("object",),
+        category_ids=np.arange(1),
+    )
+    return BatchLoader(table, lambda sample: {}, batch_size=1, resize=RESIZE, reduce=reduce)
+
+
 def measure(path: Path, repeats: int) -> dict[str, float]:
-    data = read_bytes(path)
-    image_hw = read_header(data).oriented_hw
-    target_hw = resized_hw_on(RESIZE, image_hw, (1333, 1333))
-    whole, reduced = decode_image(data), decode_image(data, at_least_hw=target_hw)
-
-    def all_of_it(at_least_hw: tuple[int, int] | None) -> Image:
-        return resize(decode_image(read_bytes(path), at_least_hw=at_least_hw), target_hw)
-
+    data = np.fromfile(path, np.uint8)
+    height, width, _ = read_image(path).shape
+    whole, reduced = (loader_of(path, (height, width), reduce=reduce) for reduce in (False, True))
+    fed_hw = whole.placed_hw(0)
     times = time_in_turn(
         {
-            "read": lambda: read_bytes(path),
-            "header": lambda: read_header(data),
             "cv2 decode": lambda: cv2.imdecode(data, cv2.IMREAD_COLOR_RGB),
-            "decode": lambda: decode_image(data),
-            "decode reduced": lambda: decode_image(data, at_least_hw=target_hw),
-            "resize": lambda: resize(whole, target_hw),
-            "resize reduced": lambda: resize(reduced, target_hw),
-            "all": lambda: all_of_it(None),
-            "all reduced": lambda: all_of_it(target_hw),
+            "read": lambda: read_image(path),
+            "read reduced": lambda: read_image(path, at_least_hw=fed_hw),
+            "sample": lambda: whole.load_sample(0, 0),
+            "sample reduced": lambda: reduced.load_sample(0, 0),
         },
         repeats,
     )
-    error = resize(reduced, target_hw).astype(np.float32) - resize(whole, target_hw)
+    error = reduced.load_sample(0, 0).image.astype(np.float32) - whole.load_sample(0, 0).image
     return {"bytes": len(data), **times, "rms difference": float(np.sqrt((error**2).mean()))}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(usage="%(prog)s [FILE ...] [options]", description=__doc__)
     parser.add_argument("files", type=Path, nargs="*", metavar="FILE", help="time these images instead")
-    parser.add_argument("--repeats", type=int, default=9, help="times each is read (default 9)")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="default runs/bench")
+    parser.add_argument("--repeats", type=whole(1), default=9, metavar="N", help="times each image is read [9]")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="folder of the results [runs/bench]"
+    )
     arguments = parser.parse_args()
 
-    cv2.setNumThreads(1)  # as a loader does that has a process for every core
+    cv2.setNumThreads(1)  # as in a worker process
     with tempfile.TemporaryDirectory() as folder:
         groups = {"given": arguments.files} if arguments.files else draw_files(Path(folder))
         results = []
         for kind, paths in groups.items():
             measured = [measure(path, arguments.repeats) for path in paths]
             result = {name: float(np.mean([m[name] for m in measured])) for name in measured[0]}
-            results.append({"images": kind, **result, "gain": result["all"] / result["all reduced"]})
+            results.append({"images": kind, **result, "gain": result["sample"] / result["sample reduced"]})
     table = Table(title=f"ms an image, resized by {RESIZE}")
     for name in results[0]:
         table.add_column(name, justify="right")

@@ -7,7 +7,6 @@ a process of its own, and its peak memory is that of the whole process, imports 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -20,33 +19,47 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from detfeed.check.parser import Parser, positive, whole
+
 IMAGES, BOXES, CROWDS, CLASSES = 118_287, 860_001, 10_098, 80
 AT_ONCE = 10_000  # images that are drawn together
 
-# What each process does; it prints one line of JSON.
+# What each process does; it prints one line of JSON. A thread looks for children and their memory 20 times a second.
 MEASURE = """
-import json, resource, sys, time
+import json, pathlib, resource, sys, threading, time
 {imports}
+children, stop = {{}}, threading.Event()
+def watch():
+    while not stop.wait(0.05):
+        for pid in pathlib.Path(f"/proc/self/task/{{threading.main_thread().native_id}}/children").read_text().split():
+            try:
+                status = pathlib.Path(f"/proc/{{pid}}/status").read_text()
+            except OSError:
+                continue
+            if "VmHWM:" in status:
+                children[pid] = int(status.partition("VmHWM:")[2].split()[0])
+watcher = threading.Thread(target=watch)
+watcher.start()
 own = time.process_time()
 start = time.perf_counter()
 {read}
 taken = time.perf_counter() - start
+stop.set()
+watcher.join()
 used, helpers = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
 {after}
 cpu = used.ru_utime + used.ru_stime - own + helpers.ru_utime + helpers.ru_stime
-peak = used.ru_maxrss + helpers.ru_maxrss * {helpers}  # that of the largest, for each
+peak = used.ru_maxrss + sum(children.values())
 print(json.dumps({{"seconds": taken, "CPU seconds": cpu, "peak MB": peak / 1024, "held MB": held / 1e6}}))
 """
 WAYS = {
     "pycocotools": {
         "imports": "import contextlib, io; from pycocotools.coco import COCO",
-        "helpers": "0",
         "read": "with contextlib.redirect_stdout(io.StringIO()): data = COCO(sys.argv[1])",
         "after": "held = float('nan')",
     },
     "read_coco": {
-        "imports": "import dataclasses, numpy; from detfeed import read_coco; from detfeed.readers import coco_blocks",
-        "helpers": "(min(coco_blocks.MAX_PROCESSES, coco_blocks.cores()) - 1)",
+        "imports": "import dataclasses, numpy; from detfeed import read_coco",
         "read": "data = read_coco(sys.argv[1], 'train2017')",
         "after": (
             "held = sum(map(sys.getsizeof, (*data.paths, *data.class_names, data.paths)))\n"
@@ -133,10 +146,12 @@ def measure(way: str, path: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--share", type=float, default=1.0, help="of COCO's images and boxes to draw (default 1)")
-    parser.add_argument("--repeats", type=int, default=1, help="times each reads it, in turn; the best counts")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="default runs/bench")
+    parser = Parser(description=__doc__)
+    parser.add_argument("--share", type=positive, default=1.0, help="of COCO's images and boxes to draw [1]")
+    parser.add_argument("--repeats", type=whole(1), default=1, metavar="N", help="rounds; the best one counts [1]")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="folder of the results [runs/bench]"
+    )
     arguments = parser.parse_args()
 
     path = arguments.out / f"instances_{arguments.share:g}.json"

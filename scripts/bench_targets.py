@@ -1,17 +1,14 @@
 #!/usr/bin/env python
 """Time anchor matching and whole targets against the dense way in numpy, and torchvision's if it is installed.
 
-All ways are timed in turn on the same boxes, so that the ratios hold on a machine whose speed drifts. The dense way in
-numpy is that of the tests, which hold both to the same answers. "target" is all that a loader does for an image:
-matching, sampling, coding, and writing into the batch.
+All ways are timed in turn on the same boxes, so that the ratios hold on a machine whose speed drifts. "target" is all
+that a loader does for an image: matching, sampling, coding, and writing into the batch.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
-import sys
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -19,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from detfeed import AnchorGrid, AnchorTargets, Sample, ShortSide, match_anchors, read_coco
-from detfeed.boxes import Boxes
-from detfeed.sample import Arrays
+from detfeed import AnchorGrid, AnchorTargets, Annotations, Sample, ShortSide
+from detfeed.check.parser import Parser, whole
+from detfeed.readers.formats import add_training_options, training_set
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from dense_matching import match_densely
+Boxes = NDArray[np.float32]
 
 INPUT_HW = (800, 1344)
 NUMBERS = (0, 1, 7, 20, 60, 200)
@@ -41,9 +38,8 @@ def draw_boxes(number: int, rng: np.random.Generator) -> Boxes:
     return np.concatenate([corner, corner + size], axis=1).astype(np.float32)
 
 
-def read_box_sets(json_file: Path) -> list[Boxes]:
-    """The boxes of each image of a COCO file as they lie on the input: short side 800, at most 1333."""
-    table = read_coco(json_file, "")
+def to_box_sets(table: Annotations) -> list[Boxes]:
+    """The boxes of each image as they lie on the input: short side 800, at most 1333."""
     resized = ShortSide(800, max_side=1333).resized_hw(table.image_hw)
     sets = []
     for position in range(len(table)):
@@ -65,6 +61,30 @@ def sample_of(boxes: Boxes) -> Sample:
         input_hw=INPUT_HW,
         rng=np.random.default_rng(0),
     )
+
+
+def match_densely(anchors: Boxes, boxes: Boxes) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+    """The state and the best box of each anchor, from the IoU of each anchor with each box.
+
+    It is the plain rule and no more, as a hand-written generator has it: without regions to ignore, and without the
+    rules for anchors that reach out. The reference that the tests hold matching to has those, and is slower.
+    """
+    states = np.zeros(len(anchors), np.int8)
+    if len(boxes) == 0:
+        return states, np.zeros(len(anchors), np.int64)
+
+    def overlap(low: int, high: int) -> NDArray[np.float32]:
+        ends = np.minimum(anchors[:, None, high], boxes[:, high])
+        return (ends - np.maximum(anchors[:, None, low], boxes[:, low])).clip(0)
+
+    shared = overlap(0, 2) * overlap(1, 3)
+    areas, box_areas = ((some[:, 2:] - some[:, :2]).prod(axis=1) for some in (anchors, boxes))
+    iou = shared / (areas[:, None] + box_areas - shared)
+    best, highest = iou.max(axis=1), iou.max(axis=0)
+    states[best >= 0.3] = -1
+    states[best >= 0.7] = 1
+    states[((iou == highest) & (highest > 0)).any(axis=1)] = 1
+    return states, iou.argmax(axis=1)
 
 
 def torchvision_matcher(grid: AnchorGrid) -> Callable[[Boxes], Any] | None:
@@ -108,9 +128,10 @@ def peak_megabytes(way: Callable[[Boxes], Any], boxes: Boxes) -> float:
 def measure(kind: str, label: str, sets: list[Boxes], repeats: int) -> dict[str, Any]:
     grid = GRIDS[kind]
     targets = AnchorTargets(grid)
+    anchors = grid.anchors(INPUT_HW)
 
     # One batch of eight that a target is written into, as the loader does.
-    def sampled(boxes: Boxes) -> Arrays:
+    def sampled(boxes: Boxes) -> dict[str, NDArray[Any]]:
         return targets(sample_of(boxes))[1]
 
     batch = {name: np.zeros((8, *array.shape), array.dtype) for name, array in sampled(sets[0]).items()}
@@ -120,9 +141,9 @@ def measure(kind: str, label: str, sets: list[Boxes], repeats: int) -> dict[str,
             batch[name][3] = array
 
     ways: dict[str, Callable[[Boxes], Any]] = {
-        "matching": lambda boxes: match_anchors(grid, boxes, input_hw=INPUT_HW, image_hw=INPUT_HW),
+        "matching": lambda boxes: targets.match(sample_of(boxes)),
         "target": whole_target,
-        "dense": lambda boxes: match_densely(grid, boxes, input_hw=INPUT_HW, image_hw=INPUT_HW),
+        "dense": lambda boxes: match_densely(anchors, boxes),
     }
     theirs = torchvision_matcher(grid)
     if theirs is not None:
@@ -173,12 +194,18 @@ def plot(results: list[dict[str, Any]], picture: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--coco", type=Path, metavar="FILE", help="time the box sets of a COCO file as well")
-    parser.add_argument("--sets", type=int, default=10, help="box sets drawn for each number of boxes (default 10)")
-    parser.add_argument("--repeats", type=int, default=5, help="times each is matched (default 5)")
-    parser.add_argument("--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="default runs/bench")
+    parser = Parser(description=__doc__)
+    add_training_options(parser, title="data whose boxes are timed as well, one of (none: drawn boxes alone)")
+    bench = parser.add_argument_group("measurements")
+    bench.add_argument("--sets", type=whole(1), default=10, metavar="N", help="sets drawn for a number of boxes [10]")
+    bench.add_argument("--repeats", type=whole(1), default=5, metavar="N", help="times each set is matched [5]")
+    bench.add_argument(
+        "--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="folder of the results [runs/bench]"
+    )
     arguments = parser.parse_args()
+    with parser.one_line_errors():
+        named = training_set(arguments)
+        data_sets = {} if named is None else {named.format.name: to_box_sets(named.read())}
 
     results = []
     for kind in GRIDS:
@@ -186,8 +213,7 @@ def main() -> None:
             rng = np.random.default_rng(number)
             sets = [draw_boxes(number, rng) for _ in range(arguments.sets)]
             results.append(measure(kind, str(number), sets, arguments.repeats))
-        if arguments.coco:
-            results.append(measure(kind, "COCO", read_box_sets(arguments.coco), 1))
+        results += [measure(kind, name, sets, 1) for name, sets in data_sets.items()]
     print_table(results)
     arguments.out.mkdir(parents=True, exist_ok=True)
     machine = {"processor": platform.processor() or platform.machine(), "python": platform.python_version()}

@@ -7,7 +7,6 @@ to the object they match, the sampled negatives, ignored regions, and in red the
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +14,38 @@ import numpy as np
 
 from data_arguments import add_data_arguments, choose_feed, read_training
 from detfeed import AnchorGrid, AnchorTargets, BatchLoader
+from detfeed.check.parser import Parser, positive, whole
 from detfeed.drawing import ANCHOR_KEYS, contact_sheet, draw_anchors, unmatched_boxes, write_png
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def build_parser() -> Parser:
+    parser = Parser(description=__doc__)
     sheets = parser.add_argument_group("sheets")
-    sheets.add_argument("--out", type=Path, default=Path("runs/anchors"), metavar="DIR", help="default runs/anchors")
-    sheets.add_argument("--epoch", type=int, default=0, help="which epoch's order and augmentation (default 0)")
-    sheets.add_argument("--images-per-sheet", type=int, default=12, metavar="N", help="default 12")
-    sheets.add_argument("--sheets", type=int, default=1, metavar="N", help="default 1")
+    sheets.add_argument(
+        "--out", type=Path, default=Path("runs/anchors"), metavar="DIR", help="where to write the sheets [runs/anchors]"
+    )
+    sheets.add_argument("--epoch", type=whole(0), default=0, metavar="N", help="whose order and augmentation [0]")
+    sheets.add_argument("--images-per-sheet", type=whole(1), default=12, metavar="N", help="images on a sheet [12]")
+    sheets.add_argument("--sheets", type=whole(1), default=1, metavar="N", help="how many [1]")
     add_data_arguments(parser)
     anchors = parser.add_argument_group("anchors (as given to train_rpn.py)")
-    anchors.add_argument("--model", choices=("fpn", "c4"), default="fpn", help="whose anchors; default fpn")
-    anchors.add_argument("--anchor-sizes", type=float, nargs="+", metavar="PIXELS", help="default 32 64 128 256 512")
+    anchors.add_argument("--model", choices=("fpn", "c4"), default="fpn", metavar="NAME", help="fpn or c4 [fpn]")
+    anchors.add_argument(
+        "--anchor-sizes", type=positive, nargs="+", metavar="N", help="sides in pixels [32 64 128 256 512]"
+    )
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = build_parser()
     arguments = parser.parse_args(argv)
-    for name in ("images_per_sheet", "sheets"):
-        if getattr(arguments, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1")
-    if arguments.epoch < 0:
-        parser.error("--epoch must not be negative")
-    data = read_training(arguments, parser)
+    with parser.one_line_errors():
+        feed = choose_feed(arguments)
+        data = read_training(arguments)
     sizes: dict[str, Any] = {"sizes": tuple(arguments.anchor_sizes)} if arguments.anchor_sizes else {}
     grid = AnchorGrid.fpn(**sizes) if arguments.model == "fpn" else AnchorGrid.c4(**sizes)
     targets = AnchorTargets(grid)
-    loader = BatchLoader(data, targets, **choose_feed(arguments, parser))
+    loader = BatchLoader(data, targets, **feed)
     positions = np.concatenate(loader.batches(arguments.epoch)).tolist()
     per_sheet = arguments.images_per_sheet
     positions = positions[: arguments.sheets * per_sheet]
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
         for position in positions[start : start + per_sheet]:
             sample = loader.load_sample(arguments.epoch, position)
             matches = targets.match(sample)
-            # Only once, and on a fresh sample: it draws from the sample's generator as training does.
+            # Once, on a fresh sample: the targets are drawn from the sample's generator, as in training.
             y = targets(sample)[1]
             tiles.append(draw_anchors(sample, grid.anchors(sample.input_hw), matches, y))
             objects += int((~sample.ignore).sum())

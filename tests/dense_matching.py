@@ -20,18 +20,18 @@ def match_densely(
     straddle=None,
     dtype=np.float32,
 ):
-    """As `detfeed.match_anchors`; overlaps are computed from the anchors' corners in `dtype`."""
+    """As `detfeed.match_anchors`, for boxes inside the image; overlaps are computed from corners in `dtype`."""
     anchors = grid.anchors(input_hw).astype(dtype)
     outside = anchors_outside(anchors, input_hw, image_hw, straddle)
-    clipped = geometry.clip(boxes, input_hw if image_hw is None else image_hw).astype(dtype)
+    boxes = boxes.astype(dtype)
     regions = np.zeros(len(boxes), bool) if ignore is None else ignore
-    objects = np.flatnonzero(~regions & (geometry.area(clipped) > 0))
+    objects = np.flatnonzero(~regions & (geometry.area(boxes) > 0))
 
     states = np.zeros(len(anchors), np.int8)
     match = np.zeros(len(anchors), np.int64)
     best = np.zeros(len(anchors), dtype)
     if len(objects):
-        overlaps = geometry.iou(anchors, clipped[objects])
+        overlaps = geometry.iou(anchors, boxes[objects])
         overlaps[outside] = 0
         best = overlaps.max(axis=1)
         match = objects[overlaps.argmax(axis=1)]
@@ -41,7 +41,7 @@ def match_densely(
             highest = overlaps.max(axis=0)
             states[((overlaps == highest) & (highest > 0)).any(axis=1)] = POSITIVE
     if regions.any():
-        covered = geometry.ioa(anchors, clipped[regions]).max(axis=1)
+        covered = geometry.ioa(anchors, boxes[regions]).max(axis=1)
         states[(covered >= ignore_ioa) & (states == NEGATIVE)] = IGNORED
     states[outside] = IGNORED
     positive = np.flatnonzero(states == POSITIVE)
@@ -71,13 +71,12 @@ def differences(grid, boxes, ours, theirs, *, tolerance=1e-6, **rules):
     """
     rules = {"positive_iou": 0.7, "negative_iou": 0.3, "ignore_ioa": 0.5, "image_hw": None, "ignore": None, **rules}
     anchors = grid.anchors(rules["input_hw"]).astype(np.float64)
-    limit = rules["input_hw"] if rules["image_hw"] is None else rules["image_hw"]
-    clipped = geometry.clip(boxes, limit).astype(np.float64)
+    boxes = boxes.astype(np.float64)
     regions = np.zeros(len(boxes), bool) if rules["ignore"] is None else rules["ignore"]
-    overlaps = geometry.iou(anchors, clipped)
+    overlaps = geometry.iou(anchors, boxes)
     overlaps[:, regions] = 0
     outside = anchors_outside(anchors, rules["input_hw"], rules["image_hw"], rules.get("straddle"))
-    covered = geometry.ioa(anchors, clipped)[:, regions]
+    covered = geometry.ioa(anchors, boxes)[:, regions]
     highest = np.where(outside[:, None], 0, overlaps).max(axis=0, initial=0)
 
     def close(a, b):

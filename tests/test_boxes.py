@@ -59,7 +59,7 @@ def test_area_of_a_turned_round_box_is_zero():
     assert geometry.area(box(3, 3, 1, 1)) == 0
 
 
-def test_clip_keeps_what_is_inside_and_empties_what_is_outside():
+def test_clip_keeps_the_part_inside_and_empties_boxes_outside():
     clipped = geometry.clip(np.float32([[-5, 2, 3, 99], [20, 20, 30, 30]]), (10, 15))
     np.testing.assert_array_equal(clipped, np.float32([[0, 2, 3, 10], [15, 10, 15, 10]]))
 

@@ -27,12 +27,30 @@ def test_importing_needs_no_keras(module):
     assert not {"keras", "tensorflow", "jax", "torch"} & set(loaded)
 
 
-def test_importing_loads_albumentations_only_where_it_is_used():
-    assert "albumentations" not in run("import sys, detfeed; print(*sys.modules)")
+@pytest.mark.parametrize("module", ["detfeed", "detfeed.check.cli", "detfeed.readers.formats"])
+def test_importing_loads_slow_packages_only_where_they_are_used(module):
+    loaded = run(f"import sys, {module}; print(*sys.modules)")
+    assert not {"albumentations", "matplotlib", "rich", "typer"} & set(loaded)
+
+
+@pytest.mark.parametrize(
+    "first",
+    ["import detfeed.check.cli", "from detfeed.check import cli", "from detfeed.check.findings import Report", ""],
+)
+def test_check_is_the_function_whatever_is_imported_before(first):
+    code = f"""{first}
+import detfeed, detfeed.check.cli
+from detfeed import check
+from detfeed.check import check as again
+from detfeed.check.cli import main
+from detfeed.check import cli
+print(detfeed.check is check is again is cli.check, main is cli.main, check.__name__)
+"""
+    assert run(code) == ["True", "True", "check"]
 
 
 def test_every_public_name_resolves():
-    for name in set(detfeed.__all__) - detfeed._NEED_KERAS.keys():
+    for name in set(detfeed.__all__) - detfeed._LATE.keys():
         assert getattr(detfeed, name) is not None
     assert set(detfeed.__all__) <= set(dir(detfeed))
     with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):

@@ -37,12 +37,12 @@ def test_compressed_strings_are_read_as_pycocotools_writes_them(mask):
         ([2**31], "got 2147483648"),
     ],
 )
-def test_what_is_no_mask_is_refused(counts, message):
+def test_broken_runs_are_refused(counts, message):
     with pytest.raises(ValueError, match=message):
         parse_runs(counts)
 
 
-def test_what_a_mask_covers_of_a_box_is_counted_pixel_by_pixel_and_in_parts():
+def test_covered_area_of_a_box_counts_pixels_whole_and_in_part():
     mask = np.zeros((4, 6), np.uint8)
     mask[1:3, 2:5] = 255
     mask[3, 5] = 51

@@ -7,7 +7,6 @@ import os
 import random
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import albumentations
@@ -58,6 +57,8 @@ def test_length_is_the_number_of_batches_and_a_loop_ends_there(shapes):
     batches = list(sequence)
     assert len(batches) == len(sequence) == sequence.num_batches
     assert sum(len(x["image"]) for x, _ in batches) == len(shapes)
+    assert sequence.epoch == 1
+    sequence.epoch = 0
     assert same(sequence[-1], batches[-1])
     with pytest.raises(IndexError, match=f"from 0 to {len(sequence) - 1}. Received: {len(sequence)}"):
         sequence[len(sequence)]
@@ -128,29 +129,109 @@ def recorded(shapes, **arguments):
 @pytest.mark.parametrize("how", [{}, {"workers": 2}, {"workers": 2, "use_multiprocessing": True}])
 def test_fit_is_fed_epoch_after_epoch_as_planned(shapes, how):
     sequence = recorded(shapes, **how)
-    list(sequence)  # looking at it first changes nothing
+    sequence[3], len(sequence), sequence.num_batches  # looking at it first changes nothing
     assert fed_by_fit(sequence, epochs=3) == planned(sequence, 0, 1, 2)
     assert sequence.epoch == 3
     assert fed_by_fit(sequence, epochs=1) == planned(sequence, 3)
-
-
-def test_batches_that_threads_ask_for_before_the_epoch_begins_count(shapes):
-    """TensorFlow's thread may be faster than Keras, which calls on_epoch_begin."""
-    sequence = recorded(shapes, workers=2)
-    early = threading.Thread(target=sequence.__getitem__, args=(0,))
-    early.start()
-    early.join()
-    sequence.on_epoch_begin()
-    for index in range(1, len(sequence)):
-        sequence[index]
-    sequence.on_epoch_end()
-    assert sequence.epoch == 1
 
 
 def test_epoch_cut_in_pieces_by_steps_per_epoch_is_fed_whole_before_the_next(shapes):
     sequence = recorded(shapes)
     assert len(sequence) == 6
     assert fed_by_fit(sequence, epochs=4, steps_per_epoch=3) == planned(sequence, 0, 1)
+
+
+@pytest.mark.parametrize("how", [{}, {"workers": 2}])
+def test_what_one_fit_left_of_an_epoch_is_not_fed_to_the_next(shapes, how):
+    """TensorFlow asks ahead of what is used, by how much depends on timing."""
+    sequence = recorded(shapes, **how)
+    for epoch in range(4):
+        assert fed_by_fit(sequence, epochs=1, steps_per_epoch=4) == planned(sequence, epoch)[:4]
+
+
+def test_each_loop_is_an_epoch_also_after_one_that_was_left_early(shapes):
+    sequence = recorded(shapes)
+    fed = [[y for y, _ in sequence] for _ in range(2)]
+    next(iter(sequence))
+    fed.append([y for y, _ in sequence])
+    for epoch, batches in zip((0, 1, 3), fed, strict=True):
+        assert [batch["position"].mean() for batch in batches] == pytest.approx(planned(sequence, epoch))
+    assert sequence.epoch == 4
+
+
+@pytest.mark.parametrize("how", [{}, {"workers": 2}, {"workers": 2, "use_multiprocessing": True}])
+def test_evaluating_is_fed_the_same_each_time_whatever_part_of_it_is_used(shapes, how):
+    training, validation = recorded(shapes, **how), recorded(shapes, seed=1, **how)
+    model = Recorder()
+    model.compile(optimizer="sgd")
+    history = model.fit(training, validation_data=validation, validation_steps=4, epochs=3, verbose=0).history
+    assert history["val_loss"] == pytest.approx([np.mean(planned(validation, 0)[:4])] * 3)
+    assert (training.epoch, validation.epoch) == (3, 0)
+
+
+def test_evaluating_and_predicting_on_the_training_data_between_epochs_changes_nothing(shapes):
+    sequence = recorded(shapes)
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.evaluate(sequence, steps=2, verbose=0)
+            self.model.predict(sequence, verbose=0)
+
+    model, fed = Recorder(), []
+    model.compile(optimizer="sgd")
+    end = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: fed.append(logs["loss"]))
+    model.fit(sequence, epochs=3, verbose=0, callbacks=[end, Look()])
+    assert fed == pytest.approx([np.mean(planned(sequence, epoch)) for epoch in range(3)])
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_positions_name_the_rows_of_predict_before_and_after_it(shapes, shuffle):
+    sequence = recorded(shapes, shuffle=shuffle)
+    before = np.concatenate([sequence.positions(index) for index in range(len(sequence))])
+    model = Echo()
+    model.compile()
+    rows = model.predict(sequence, verbose=0)[:, 0]
+    after = np.concatenate([sequence.positions(index) for index in range(len(sequence))])
+    assert rows.tolist() == before.tolist() == after.tolist()
+
+
+class Echo(keras.Model):
+    def call(self, inputs):
+        return inputs["position"]
+
+
+def test_fit_that_begins_with_a_later_epoch_is_fed_that_epoch(shapes):
+    sequence = recorded(shapes)
+    assert fed_by_fit(sequence, initial_epoch=2, epochs=4) == planned(sequence, 2, 3)
+    assert fed_by_fit(sequence, epochs=1) == planned(sequence, 4)
+
+
+def test_epoch_that_was_not_ended_is_fed_again(shapes):
+    sequence = recorded(shapes)
+
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = batch == 3
+
+    model = Recorder()
+    model.compile(optimizer="sgd")
+    model.fit(sequence, epochs=3, verbose=0, callbacks=[Stop()])
+    assert fed_by_fit(sequence, epochs=1) == planned(sequence, 0)
+
+
+def test_subclass_may_leave_out_the_methods_of_its_base(shapes):
+    ends = []
+
+    class Own(DetectionSequence):
+        def on_epoch_end(self):
+            ends.append(self.epoch)
+
+    def position(sample):
+        return {"position": np.float32([sample.position])}, {"nothing": np.zeros(1)}
+
+    sequence = Own(shapes, targets=position, batch_size=4, resize=Fixed((32, 32)))
+    assert fed_by_fit(sequence, epochs=2) == planned(sequence, 0, 1)
+    assert ends[-1] == 2
 
 
 def test_dense_targets_train_with_stock_losses_and_ignored_anchors_count_nothing(shapes):
@@ -200,7 +281,7 @@ def test_fit_takes_every_canvas_with_any_workers(annotate, how, targets):
     model = Model()
     model.compile(optimizer="sgd")
     history = model.fit(sequence, epochs=2, verbose=0).history
-    heights = [sequence.loader.canvases[sequence.loader._canvas_ids[p], 0] for p in range(len(table))]
+    heights = [sequence.loader.canvases[sequence.loader.canvas_ids[p], 0] for p in range(len(table))]
     assert history["loss"] == pytest.approx([np.mean(heights)] * 2)
 
 

@@ -59,6 +59,15 @@ def test_impossible_image_size_is_refused(tmp_path, image_hw):
     assert str(caught.value).endswith(f"Received: image_hw={image_hw}")
 
 
+@pytest.mark.parametrize(
+    "name, value", [("num_images", "2"), ("seed", 1.5), ("jpeg_quality", True), ("image_hw", 96), ("image_hw", "ab")]
+)
+def test_argument_of_a_wrong_type_is_refused_at_once(tmp_path, name, value):
+    with pytest.raises(TypeError, match=f"Expected {name} to be .* Received: {value!r}$"):
+        make_shapes(tmp_path, **{name: value})
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name, value", [("seed", -1), ("jpeg_quality", 0), ("jpeg_quality", 101)])
 def test_argument_out_of_range_is_refused(tmp_path, name, value):
     with pytest.raises(ValueError, match=f"Expected .*{name}.* Received: {name}={value}$"):
@@ -249,7 +258,7 @@ def test_boxes_hold_the_pixels_that_change_when_a_shape_is_drawn(category_id):
         assert painted.sum() == pytest.approx(annotation["area"], rel=0.25)
 
 
-def test_objects_stand_out_from_what_is_around_their_box(instances, instances_path):
+def test_objects_stand_out_from_the_pixels_around_their_box(instances, instances_path):
     contrasts = []
     for image in instances["images"]:
         annotations = [each for each in instances["annotations"] if each["image_id"] == image["id"]]

@@ -5,7 +5,7 @@ import json
 import os
 from pathlib import Path
 
-from detfeed import make_shapes, read_csv, read_kitti, read_lvis, read_openimages, read_voc, read_yolo
+from detfeed import make_shapes, read_coco, read_csv, read_kitti, read_lvis, read_openimages, read_voc, read_yolo
 
 
 def draw_set(root):
@@ -62,7 +62,7 @@ def through_yolo(table, folder):
             for (x0, y0, x1, y1), name, _ in objects(table, position)
         ]
         (folder / "labels" / f"{stem(table, position)}.txt").write_text("".join(lines))
-    (folder / "data.yaml").write_text(json.dumps({"train": "images", "names": table.class_names}))
+    (folder / "data.yaml").write_text(json.dumps({"train": "images", "val": "images", "names": table.class_names}))
     return read_yolo(folder / "data.yaml")
 
 
@@ -96,3 +96,28 @@ def through_openimages(table, folder):
 
 def through_lvis(table, folder):
     return read_lvis(folder / "instances.json", folder / "images")
+
+
+def options_of(folder):
+    """The options of a command line that name the set in each format, after it was written by all of the above."""
+    images = ("--images", str(folder / "images"))
+    return {
+        "coco": ("--coco", str(folder / "instances.json"), *images),
+        "lvis": ("--lvis", str(folder / "instances.json"), *images),
+        "voc": ("--voc", str(folder)),
+        "yolo": ("--yolo", str(folder / "data.yaml")),
+        "csv": ("--csv", str(folder / "boxes.csv"), "--classes", str(folder / "classes.csv")),
+        "kitti": ("--kitti", str(folder)),
+        "openimages": (
+            "--openimages", str(folder / "boxes_norm.csv"), "--classes", str(folder / "descriptions.csv"), *images,
+        ),
+    }  # fmt: skip
+
+
+def write_all(root):
+    """Draw a set into a folder and write it in every format; return the options that name it in each."""
+    folder = draw_set(root)
+    table = read_coco(folder / "instances.json", folder / "images")
+    for through in (through_voc, through_kitti, through_yolo, through_csv, through_openimages):
+        through(table, folder)
+    return options_of(folder)

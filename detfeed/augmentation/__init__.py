@@ -1,1 +1,1 @@
-"""Augmentation: transforms that move images, boxes and all that lies on them alike."""
+"""Augmentation: transforms that move an image together with its boxes, masks and proposals."""

@@ -1,7 +1,4 @@
-"""Recipes: the augmentations of published training recipes, for `augment=`, by name or with other numbers.
-
-Only this and `augment` import albumentations.
-"""
+"""Recipes: the augmentations of published training recipes, for `augment=`, by name or with other numbers."""
 
 from __future__ import annotations
 
@@ -16,14 +13,14 @@ from albumentations.core.transforms_interface import BaseTransformInitSchema
 from detfeed import boxes as geometry
 from detfeed.augmentation.scale import Recipe, ScaleJitter
 
-MEAN_COLOR = (123.0, 117.0, 104.0)  # of ImageNet, RGB
+MEAN_COLOR = (123.0, 117.0, 104.0)  # ImageNet's, RGB
 
 
 def named(name: str) -> Recipe:
-    """A recipe with its published numbers.
+    """The recipe of that name with its published numbers.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: no recipe has that name.
     """
     if name not in RECIPES:
         raise ValueError(
@@ -35,16 +32,17 @@ def named(name: str) -> Recipe:
 def flip(p: float = 0.5) -> Recipe:
     """Mirror half of the images.
 
-    Source: Ren et al. 2015 (Faster R-CNN), section 3.3 by way of Fast R-CNN, and nearly all since.
+    Source: Girshick 2015 (Fast R-CNN), which Ren et al. 2015 (Faster R-CNN), section 3.3, and nearly all later
+        detectors follow.
     """
     return Recipe(albumentations.HorizontalFlip(p=p))
 
 
 def ssd() -> Recipe:
-    """Colours, zooming out, crops that overlap an object by a drawn measure, and flips, as for SSD.
+    """SSD's changes of colour, zooming out, crops that overlap an object by a drawn IoU, and flips.
 
-    Images keep their aspect ratio where SSD warps them onto its square. An object of which a crop leaves too little is
-    ignored (`min_visibility`), where SSD drops objects whose centre is outside.
+    Two things differ from SSD. Images keep their aspect ratio; SSD warps them onto its square. An object is ignored if
+    a crop leaves too little of it (`min_visibility`); SSD drops objects whose centre is outside the crop.
 
     Source: Liu et al. 2016 (SSD), sections 2.2 and 3.6; torchvision's RandomPhotometricDistort, RandomZoomOut and
         RandomIoUCrop.
@@ -69,7 +67,7 @@ def ssd() -> Recipe:
 def lsj(low: float = 0.1, high: float = 2.0) -> Recipe:
     """Large-scale jitter: flips, and images at 0.1 to 2 times the size that fits their canvas, padded or cut to it.
 
-    Use it with `resize=Fixed((1024, 1024))`, as published.
+    Published with `resize=Fixed((1024, 1024))`.
 
     Source: Ghiasi et al. 2021 (Simple Copy-Paste), section 3; detectron2's ResizeScale and FixedSizeCrop.
     """
@@ -79,9 +77,9 @@ def lsj(low: float = 0.1, high: float = 2.0) -> Recipe:
 def multiscale(low: float = 0.8, steps: int = 6) -> Recipe:
     """Multi-scale training: flips, and images at one of a few sizes.
 
-    With `resize=ShortSide(800, max_side=1333)` the short side is 640, 672, 704, 736, 768 or 800 pixels. An image that
-    `max_side` limits is scaled from there, where detectron2 limits each size on its own. Canvases are those of the
-    largest size, so that a compiled model sees no more shapes.
+    With `resize=ShortSide(800, max_side=1333)` the short side is 640, 672, 704, 736, 768 or 800 pixels. If `max_side`
+    limits an image, all of its sizes shrink alike; detectron2 limits each size on its own. All sizes use the canvases
+    of the largest, so a compiled model sees no more shapes.
 
     Source: detectron2's ResizeShortestEdge with INPUT.MIN_SIZE_TRAIN = (640, 672, 704, 736, 768, 800).
     """
@@ -92,7 +90,11 @@ RECIPES: dict[str, Callable[[], Recipe]] = {"flip": flip, "ssd": ssd, "lsj": lsj
 
 
 class ZoomOut(albumentations.Pad):
-    """Put the image at a drawn place on a canvas of its mean colour, up to `max_side` times as high and wide.
+    """Put the image at a random place on a larger canvas of ImageNet's mean colour.
+
+    Args:
+        max_side: the canvas is at most so many times as high and wide as the image.
+        p: the probability.
 
     Source: Liu et al. 2016, section 3.6; torchvision's RandomZoomOut.
     """
@@ -114,10 +116,10 @@ class ZoomOut(albumentations.Pad):
 
 
 class OverlappingCrop(BaseCrop):
-    """A crop whose best IoU with an object is at least a number drawn from 0, 0.1, 0.3, 0.5, 0.7, 0.9; or none.
+    """A crop whose best IoU with an object is at least a number drawn from 0, 0.1, 0.3, 0.5, 0.7 and 0.9, or no crop.
 
-    Its sides are 0.3 to 1 times the image's, its aspect ratio 0.5 to 2, and the centre of an object is in it. If no
-    crop of 40 is that, another number is drawn. An image without objects stays whole.
+    The crop's sides are 0.3 to 1 times the image's, its aspect ratio is 0.5 to 2, and it holds the centre of an object.
+    If none of 40 random crops fits, another number is drawn. An image without objects stays whole.
 
     Source: Liu et al. 2016, section 2.2; torchvision's RandomIoUCrop.
     """

@@ -1,26 +1,30 @@
-"""Scale: at what share of its size an image is fed, where that varies.
+"""Scale: images fed at varying sizes.
 
-An augmentation comes before the image is resized onto its canvas, which would undo whatever scale it was given.
+Transforms run before an image is resized to its canvas, which would undo a change of scale. So the scale is drawn here,
+and used when the image is resized.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from detfeed.errors import expect
+
 
 @dataclasses.dataclass(frozen=True)
 class ScaleJitter:
-    """Feed images at a size drawn for each sample, relative to that which `resize` gives them.
+    """Feed each sample at a random multiple of the size that `resize` gives its image.
 
-    Smaller ones are padded right and bottom, as all are; of larger ones a window of the canvas's size is cut out, at a
-    place that is drawn, too.
+    A smaller image is padded right and bottom, like all images. Of a larger one a window of the canvas's size is cut
+    out at a random place.
 
     Args:
-        low, high: factors, above 0; drawn evenly from between them.
-        steps: draw from so many factors, from `low` to `high` in equal steps, instead.
+        low, high: limits of the factor, above 0; it is drawn uniformly between them.
+        steps: number of factors to draw from instead, in equal steps from `low` to `high`. None: any factor.
     """
 
     low: float
@@ -28,6 +32,8 @@ class ScaleJitter:
     steps: int | None = None
 
     def __post_init__(self) -> None:
+        expect(Real, "a number", low=self.low, high=self.high)
+        expect(Integral | None, "a whole number or None", steps=self.steps)
         if not 0 < self.low <= self.high < np.inf:
             raise ValueError(f"Expected 0 < low <= high. Received: low={self.low}, high={self.high}")
         if self.steps is not None and self.steps < 2:
@@ -40,16 +46,16 @@ class ScaleJitter:
         input_hw: tuple[int, int],
         rng: np.random.Generator,
     ) -> tuple[tuple[int, int, int, int], tuple[int, int]]:
-        """Draw which part of an image is fed, and how large.
+        """Draw the part of an image that is fed, and its size on the canvas, all in pixels.
 
         Args:
-            image_hw: height and width of the image, in pixels as they all are.
-            resized_hw: those that `resize` gives it.
-            input_hw: those of its canvas, which are no smaller.
+            image_hw: height and width of the image.
+            resized_hw: height and width that `resize` gives it.
+            input_hw: height and width of its canvas, no smaller than `resized_hw`.
             rng: the sample's generator.
 
         Returns:
-            The part, x0, y0, x1, y1 in pixels of the image, and the height and width to give it.
+            The part as x0, y0, x1, y1 in the image, and the height and width to resize it to.
         """
         if self.steps is None:
             factor = rng.uniform(self.low, self.high)
@@ -65,11 +71,11 @@ class ScaleJitter:
 
 
 class Recipe(NamedTuple):
-    """An augmentation that also says at what size images are fed.
+    """A transform, and the scale at which images are fed.
 
     Attributes:
         transform: an albumentations transform, a Compose without box parameters, or a list of transforms.
-        scale: None for the size that `resize` gives.
+        scale: None: images are fed at the size that `resize` gives them.
     """
 
     transform: Any

@@ -14,11 +14,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from detfeed import boxes as geometry
 from detfeed.annotations import Annotations
 
-Weights = NDArray[np.float64]
-Sampler = Callable[[Annotations], Weights]
+ImageWeights = NDArray[np.float64]
+Sampler = Callable[[Annotations], ImageWeights]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +41,7 @@ class RepeatFactor:
         if not 0 < self.threshold <= 1:
             raise ValueError(f"Expected threshold to be above 0 and at most 1. Received: {self.threshold}")
 
-    def __call__(self, annotations: Annotations) -> Weights:
+    def __call__(self, annotations: Annotations) -> ImageWeights:
         positions, class_ids = _shown(annotations)
         shares = np.bincount(class_ids, minlength=len(annotations.class_names)) / max(len(annotations), 1)
         weights = np.ones(len(annotations))
@@ -68,7 +67,7 @@ class ClassBalanced:
     def __post_init__(self) -> None:
         _check_length(self.num_images)
 
-    def __call__(self, annotations: Annotations) -> Weights:
+    def __call__(self, annotations: Annotations) -> ImageWeights:
         positions, class_ids = _shown(annotations)
         if len(positions) == 0:
             return np.zeros(len(annotations))
@@ -106,7 +105,7 @@ class Mix:
         if empty:
             raise ValueError(f"Expected images in each set that has a share. Received: none in set {empty[0]}")
 
-    def __call__(self, annotations: Annotations) -> Weights:
+    def __call__(self, annotations: Annotations) -> ImageWeights:
         if sum(self.sizes) != len(annotations):
             raise ValueError(
                 f"Expected sizes of sets that add up to the {len(annotations)} images there are. Received: {self.sizes}"
@@ -133,7 +132,7 @@ class LimitEmpty:
         if not 0 <= self.max_share <= 1:
             raise ValueError(f"Expected max_share to be a share from 0 to 1. Received: {self.max_share}")
 
-    def __call__(self, annotations: Annotations) -> Weights:
+    def __call__(self, annotations: Annotations) -> ImageWeights:
         empty = np.ones(len(annotations), bool)
         empty[_shown(annotations)[0]] = False
         weights = np.ones(len(annotations))
@@ -145,9 +144,8 @@ class LimitEmpty:
 
 def _shown(annotations: Annotations) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Which image has an object of which class: positions and class ids, int64 (K,) and int32 (K,), each pair once."""
-    positions = np.repeat(np.arange(len(annotations)), np.diff(annotations.offsets))
-    objects = ~annotations.ignore & (geometry.area(annotations.boxes) > 0)
-    pairs = np.unique(np.stack([positions[objects], annotations.class_ids[objects]], axis=1), axis=0)
+    objects = ~annotations.ignore
+    pairs = np.unique(np.stack([annotations.positions[objects], annotations.class_ids[objects]], axis=1), axis=0)
     return pairs[:, 0], pairs[:, 1].astype(np.int32)
 
 

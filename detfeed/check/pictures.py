@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from detfeed.errors import ImageError
 from detfeed.images.decoding import MAX_PIXELS, decode_image
 from detfeed.images.files import is_url, read_bytes
-from detfeed.images.headers import MAX_PARTS, Header, read_header
+from detfeed.images.headers import Header, read_header
+from detfeed.images.segments import picture_end
 
 # Images are alike if at most this many of the 64 bits of their difference hashes differ (other images of COCO, VOC and
 # of blood cells have 10 and more, the same ones compressed, scaled or cut by 2 % nearly always fewer than 9) ...
@@ -27,15 +28,6 @@ MAX_DIFFERENCE = 8.0
 _THUMBNAIL = 16  # pixels a side
 _AT_ONCE = 2**20  # numbers of the table of distances and of thumbnails, which nobody could hold as a whole
 _PIXELS_AT_ONCE = 2**26  # decoded by all threads together: a file of some kilobytes may hold a picture of a gigabyte
-
-_SUFFIXES = {
-    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "jpeg"),
-    ".png": "png",
-    ".webp": "webp",
-    **dict.fromkeys((".bmp", ".dib"), "bmp"),
-    ".gif": "gif",
-    **dict.fromkeys((".tif", ".tiff"), "tiff"),
-}
 
 
 class Inspected(NamedTuple):
@@ -141,48 +133,6 @@ class _InFlight:
 
 
 _in_flight = _InFlight(_PIXELS_AT_ONCE)
-
-
-def named_format(path: str) -> str | None:
-    """The format that a file's name promises; None if it promises none."""
-    return _SUFFIXES.get(os.path.splitext(path)[1].lower())
-
-
-def picture_end(data: NDArray[np.uint8], format: str) -> int:
-    """How many bytes of a file that decodes belong to its picture; all of them, of a format that does not say.
-
-    Some cameras put a second picture or a film behind the first.
-    """
-    end = len(data)
-    if format == "webp":
-        end = 8 + int.from_bytes(data[4:8].tobytes(), "little")
-    elif format == "png":
-        end = 8
-        for _ in range(MAX_PARTS):
-            part = data[end : end + 8].tobytes()
-            end += 12 + int.from_bytes(part[:4], "big")
-            if len(part) < 8 or part[4:] == b"IEND":
-                break
-    elif format == "jpeg":
-        end = _jpeg_end(data)
-    return min(end, len(data))
-
-
-def _jpeg_end(data: NDArray[np.uint8]) -> int:
-    (marks,) = np.nonzero(data[:-1] == 0xFF)
-    markers = data[marks + 1]
-    # Neither stuffing within a scan, nor a restart, nor a fill byte.
-    marks = marks[(markers != 0) & (markers != 0xFF) & ((markers < 0xD0) | (markers > 0xD7))]
-    at = 2
-    for _ in range(MAX_PARTS):
-        place = int(np.searchsorted(marks, at))
-        if place == len(marks):
-            break
-        at = int(marks[place])
-        if data[at + 1] == 0xD9:
-            return at + 2
-        at += 2 + int.from_bytes(data[at + 2 : at + 4].tobytes(), "big")
-    return len(data)
 
 
 def first_alike(hashes: NDArray[np.uint64], thumbnails: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -5,17 +5,15 @@ mistyped one, and an editor completes them. Defaults stand in the signatures of 
 and `RoiTargets`.
 """
 
-from __future__ import annotations
-
 from concurrent.futures import Executor
 from typing import Any, Literal, Required, TypedDict
 
 from detfeed.batches.ledger import Replace
 from detfeed.batches.samplers import Sampler
-from detfeed.boxes import Weights
+from detfeed.boxes import DeltaWeights
 from detfeed.images.canvases import Resize
 from detfeed.images.decoding import Exif
-from detfeed.targets.anchor_targets import Crowd
+from detfeed.targets.sampling import Crowd
 
 
 class BatchArguments(TypedDict, total=False):
@@ -100,7 +98,7 @@ class AnchorArguments(TypedDict, total=False):
     straddle: float | None
     num_samples: int
     positive_fraction: float
-    delta_weights: Weights
+    delta_weights: DeltaWeights
     crowd: Crowd
     counts: bool
 
@@ -114,7 +112,7 @@ class RoiArguments(TypedDict, total=False):
     num_samples: int
     positive_fraction: float
     num_classes: int | None
-    delta_weights: Weights
+    delta_weights: DeltaWeights
     crowd: Crowd
 
 

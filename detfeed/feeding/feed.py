@@ -1,4 +1,4 @@
-"""Feed: hands out the batches of a loader, in whatever order, and has the next ones made meanwhile."""
+"""Feed: hands out the batches of a loader in any order, and has workers make the next ones ahead."""
 
 from __future__ import annotations
 
@@ -9,26 +9,32 @@ import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from itertools import islice
+from numbers import Integral, Real
 
 from detfeed.batches.ledger import Ledger, Replace
-from detfeed.batches.loader import Batch, BatchLoader, Made
-from detfeed.feeding.workers import ExecutorWorkers, Job, Key, LocalWorkers, Workers, timed_load
+from detfeed.batches.loader import Batch, BatchLoader
+from detfeed.feeding.executor import ExecutorWorkers
+from detfeed.feeding.jobs import Job, Key, Made, Workers, timed_load
+from detfeed.feeding.workers import LocalWorkers
 
 
 class Feed:
-    """Batches of a loader, made by the asking thread or ahead of it by workers.
+    """Hands out the batches of a loader, which the asking thread makes, or workers ahead of it.
 
-    Whatever makes them, and in whatever order, the batches are the same bits. Workers start with the first batch asked
-    for, live until `close`, and end with this object.
+    The batches are the same bits whoever makes them, in whatever order. Workers start when the first batch is asked
+    for. They live until `close`, and end with this object.
 
     Args:
         loader: makes the batches.
-        workers, ...: see `FeedArguments`.
+        workers, use_multiprocessing, ...: see `FeedArguments`.
 
     Attributes:
-        ledger: counts the images that could not be read and were replaced, as the loader's `on_error` says.
-        on_handed: called after each batch with when it was asked for and when it was handed out, by
+        ledger: counts the unreadable images that were replaced, if the loader's `on_error` is a `Replace`.
+        on_handed: called after each batch with the times at which it was asked for and handed out, by
             `time.perf_counter`, and the number of its images.
+
+    Raises:
+        ValueError, TypeError: an argument is out of range, or of another type.
     """
 
     def __init__(
@@ -41,11 +47,7 @@ class Feed:
         timeout: float = 300.0,
         executor: Executor | None = None,
     ) -> None:
-        if workers < 0:
-            raise ValueError(f"Expected workers to be at least 0. Received: {workers}")
-        for name, number in (("max_queue_size", max_queue_size), ("timeout", timeout)):
-            if number <= 0:
-                raise ValueError(f"Expected {name} to be above 0. Received: {number}")
+        _check(workers, max_queue_size, timeout, executor)
         self.loader = loader
         self.num_workers = workers
         self.use_multiprocessing = use_multiprocessing
@@ -61,12 +63,12 @@ class Feed:
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._workers: Workers | None = None
-        self._jobs: dict[Key, Job] = {}  # made ahead
-        self._asked: list[Job] = []  # that somebody waits for
+        self._ahead: dict[Key, Job] = {}  # jobs that nobody has asked for yet
+        self._asked: list[Job] = []  # jobs that a thread waits for
 
     @property
     def in_background(self) -> bool:
-        """Whether anybody but the asking thread makes the batches."""
+        """Whether batches are made by others than the asking thread."""
         return self.executor is not None or self.num_workers > (0 if self.use_multiprocessing else 1)
 
     @property
@@ -79,12 +81,13 @@ class Feed:
 
         Args:
             key: its epoch and index.
-            upcoming: which will be asked for after it, most likely. A wrong guess costs time and nothing else.
+            upcoming: the keys that will probably be asked for after it, in order. A wrong guess costs time and nothing
+                else.
 
         Raises:
             SampleError: a sample of it could not be made.
             WorkerError: workers died of it or hung, again and again.
-            ImageError: too many images could not be read, see `ledger.Ledger`.
+            ImageError: too many images could not be read, see `Replace`.
         """
         asked = time.perf_counter()
         batch, replaced = self._get(key, upcoming) if self.in_background else timed_load(self.loader, key)[0]
@@ -95,16 +98,17 @@ class Feed:
 
     def _get(self, key: Key, upcoming: Iterable[Key]) -> Made:
         if os.getpid() != self._pid:
-            self._reset()  # a fork, which has none of the threads: it gets workers of its own
+            self._reset()  # a fork has none of the threads: it gets workers of its own
         with self._lock:
             if self._workers is None:
                 self._workers = self._start()
             workers = self._workers
-            job = self._jobs.pop(key, None) or Job(key)
+            job = self._ahead.pop(key, None) or Job(self.loader, key)
             self._asked.append(job)
-            # Of what was made ahead, what is not expected any more is dropped.
-            self._jobs = {key: self._jobs.get(key) or Job(key) for key in islice(upcoming, self.ahead)}
-            workers.plan([*self._asked, *self._jobs.values()])
+            # Drop jobs made ahead that are no longer expected.
+            expected = islice(upcoming, self.ahead)
+            self._ahead = {key: self._ahead.get(key) or Job(self.loader, key) for key in expected}
+            workers.plan([*self._asked, *self._ahead.values()])
         try:
             while not job.result.done():
                 try:
@@ -125,8 +129,25 @@ class Feed:
         return LocalWorkers(self.loader, self.num_workers, processes=self.use_multiprocessing, timeout=self.timeout)
 
     def close(self) -> None:
-        """End the workers; the next batch asked for starts new ones."""
+        """End the workers now; the next batch asked for starts new ones."""
         with self._lock:
-            workers, self._workers, self._jobs = self._workers, None, {}
+            workers, self._workers, self._ahead = self._workers, None, {}
         if workers is not None:
             workers.close()
+
+
+def _check(workers: int, max_queue_size: int, timeout: float, executor: Executor | None) -> None:
+    kinds = (
+        ("workers", workers, Integral, "a whole number"),
+        ("max_queue_size", max_queue_size, Integral, "a whole number"),
+        ("timeout", timeout, Real, "a number of seconds"),
+        ("executor", executor, Executor | None, "a concurrent.futures.Executor or None"),
+    )
+    for name, value, kind, noun in kinds:
+        if not isinstance(value, kind):  # type: ignore[arg-type]
+            raise TypeError(f"Expected {name} to be {noun}. Received: {value!r}")
+    if workers < 0:
+        raise ValueError(f"Expected workers to be at least 0. Received: {workers}")
+    for name, number in (("max_queue_size", max_queue_size), ("timeout", timeout)):
+        if not number > 0:
+            raise ValueError(f"Expected {name} to be above 0. Received: {number}")

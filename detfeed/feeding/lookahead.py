@@ -1,4 +1,4 @@
-"""Lookahead: guesses which batches will be asked for next, so that they can be made before."""
+"""Lookahead: guesses which batches will be asked for next, so that they can be made ahead."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from typing import Any
 
 
 class Lookahead:
-    """Follows somebody who asks for batches in order, or in an order that Keras shuffled.
+    """Follows a reader that asks for batches in order, or in an order that Keras shuffled.
 
-    Keras (3.15) shuffles with the global `random.shuffle`, right after it asked for the number of batches. So a copy of
-    the state that `random` has then tells the order to come. A guess that is wrong costs time and nothing else: nothing
-    here draws from the global generator.
+    Keras 3.15.1 shuffles the indices of an epoch with the global `random.shuffle`, right after it asked for the number
+    of batches. It gives the order to nobody, but a copy of the state of `random` at that moment yields the same order.
+    A wrong guess costs time and nothing else, and nothing here draws from the global generator.
     """
 
     def __init__(self) -> None:
-        # More than one, since the number of batches is asked for by others as well.
+        # Several, since others ask for the number of batches, too.
         self._shuffles: deque[_Shuffle] = deque(maxlen=8)
-        self._asked: deque[int] = deque(maxlen=4)  # the last batches
+        self._asked: deque[int] = deque(maxlen=4)  # the latest batches
         self._order: Sequence[int] = range(0)
         self._place = 0
         self._next = _Shuffle(None)
 
     def note_length_asked(self) -> None:
-        """Somebody asked for the number of batches, and may shuffle them now."""
+        """Note that the number of batches was asked for: a shuffle may follow."""
         state = random.getstate()
         if not self._shuffles or self._shuffles[-1].state != state:
             self._shuffles.append(_Shuffle(state))
 
     def after(self, index: int, count: int, next_count: int) -> Iterator[tuple[int, int]]:
-        """What comes after a batch.
+        """The batches that will probably be asked for after a batch.
 
         Args:
             index: the batch that is asked for now.
             count: number of batches in this epoch.
-            next_count: and in the next one.
+            next_count: number of batches in the next epoch.
 
         Returns:
             Iterator of pairs: 0 for this epoch or 1 for the next, and an index.
@@ -45,15 +45,15 @@ class Lookahead:
         order, place = self._order, self._place + 1
         if len(order) != count or place == count or order[place] != index:
             order, place = self._begin(index, count)
-        # Threads may share this; that they mix up their orders at worst costs time.
+        # Threads may share this object. If they mix up their orders, that costs time and nothing else.
         self._order, self._place = order, place
         return self._upcoming(order, place, next_count)
 
     def _begin(self, index: int, count: int) -> tuple[Sequence[int], int]:
-        """The order of an iteration that begins with a batch, or jumps to it, and the place of the batch in it."""
+        """The order of a pass that begins with a batch or jumps to it, and the place of the batch in it."""
         asked = list(self._asked)
-        # One that begins with 0 is nearly always in order, unless the one before was not. If that is wrong, or one
-        # order was taken for another that begins alike, the next batches tell.
+        # A pass that starts at batch 0 is taken as unshuffled unless the previous pass was shuffled. A wrong guess is
+        # corrected as further batches are asked for.
         in_order = index == 0 and isinstance(self._order, range)
         for known in range(len(asked), 1 if in_order else 0, -1):
             for shuffle in reversed(list(self._shuffles)):
@@ -77,7 +77,7 @@ class Lookahead:
 
 
 class _Shuffle:
-    """What `random.shuffle` makes from a state; made once, as it takes 15 ms for the batches of COCO."""
+    """The order that `random.shuffle` makes from a state. It is kept: COCO's batches take 15 ms to shuffle."""
 
     def __init__(self, state: Any) -> None:
         self.state = state

@@ -1,25 +1,32 @@
-"""Canvases: how large each image is fed, and on which canvas."""
+"""Canvases: the size at which each image is fed, and the canvas that it is placed on."""
 
 from __future__ import annotations
 
 import dataclasses
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detfeed.errors import expect, expect_each
+
 
 @dataclasses.dataclass(frozen=True)
 class ShortSide:
-    """Resize so that the shorter side has `size` pixels, unless the longer would then exceed `max_side`.
+    """Resize so that the shorter side has `size` pixels, or fewer if the longer side would exceed `max_side`.
 
-    Images keep their aspect ratio and are placed, padded right and bottom with zeros, on a few canvases whose sides
-    are multiples of `multiple`, chosen to hold every image of the data set with little padding.
+    Images keep their aspect ratio and are placed on a few canvases, padded right and bottom with zeros. The canvases'
+    sides are multiples of `multiple`; they are chosen to hold every image of the data set with little padding.
 
     Args:
         size: shorter side in pixels after resizing.
         max_side: upper limit of the longer side in pixels. None: no limit.
-        multiple: canvases have sides that it divides: the largest stride that features are upsampled by.
-        max_canvases: how many canvases at most. Fewer mean more padding, more mean more shapes to compile for.
+        multiple: divides the sides of all canvases; the largest stride of a model that upsamples its features.
+        max_canvases: the most canvases. Fewer mean more padding, more mean more shapes to compile for.
+
+    Raises:
+        TypeError: an argument is no whole number.
+        ValueError: an argument is below 1, or `max_side` below `size`.
     """
 
     size: int
@@ -28,6 +35,8 @@ class ShortSide:
     max_canvases: int = 6
 
     def __post_init__(self) -> None:
+        expect(Integral, "a whole number", size=self.size, multiple=self.multiple, max_canvases=self.max_canvases)
+        expect(Integral | None, "a whole number or None", max_side=self.max_side)
         if self.size < 1 or self.multiple < 1 or self.max_canvases < 1:
             raise ValueError(f"Expected size, multiple and max_canvases of at least 1. Received: {self}")
         if self.max_side is not None and self.max_side < self.size:
@@ -44,15 +53,15 @@ class ShortSide:
     def canvases(
         self, image_hw: NDArray[np.integer], *, at_least: int = 1
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The canvases of a data set and which image goes where.
+        """The canvases of a data set, and the canvas of each image.
 
         Args:
-            image_hw: integers (P, 2).
-            at_least: no canvas gets fewer images than this, as long as there is more than one canvas. With batches that
-                are dropped unless they are full, images of a rarer canvas would never be fed.
+            image_hw: integers (P, 2), heights and widths of the images.
+            at_least: the fewest images of a canvas, if there is more than one canvas. Where batches that are not full
+                are dropped, the images of a rarer canvas would never be fed.
 
         Returns:
-            int64 (K, 2), the canvases' heights and widths with K <= max_canvases, and int64 (P,), each image's canvas.
+            int64 (K, 2), heights and widths of the canvases, K <= max_canvases; and int64 (P,), each image's canvas.
         """
         padded = -(-self.resized_hw(image_hw) // self.multiple) * self.multiple
         return _few_canvases(padded, self.max_canvases, at_least)
@@ -64,13 +73,20 @@ class Fixed:
 
     Args:
         input_hw: height and width of the canvas in pixels.
+
+    Raises:
+        TypeError: `input_hw` is no tuple of whole numbers.
+        ValueError: it has not two sides, or one is below 1.
     """
 
     input_hw: tuple[int, int]
 
     def __post_init__(self) -> None:
+        expect_each(Integral, "(height, width) in whole pixels", input_hw=self.input_hw)
         if len(self.input_hw) != 2 or min(self.input_hw) < 1:
-            raise ValueError(f"Expected input_hw to be height and width in pixels. Received: {self.input_hw}")
+            raise ValueError(f"Expected input_hw to be (height, width), each at least 1. Received: {self.input_hw}")
+        # A tuple of plain numbers whatever was given, so that equal canvases are equal.
+        object.__setattr__(self, "input_hw", tuple(int(side) for side in self.input_hw))
 
     def resized_hw(self, image_hw: NDArray[np.integer]) -> NDArray[np.int64]:
         """Heights and widths after resizing, int64 (P, 2), of images of sizes (P, 2); at least 1 pixel."""
@@ -89,7 +105,10 @@ Resize = ShortSide | Fixed
 
 
 def _few_canvases(sizes: NDArray[np.int64], most: int, at_least: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Merge sizes (P, 2) into canvases: always the two whose union adds the fewest pixels, until all is well."""
+    """Merge sizes (P, 2) into canvases, each time the two whose union adds the fewest pixels.
+
+    Ends when there are at most `most` canvases, each has at least `at_least` images, and two of them are told apart.
+    """
     canvases, members, counts = np.unique(sizes, axis=0, return_inverse=True, return_counts=True)
     target = np.arange(len(canvases))
     alive = list(range(len(canvases)))
@@ -110,15 +129,15 @@ def _few_canvases(sizes: NDArray[np.int64], most: int, at_least: int) -> tuple[N
         counts[kept] += counts[gone]
         target[target == gone] = kept
         alive.remove(gone)
-    # A merged canvas can equal another one that was there before; two of one size are one.
+    # A merged canvas can have the size of another one; the two are one canvas.
     unique, place = np.unique(canvases[alive], axis=0, return_inverse=True)
     return unique, place.reshape(-1)[np.searchsorted(alive, target)][members.reshape(-1)]
 
 
 def resized_hw_on(resize: Resize, image_hw: tuple[int, int], input_hw: tuple[int, int]) -> tuple[int, int]:
-    """Size to give an image on a canvas: that of `resize`, or less where the canvas would not hold it.
+    """The size of an image on its canvas: that of `resize`, or smaller to fit the canvas.
 
-    Augmentation can change an image's shape after its canvas was chosen; nothing is ever cut off.
+    Augmentation can change an image's shape after its canvas was chosen. The image is shrunk then, never cut.
 
     Returns:
         Height and width in pixels, each at least 1 and at most the canvas's.
@@ -148,11 +167,11 @@ def told_apart(canvases: NDArray[np.int64]) -> NDArray[np.bool_]:
 def fed_wh(
     boxes: NDArray[np.float32], offsets: NDArray[np.int64], image_hw: NDArray[np.int32], resize: Resize
 ) -> NDArray[np.float64]:
-    """Width and height of each box as it is fed where nothing is augmented, float64 (N, 2), in pixels.
+    """Width and height of each box at the size at which it is fed without augmentation; float64 (N, 2), in pixels.
 
     Args:
         boxes, offsets, image_hw: columns of `Annotations`.
-        resize: what gives images their size.
+        resize: as given to the loader.
     """
     scale_hw = resize.resized_hw(image_hw) / image_hw if len(image_hw) else np.ones((0, 2))
     sides = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64)

@@ -1,7 +1,7 @@
 """Decoding: the one place where the bytes of an image file become pixels.
 
-JPEGs go through simplejpeg and all else through cv2. Both hold libjpeg-turbo and give the same pixels, but libjpeg
-only warns of damage, and cv2 drops the warning.
+simplejpeg decodes JPEGs, and cv2 all other formats. Both contain libjpeg-turbo and give the same pixels for a JPEG. But
+libjpeg only warns about damage, and cv2 drops the warning.
 """
 
 from __future__ import annotations
@@ -17,17 +17,19 @@ from numpy.typing import NDArray
 
 from detfeed.errors import ImageError
 from detfeed.images.files import read_bytes
-from detfeed.images.headers import MAX_PARTS, Header, read_header, tiff_tags
+from detfeed.images.headers import Header, read_header, tiff_tags
 from detfeed.images.resizing import Image
+from detfeed.images.segments import SOS, bytes_of, jpeg_segments, markers_of, png_chunks
 
 Exif = Literal["auto", "apply", "ignore"]
 
-# More than any camera makes (the largest phones' 200 megapixels), and 0.8 GB once decoded; twice that meanwhile.
+# More than any camera makes (the largest phones' 200 megapixels). Decoded it takes 0.8 GB, and twice that on the way.
 MAX_PIXELS = 2**28
-# Each scan of a JPEG is a pass over the whole picture, which a few bytes can ask for. Usual progressive files have 10.
+# Each scan of a JPEG is a pass over the whole picture, and takes a few bytes of the file. Progressive files have about
+# 10.
 MAX_SCANS = 100
-# Warnings of libjpeg that say nothing about the pixels: some cameras and programs write such files. It tells the first
-# warning only, so that one of these can hide that of damage.
+# Warnings of libjpeg that concern no pixel: some cameras and programs write such files. libjpeg reports its first
+# warning alone, so one of these may hide a warning about damage.
 _HARMLESS = ("Invalid SOS parameters", "unknown JFIF revision", "Unknown Adobe color transform")
 # Tags of TIFF.
 _PHOTOMETRIC, _SAMPLES, _PLANES = 262, 277, 284
@@ -44,7 +46,7 @@ def read_image(
     """Read an image file, or a URL that fsspec can read, as uint8 (H, W, 3) RGB; see `decode_image`.
 
     Raises:
-        ImageError: as `decode_image`; or the file can't be read, or has more than `files.MAX_BYTES`.
+        ImageError: as `decode_image`; or the file can't be read, or has more than 2**31 - 1 bytes.
     """
     return decode_image(
         read_bytes(path),
@@ -67,10 +69,10 @@ def decode_image(
 ) -> Image:
     """Decode the content of an image file to uint8 (H, W, 3) RGB.
 
-    JPEG, PNG, WebP, BMP, GIF and TIFF, told from the content. Grey becomes three equal channels; CMYK is taken as
-    inverted, as Adobe writes it; 16 bits are scaled to 8; of an animation the first picture counts. Alpha is dropped,
-    except that 8-bit TIFFs come with their colours multiplied by it, and GIFs with their background where it is clear.
-    TIFFs of 16 bits with a plane for each channel are refused.
+    The format (JPEG, PNG, WebP, BMP, GIF or TIFF) is found in the content. Grey becomes three equal channels; CMYK is
+    taken for inverted, as Adobe writes it; 16 bits are scaled to 8; of an animation the first picture counts. Alpha is
+    dropped, with two exceptions: 8-bit TIFFs have their colours multiplied by it, and GIFs show their background where
+    they are clear. 16-bit TIFFs with a plane for each channel are refused.
 
     A file that is cut short always raises. A damaged one does if its format shows it: PNG has checksums, and in a JPEG
     damage nearly always leaves bytes over or too few (64 random bytes in a row were noticed in 95 to 99 % of trials, a
@@ -78,16 +80,16 @@ def decode_image(
 
     Args:
         data: uint8 (bytes,). Bytes after the end of the picture do no harm.
-        name: what to call the image in errors.
-        exif: whether the picture is turned as its EXIF orientation says: "apply", "ignore", or "auto": as the annotated
-            size says, and applied if that fits both ways or is not given.
-        annotated_hw: height and width in pixels that the picture is to have. None: any.
-        at_least_hw: height and width in pixels that are enough: a JPEG is then decoded at 1/2, 1/4 or 1/8 of its size,
-            the smallest of them that is no smaller. Its sides are the whole ones divided, and rounded.
+        name: name of the image in errors.
+        exif: whether the picture is turned by its EXIF orientation: "apply", "ignore", or "auto", which turns it unless
+            only the stored picture has the annotated size.
+        annotated_hw: height and width in pixels that the picture must have. None: any.
+        at_least_hw: height and width in pixels that are enough: a JPEG is decoded at the smallest of 1/2, 1/4 and 1/8
+            of its size that is no smaller than this. Its sides are the full ones, divided and rounded.
         max_pixels: a larger picture is refused before it is decoded.
 
     Raises:
-        ImageError: the content is cut short or seen to be damaged (never half a picture), no image, larger than
+        ImageError: the content is no image, cut short, visibly damaged (half a picture is never returned), larger than
             `max_pixels`, or not of the annotated size.
         ValueError: another `exif`.
     """
@@ -106,7 +108,7 @@ def decode_image(
     if header.format == "jpeg" and at_least_hw is not None:
         divisor = _reduction(shown_hw, at_least_hw)
     elif header.format == "tiff":
-        # cv2 has turned it already, whatever it is told.
+        # cv2 turns TIFFs even with IMREAD_IGNORE_ORIENTATION, so to ignore the orientation it is undone.
         orientation = 1 if turned else {6: 8, 8: 6}.get(header.orientation, header.orientation)
     try:
         if header.format == "png":
@@ -117,7 +119,7 @@ def decode_image(
             image = _decode_other(data, tiff_tags(data) if header.format == "tiff" else {})
         image = _TURNS[orientation](image)
         if header.format != "jpeg" and image.shape[:2] != shown_hw:
-            raise ValueError(f"decoded to {image.shape[:2]}, with a header that says {shown_hw}")
+            raise ValueError(f"decoded to {image.shape[:2]}, with a header of {shown_hw}")
     except (ValueError, RuntimeError, cv2.error) as error:
         raise ImageError(
             f"{name}: expected a whole image, got {len(data)} bytes that do not decode as {header.format} "
@@ -127,7 +129,11 @@ def decode_image(
 
 
 def _is_turned(header: Header, name: str, exif: Exif, annotated_hw: tuple[int, int] | None) -> bool:
-    """Whether to apply the orientation; raises if the picture then has not the annotated size."""
+    """Whether to apply the orientation.
+
+    Raises:
+        ImageError: the picture then is not of the annotated size.
+    """
     stored, oriented = header.stored_hw, header.oriented_hw
     turned = exif == "apply" or (exif == "auto" and annotated_hw in (None, oriented))
     if annotated_hw is None or annotated_hw == (oriented if turned else stored):
@@ -142,7 +148,7 @@ def _is_turned(header: Header, name: str, exif: Exif, annotated_hw: tuple[int, i
 
 
 def _reduction(image_hw: tuple[int, int], at_least_hw: tuple[int, int]) -> int:
-    """By what to divide the sides: 8, 4, 2 or 1."""
+    """The divisor of the sides: 8, 4, 2 or 1."""
     for divisor in (8, 4, 2):
         if all(_divided(side, divisor) >= enough for side, enough in zip(image_hw, at_least_hw, strict=True)):
             return divisor
@@ -161,59 +167,40 @@ def _decode_jpeg(data: NDArray[np.uint8], stored_hw: tuple[int, int], divisor: i
     except ValueError as error:
         if not any(warning in str(error) for warning in _HARMLESS):
             raise
-        return _decode_other(data, {})  # which refuses a file cut short, if nothing else; and never mind the scale
+        return _decode_other(data, {})  # refuses files that are cut short, at least; decodes at full scale
     if image.shape[:2] != (height, width):
-        raise ValueError(f"decoded to {image.shape[:2]}, with a header that says {stored_hw}")
-    # libjpeg rounds up. A last row of which less than half lies in the picture would shift all the others.
+        raise ValueError(f"decoded to {image.shape[:2]}, with a header of {stored_hw}")
+    # libjpeg rounds up. A last row that lies in the picture by less than half would shift all other rows.
     height, width = (_divided(side, divisor) for side in stored_hw)
     return np.ascontiguousarray(image[:height, :width])
 
 
 def _check_scans(data: NDArray[np.uint8]) -> None:
-    """Refuse a JPEG of more than MAX_SCANS scans; those of a preview in it and of what follows it do not count."""
-    (marks,) = np.nonzero(data[:-1] == 0xFF)
-    kinds = data[marks + 1]
-    # Markers but for those between the bytes of a scan: 00 is a plain FF, D0 to D7 are restarts.
-    marks = marks[(kinds >= 0xC0) & (kinds & 0xF8 != 0xD0) & (kinds != 0xFF)]
-    at = scans = 0
-    for _ in range(MAX_PARTS):
-        place = int(np.searchsorted(marks, at))
-        if place == len(marks):
-            return
-        at = int(marks[place])
-        kind = int(data[at + 1])
-        if kind == 0xD9:
-            return
-        scans += kind == 0xDA
+    """Refuse a JPEG of more than MAX_SCANS scans; scans of a preview inside it or of a film behind it do not count."""
+    scans = 0
+    for kind, _, _ in jpeg_segments(bytes_of(data), find=markers_of(data)):
+        scans += kind == SOS
         if scans > MAX_SCANS:
             raise ValueError(f"more than {MAX_SCANS} scans")
-        at += 2
-        if kind != 0xD8:
-            at += max(2, int.from_bytes(data[at : at + 2].tobytes(), "big"))
-    raise ValueError("too many segments")
 
 
 def _check_chunks(data: NDArray[np.uint8]) -> None:
-    """Refuse a PNG with a chunk longer than the file: cv2 would make room for it first, up to 4 GB."""
-    at = 8
-    for _ in range(MAX_PARTS):
-        part = data[at : at + 8].tobytes()
-        length = int.from_bytes(part[:4], "big")
-        if len(part) < 8 or at + 12 + length > len(data):
-            raise ValueError("cut short")
-        if part[4:] == b"IEND":
+    """Refuse a PNG with a chunk longer than the file: cv2 would allocate its length first, up to 4 GB."""
+    for kind, at, length in png_chunks(bytes_of(data)):
+        if at + length + 4 > len(data):
+            break
+        if kind == b"IEND":
             return
-        at += 12 + length
-    raise ValueError("too many chunks")
+    raise ValueError("cut short")
 
 
 def _decode_other(data: NDArray[np.uint8], tags: dict[int, int]) -> Image:
-    # Not as RGB at once: cv2 4.14 leaves 16-bit TIFFs in BGR then. Nor as 8 bits: it cuts 16 to the upper ones.
+    # Not as RGB at once, which leaves 16-bit TIFFs in BGR (cv2 4.14). Nor as 8 bits, which drops the lower half of 16.
     image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise ValueError("cv2 refuses it")
     if image.dtype == np.uint16:
-        # cv2 4.14 leaves parts of such pictures as the memory was before, and forgets that white may be 0.
+        # cv2 4.14 leaves parts of pictures in planes uninitialised, and ignores that 0 may mean white.
         if tags.get(_PLANES) == 2 and tags.get(_SAMPLES, 1) > 1:
             raise ValueError("16 bits with a plane for each channel")
         if tags.get(_PHOTOMETRIC) == 0:
@@ -224,7 +211,7 @@ def _decode_other(data: NDArray[np.uint8], tags: dict[int, int]) -> Image:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
 
 
-# By EXIF orientation, from the picture as stored to the picture as it is to be seen.
+# By EXIF orientation: from the stored picture to the upright one.
 _TURNS: dict[int, Callable[[Image], Any]] = {
     1: lambda image: image,
     2: lambda image: cv2.flip(image, 1),

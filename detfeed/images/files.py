@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from detfeed.errors import DetfeedError, ImageError
 
-# What cv2 can address, and more than any picture takes that is not refused for its size.
+# The most that cv2 can address, and about the size of the largest picture that is read, at 16 bits with alpha.
 MAX_BYTES = 2**31 - 1
 
 AnyPath = str | os.PathLike[str]
@@ -22,23 +22,33 @@ def is_url(path: AnyPath) -> bool:
     return "://" in os.fspath(path)
 
 
+def open_regular(path: AnyPath) -> BinaryIO:
+    """Open a regular file for reading.
+
+    Raises:
+        OSError: the file is missing or unreadable, or no regular one: a pipe would be waited for, a device has no end.
+        ValueError: no file can have this path, such as one with a null character.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("a folder, pipe or device")
+    return open(path, "rb")
+
+
 def open_file(path: AnyPath) -> BinaryIO:
     """Open a file for reading.
 
     Raises:
-        ImageError: it is missing or unreadable, or no regular file: a pipe would be waited for, a device has no end.
+        ImageError: it is missing, unreadable, or no regular file.
         DetfeedError: it is a URL, and the library that reads such ones is not installed.
     """
     name = os.fspath(path)
     try:
         if is_url(name):
             return _open_url(name)
-        if not stat.S_ISREG(os.stat(name).st_mode):
-            raise ImageError(f"{name}: expected an image file, got a folder or device")
-        return open(name, "rb")
+        return open_regular(name)
     except ImageError:
         raise
-    except (OSError, ValueError) as error:  # ValueError: a path that no file can have
+    except (OSError, ValueError) as error:
         raise _unreadable(name, error) from error
 
 
@@ -63,7 +73,12 @@ def read_bytes(path: AnyPath) -> NDArray[np.uint8]:
 
 
 def _open_url(url: str) -> BinaryIO:
-    """Raises DetfeedError: what is wrong is no image but a library that is not installed, or not for such URLs."""
+    """Open a URL.
+
+    Raises:
+        DetfeedError: fsspec or its library for such URLs is not installed; that is no fault of an image.
+        ImageError: the file can't be opened.
+    """
     try:
         import fsspec
     except ImportError as error:
@@ -81,7 +96,7 @@ def _open_url(url: str) -> BinaryIO:
 
 
 def failures(name: str) -> tuple[type[Exception], ...]:
-    """What reading an opened file may raise: with a URL, whatever the library behind it likes to."""
+    """The errors of reading an open file: any for a URL, since fsspec's libraries have their own; else OSError."""
     return (Exception,) if is_url(name) else (OSError,)
 
 

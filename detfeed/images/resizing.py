@@ -8,7 +8,7 @@ Image = NDArray[np.uint8]
 
 
 def resize(image: Image, size_hw: tuple[int, int]) -> Image:
-    """An image of uint8 (H, W, 3) or a mask of uint8 (H, W) at another height and width; see `resize_into`."""
+    """An image, uint8 (H, W, 3), or a mask, uint8 (H, W), at another height and width; see `resize_into`."""
     out = np.empty((*size_hw, *image.shape[2:]), np.uint8)
     resize_into(image, out)
     return out
@@ -17,8 +17,9 @@ def resize(image: Image, size_hw: tuple[int, int]) -> Image:
 def resize_into(image: Image, out: Image) -> None:
     """Resize an image into `out`, uint8 (h, w, 3) or (h, w), which may be a corner of a larger array.
 
-    Bilinear; an image that shrinks to half or less is averaged over areas, since bilinear sampling would then skip
-    pixels. (Averaging always would cost five times as much at COCO's sizes, 2.2 ms instead of 0.4.)
+    Interpolation is bilinear. An image that shrinks to half or less is averaged over areas, since bilinear sampling
+    would skip pixels. (Averaging always would take six times as long for COCO's images, shrunk a little: cv2 4.14, one
+    core of a Zen 3.)
     """
     height, width = out.shape[:2]
     if image.shape == out.shape:

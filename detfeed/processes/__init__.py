@@ -1,1 +1,1 @@
-"""Processes: run any pickled object in a process of its own, and hand over arrays without a copy."""
+"""Processes: run any pickled task in a process of its own, and hand over arrays without a copy."""

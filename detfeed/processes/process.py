@@ -1,4 +1,7 @@
-"""Worker: a process that makes batches. Knows no Keras; ends when its parent does, however that comes about."""
+"""Process: a fresh interpreter that runs one task again and again, and ends when its parent does.
+
+Nothing here is of detection. What a process runs is any object with a `run` method, pickled; see `Task`.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,9 @@ import sys
 import threading
 import time
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple, Protocol
 
-from detfeed.processes.slots import Reader, Writer
-
-if TYPE_CHECKING:
-    from detfeed.batches.ledger import Replacement
-    from detfeed.batches.loader import Made
+from detfeed.processes.slots import Allocate, Parts, Reader, Writer
 
 _HEADER = struct.Struct("!Q")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -31,32 +30,67 @@ _START = (
 )
 
 
-class WorkerDied(Exception):
-    """The process ended before it had answered; the message says how."""
+class Task(Protocol):
+    """What a process runs: it is sent once, pickled, and then run with the arguments of each call."""
+
+    def run(self, allocate: Allocate, /, *arguments: Any) -> tuple[Parts, Any]:
+        """Answer one call.
+
+        Args:
+            allocate: makes an array of a shape and a dtype, in shared memory where it fits; not cleared.
+            arguments: those of `Process.call`.
+
+        Returns:
+            A tuple of dicts of arrays, and anything else that can be pickled. Arrays from `allocate` reach the parent
+            without a copy; others are pickled.
+        """
 
 
-class WorkerTraceback(Exception):
-    """Where in a worker process an exception came from: the cause of that exception."""
+class Answer(NamedTuple):
+    """What a call of a process returns.
+
+    Attributes:
+        arrays: as the task returned them.
+        extra: what the task returned besides.
+        seconds: how long the task ran.
+        refused: why there was no shared memory for the arrays; empty if there was.
+    """
+
+    arrays: Parts
+    extra: Any
+    seconds: float
+    refused: str
+
+
+class ProcessDied(Exception):
+    """The process ended before it answered; the message says how."""
+
+
+class ProcessTraceback(Exception):
+    """Where in a process an exception was raised: the cause of that exception."""
 
     def __str__(self) -> str:
         return f"\n\nin a worker process:\n{self.args[0]}"
 
 
-class WorkerProcess:
-    """A process of its own that makes batches one at a time, seen from its parent.
+class Process:
+    """A process that runs a task, seen from its parent; it answers one call at a time.
 
-    It is a fresh interpreter and no fork, which TensorFlow's threads would not survive, and does not run the main
+    It is a fresh interpreter and no fork, since TensorFlow's threads do not survive a fork. It does not run the main
     module again.
 
     Args:
-        pickled: a BatchLoader, or what has a `load` like it, pickled.
+        task: a `Task`, pickled.
+
+    Raises:
+        OSError: the process can't be started.
     """
 
-    def __init__(self, pickled: bytes) -> None:
+    def __init__(self, task: bytes) -> None:
         self._socket, theirs = socket.socketpair()
         with theirs, contextlib.ExitStack() as failed:
             failed.callback(self._socket.close)
-            self.process = subprocess.Popen(
+            self._popen = subprocess.Popen(
                 [
                     sys.executable,
                     "-c",
@@ -67,45 +101,44 @@ class WorkerProcess:
                 ],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                # A Ctrl-C is meant for the parent, which then ends its workers.
+                # Ctrl-C interrupts the parent alone, which then ends its processes.
                 process_group=0,
                 env={**os.environ, **dict.fromkeys(_THREADS, "1"), "PYTHONUNBUFFERED": "1"},
             )
             failed.pop_all()
         self._reader = Reader()
-        self._send_loader = pickled
+        self._unsent = task
 
-    def load(self, epoch: int, index: int) -> tuple[Made, float, str]:
-        """One batch, as `BatchLoader.load` makes it.
-
-        Returns:
-            The batch, what it has in place of unreadable images, seconds that it took the worker, and why it did not
-            come through shared memory (empty if it did).
+    def call(self, *arguments: Any) -> Answer:
+        """Run the task with these arguments, which are pickled, and wait for its answer.
 
         Raises:
-            WorkerDied: the process ended first.
-            Exception: what `BatchLoader.load` raised, with the worker's traceback as its cause.
+            ProcessDied: the process ended first.
+            Exception: raised by the task, or while it was unpickled; its cause is a `ProcessTraceback`.
         """
         try:
-            if self._send_loader:
-                _send(self._socket, self._send_loader)
-                self._send_loader = b""
-            _send(self._socket, pickle.dumps((epoch, index, self._reader.take_released())))
+            if self._unsent:
+                _send(self._socket, self._unsent)
+                self._unsent = b""
+            _send(self._socket, pickle.dumps((arguments, self._reader.take_released())))
             data, fd = _receive(self._socket)
         except (EOFError, OSError):
-            raise WorkerDied(self.end()) from None
-        answer, *details = pickle.loads(data)
-        if answer == "batch":
-            parcel, replaced, seconds, refused = details
-            return (self._reader.unpack(parcel, fd), replaced), seconds, refused
-        error, text = details
-        raise error from WorkerTraceback(text)
+            raise ProcessDied(self.end()) from None
+        reply = pickle.loads(data)
+        if isinstance(reply, _Failure):
+            raise reply.error from ProcessTraceback(reply.traceback)
+        parcel, *details = reply
+        return Answer(self._reader.unpack(parcel, fd), *details)
 
     def end(self) -> str:
-        """End the process at once; says how it ended, if it had by itself."""
+        """End the process at once.
+
+        Returns:
+            How it ended, if it had ended by itself.
+        """
         try:
             # Its socket closes a moment before it can be waited for.
-            code = self.process.wait(0.5)
+            code = self._popen.wait(0.5)
         except subprocess.TimeoutExpired:
             code = None
         self.kill()
@@ -120,9 +153,14 @@ class WorkerProcess:
         return f"ended with status {code}"
 
     def kill(self) -> None:
-        """End the process at once, from any thread; a `load` that waits for it raises."""
-        self.process.kill()
-        self.process.wait()
+        """Kill the process, from any thread; a `call` that waits for it raises."""
+        self._popen.kill()
+        self._popen.wait()
+
+
+def cores() -> int:
+    """The number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _send(connection: socket.socket, data: bytes, fd: int | None = None) -> None:
@@ -156,67 +194,76 @@ def _receive_exactly(connection: socket.socket, size: int) -> bytearray:
     return data
 
 
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+# From here on: the other side, in the process.
+
+
+class _Failure(NamedTuple):
+    """An exception on its way to the parent, and its traceback as text."""
+
+    error: BaseException
+    traceback: str
 
 
 def main(fd: str, parent: str) -> None:
-    """The process: make batches until the parent is gone."""
+    """Run the task that comes through a socket until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = socket.socket(fileno=int(fd))
     threading.Thread(target=_end_with_parent, args=(connection, int(parent)), daemon=True).start()
     with contextlib.suppress(EOFError, OSError):
         _serve(connection)
-    os._exit(0)  # at once: nothing here needs to be put in order
+    os._exit(0)  # at once: there is nothing to tidy up
 
 
 def _serve(connection: socket.socket) -> None:
-    import cv2
-
-    cv2.setNumThreads(0)
-    loader: Any = None
-    failure: Any = None
-    data, _ = _receive(connection)
-    try:
-        loader = pickle.loads(data)
-    except BaseException as error:
-        failure = _failure(error)
-    del data
+    task = _unpickle(_receive(connection)[0])
     writer = Writer()
     while True:
-        epoch, index, released = pickle.loads(_receive(connection)[0])
+        arguments, released = pickle.loads(_receive(connection)[0])
         writer.release(released)
-        start = time.perf_counter()
-        message, slot_fd = failure, None
-        if failure is None:
-            try:
-                replaced: list[Replacement] = []
-                parcel, slot_fd = writer.pack(loader.load(epoch, index, writer.allocate, replaced.append))
-                message = ("batch", parcel, replaced, time.perf_counter() - start, writer.refused)
-            except BaseException as error:
-                writer.abandon()
-                message = _failure(error)
-        _send(connection, pickle.dumps(message, pickle.HIGHEST_PROTOCOL), slot_fd)
-        if slot_fd is not None:
-            os.close(slot_fd)
+        reply, fd = _reply(task, writer, arguments)
+        _send(connection, pickle.dumps(reply, pickle.HIGHEST_PROTOCOL), fd)
+        if fd is not None:
+            os.close(fd)
 
 
-def _failure(error: BaseException) -> tuple[str, BaseException, str]:
-    """An exception as it is sent; one that can't be pickled goes as its text."""
+def _unpickle(pickled: bytearray) -> Task | _Failure:
+    """The task; if it can't be unpickled, the failure that answers every call."""
+    try:
+        task: Task = pickle.loads(pickled)
+    except BaseException as error:
+        return _failure(error)
+    return task
+
+
+def _reply(task: Task | _Failure, writer: Writer, arguments: tuple[Any, ...]) -> tuple[Any, int | None]:
+    """The reply to a call: a parcel and the rest of an `Answer`, or a failure; and a file descriptor to go with it."""
+    if isinstance(task, _Failure):
+        return task, None
+    start = time.perf_counter()
+    try:
+        arrays, extra = task.run(writer.allocate, *arguments)
+        parcel, fd = writer.pack(arrays)
+    except BaseException as error:
+        writer.abandon()
+        return _failure(error), None
+    return (parcel, extra, time.perf_counter() - start, writer.refused), fd
+
+
+def _failure(error: BaseException) -> _Failure:
+    """A failure that can be pickled: an exception that can't be is replaced by its text."""
     text = "".join(traceback.format_exception(error))
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
         error = RuntimeError(f"{type(error).__name__}: {error}")
-    return "error", error, text
+    return _Failure(error, text)
 
 
 def _end_with_parent(connection: socket.socket, parent: int) -> None:
-    # The end of the parent closes the connection, even in the midst of a batch, unless a fork of the parent still holds
-    # it; then the changed parent tells.
+    # When the parent ends, the connection closes, even in the midst of a call. If a fork of the parent still holds the
+    # connection open, this process has another parent all the same.
     closed = select.poll()
-    closed.register(connection, 0)  # POLLHUP and POLLERR are always told
+    closed.register(connection, 0)  # POLLHUP and POLLERR are always reported
     while os.getppid() == parent and not closed.poll(1000):
         pass
     os._exit(0)

@@ -1,4 +1,4 @@
-"""Slots: pieces of shared memory in which batches travel from the process that makes them to the one that asks.
+"""Slots: pieces of shared memory in which arrays travel from the process that makes them to the one that asks.
 
 A slot is an anonymous file, so there is nothing to clean up, whoever dies how, and nothing of it is in /dev/shm, which
 many containers limit to 64 MB. Its pages are reserved before anything is written: where there is no room, the writer
@@ -15,15 +15,17 @@ import os
 import tempfile
 import weakref
 from collections import deque
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from detfeed.sample import Arrays
+Parts = tuple[dict[str, NDArray[Any]], ...]  # arrays by name, in one or more dicts
+Allocate = Callable[[tuple[int, ...], DTypeLike], NDArray[Any]]  # makes an array of a shape and a dtype, not cleared
 
-ALIGNMENT = 64  # bytes; what TensorFlow and JAX ask of memory that they take without a copy
-GRAIN = 1 << 20  # bytes; slots are a multiple of this, so that batches of nearly one size can use the same
+ALIGNMENT = 64  # bytes; TensorFlow and JAX take only memory aligned to this without a copy
+GRAIN = 1 << 20  # bytes; slots are a multiple of this, so that parcels of nearly the same size can use the same slot
 
 
 class Place(NamedTuple):
@@ -35,10 +37,10 @@ class Place(NamedTuple):
 
 
 class Parcel(NamedTuple):
-    """A batch on its way.
+    """Arrays on their way.
 
     Attributes:
-        parts: the batch, with a `Place` for every array that lies in the slot.
+        parts: the dicts, with a `Place` for every array that lies in the slot; other arrays as they are.
         slot: number of the slot; None if there is none.
         given_up: numbers of slots that the writer does not use any more.
     """
@@ -69,9 +71,9 @@ def _libc() -> ctypes.CDLL:
 
 
 def _map(fd: int, size: int) -> memoryview:
-    """Shared memory of a file, mapped as long as anything looks at it; the descriptor can be closed.
+    """Map a file as shared memory, for as long as anything refers to it; the descriptor can be closed.
 
-    Python's own mmap keeps a descriptor open, so that a thousand held batches would be more than a process may have.
+    Python's own mmap keeps a descriptor open, and a thousand held parcels would exceed a process's limit on them.
 
     Raises:
         OSError: it can't be mapped.
@@ -86,7 +88,7 @@ def _map(fd: int, size: int) -> memoryview:
 
 
 def _reserve(size: int) -> tuple[int, memoryview]:
-    """File descriptor and mapping of `size` bytes of anonymous shared memory that are certainly there.
+    """File descriptor and mapping of `size` bytes of anonymous shared memory, all of them reserved.
 
     Raises:
         OSError: there is no room.
@@ -94,7 +96,7 @@ def _reserve(size: int) -> tuple[int, memoryview]:
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("detfeed")
     else:
-        # macOS. The file has lost its name already.
+        # macOS. The temporary file has no name any more.
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
     try:
@@ -109,12 +111,12 @@ def _reserve(size: int) -> tuple[int, memoryview]:
 
 
 class Writer:
-    """The slots of a process that makes batches, one after the other: `allocate` the arrays of one, then `pack` it.
+    """The slots of the process that sends: `allocate` the arrays of one parcel, `pack` it, then the next.
 
-    A slot that the reader still holds is never written to; where none is free, there will be one more.
+    A slot that the reader still holds is never written to; if no slot is free, one more is made.
 
     Attributes:
-        refused: why there was no shared memory for the latest batch; empty if there was.
+        refused: why there was no shared memory for the latest parcel; empty if there was.
     """
 
     def __init__(self) -> None:
@@ -123,17 +125,17 @@ class Writer:
         self._lent: dict[int, _Slot] = {}
         self._given_up: list[int] = []
         self._made = 0
-        self._besides = GRAIN // 2  # bytes that a batch had at most besides its first array
+        self._besides = GRAIN // 2  # bytes, the most that any parcel needed after its first array
         self._begin()
 
     def _begin(self) -> None:
         self._slot: _Slot | None = None
-        self._first: int | None = None  # bytes of the batch's first array
-        self._used = 0  # bytes of all, whether or not they are in the slot
+        self._first: int | None = None  # bytes of the parcel's first array
+        self._used = 0  # bytes of all its arrays, whether or not they are in the slot
         self._placed: dict[int, tuple[NDArray[Any], Place]] = {}
 
     def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """An array of the batch, in its slot if there is room, not cleared."""
+        """An array of the parcel, in its slot if there is room, not cleared."""
         dtype = np.dtype(dtype)
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         if self._first is None:
@@ -147,48 +149,48 @@ class Writer:
         self._placed[id(array)] = (array, Place(start, shape, dtype))
         return array
 
-    def pack(self, batch: tuple[Arrays, ...]) -> tuple[Parcel, int | None]:
-        """The batch as it is sent: what is not in its slot goes along as it is.
+    def pack(self, parts: Parts) -> tuple[Parcel, int | None]:
+        """Finish the parcel; arrays that are not in its slot travel inside it.
 
         Returns:
-            The parcel, and the slot's file descriptor if the reader does not have it yet: close it when it is sent.
+            The parcel, and the slot's file descriptor if the reader does not have it yet. Close it once it is sent.
         """
-        # What did not fit this time will fit into the slots of batches to come.
+        # Arrays that did not fit this time will fit into later slots.
         self._besides = max(self._besides, self._used - (self._first or 0))
-        parts = tuple(
+        placed = tuple(
             {name: self._placed[id(array)][1] if id(array) in self._placed else array for name, array in part.items()}
-            for part in batch
+            for part in parts
         )
         fd = None
         if self._slot is not None:
             fd, self._slot.fd = self._slot.fd, None
             self._lent[self._slot.number] = self._slot
-        parcel = Parcel(parts, None if self._slot is None else self._slot.number, self._given_up)
+        parcel = Parcel(placed, None if self._slot is None else self._slot.number, self._given_up)
         self._given_up = []
         self._begin()
         return parcel, fd
 
     def abandon(self) -> None:
-        """Forget the arrays of a batch that could not be made."""
+        """Forget the arrays of a parcel that could not be finished."""
         if self._slot is not None:
             self._free.append(self._slot)
         self._begin()
 
     def release(self, numbers: list[int]) -> None:
-        """Take back slots that the reader does not need any more."""
+        """Take back slots that the reader does not hold any more."""
         self._free += [self._lent.pop(number) for number in numbers]
 
     def _take(self, size: int) -> None:
-        """Choose a free slot of at least `size` bytes, the smallest, or make one."""
+        """Take the smallest free slot of at least `size` bytes, or make one."""
         fitting = [slot for slot in self._free if len(slot.memory) >= size]
         self.refused = ""
         if fitting:
-            # Among equals the one given back last, which the caches may still know.
+            # Among equals the slot given back last: parts of it may still be in the CPU's caches.
             self._slot = min(reversed(fitting), key=lambda slot: len(slot.memory))
             self._free.remove(self._slot)
             return
         if self._free:
-            # All too small: one makes way, so that there are never more slots than batches under way.
+            # All are too small. One is given up, so that there are never more slots than parcels under way.
             smallest = min(self._free, key=lambda slot: len(slot.memory))
             self._free.remove(smallest)
             if smallest.fd is None:
@@ -206,18 +208,18 @@ class Writer:
 
 
 class Reader:
-    """The same slots in the process that asked for the batches, which gets them as arrays without a copy.
+    """The same slots in the process that receives: it gets the arrays without a copy.
 
-    A slot goes back to its writer when the last array that looks at it is gone.
+    A slot goes back to its writer when the last array in it is gone.
     """
 
     def __init__(self) -> None:
         self._memories: dict[int, memoryview] = {}
-        # Filled by whichever thread drops the last array, in the midst of anything: append takes no lock.
+        # Filled by the thread that drops the last array, in the midst of anything: append takes no lock.
         self._released: deque[int] = deque()
 
-    def unpack(self, parcel: Parcel, fd: int | None) -> tuple[Arrays, ...]:
-        """The batch of a parcel; `fd` is the descriptor that came with it, closed here."""
+    def unpack(self, parcel: Parcel, fd: int | None) -> Parts:
+        """The arrays of a parcel; `fd` is the descriptor that came with it, closed here."""
         for number in parcel.given_up:
             del self._memories[number]
         if parcel.slot is None:
@@ -225,7 +227,7 @@ class Reader:
         if fd is not None:
             self._memories[parcel.slot] = _map(fd, os.fstat(fd).st_size)
             os.close(fd)
-        # All views of it have this one array as their base, so it lives as long as any of them.
+        # This one array is the base of all in the slot, so it lives as long as any of them.
         root = np.frombuffer(self._memories[parcel.slot], np.uint8)
         weakref.finalize(root, self._released.append, parcel.slot).atexit = False
         return tuple(
@@ -234,7 +236,7 @@ class Reader:
         )
 
     def take_released(self) -> list[int]:
-        """Numbers of the slots that nobody looks at any more, each once."""
+        """Numbers of the slots whose arrays are all gone, each once."""
         numbers = []
         while self._released:
             numbers.append(self._released.popleft())

@@ -1,1 +1,1 @@
-"""Readers: annotation files to Annotations, one module a format."""
+"""Readers: annotation files to Annotations, one module for each format."""

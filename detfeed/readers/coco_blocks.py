@@ -15,7 +15,7 @@ import re
 import threading
 from array import array
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Annotated, Any, BinaryIO, NamedTuple, TypeVar
 
 import msgspec
@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detfeed.masks import Runs, parse_runs
-from detfeed.processes.process import WorkerProcess, cores
+from detfeed.processes.process import Process, cores
+from detfeed.processes.slots import Allocate, Parts
 
 BLOCK = 2**21  # bytes; with 8 MB, Python gives its memory back after each one, and reading takes a sixth longer
 BLOCKS_A_PROCESS = 32  # that make it worth while to start one more, which takes a third of a second
@@ -174,15 +175,15 @@ Span = tuple[int, int]
 
 @dataclasses.dataclass
 class Pieces:
-    """A file of which pieces are read; also what worker processes get to `load` them."""
+    """A file that is read in pieces; also the task of the processes that help to read it."""
 
     path: str
     _buffer: bytearray = dataclasses.field(default_factory=bytearray)
 
-    def load(self, epoch: int, spans: Sequence[Span], *_: Any) -> tuple[dict[str, NDArray[Any]], ...]:
-        """As `read`, of several."""
+    def run(self, allocate: Allocate, *spans: Span) -> tuple[Parts, None]:
+        """Read several pieces."""
         with no_collections():
-            return tuple(self.read(span)._asdict() for span in spans)
+            return tuple(self.read(span)._asdict() for span in spans), None
 
     def read(self, span: Span) -> Columns:
         """The columns of annotations that lie in the file from one byte to another.
@@ -229,32 +230,32 @@ def read(path: str, form: type[_F]) -> tuple[_F, Columns] | None:
         return found and (found[0], _read_all(path, found[1], helpers, stack))
 
 
-def _start_helpers(path: str, stack: contextlib.ExitStack) -> list[WorkerProcess]:
+def _start_helpers(path: str, stack: contextlib.ExitStack) -> list[Process]:
     """Processes that will read blocks, started early, as that takes a while; `stack` ends them."""
-    helpers: list[WorkerProcess] = []
+    helpers: list[Process] = []
     wanted = min(cores(), MAX_PROCESSES, os.path.getsize(path) // (BLOCK * BLOCKS_A_PROCESS)) - 1
     if wanted > 0 and os.name == "posix":
         with contextlib.suppress(OSError, TypeError):  # without them, then: no more processes, or no Python to start
             for _ in range(wanted):
-                helpers.append(WorkerProcess(pickle.dumps(Pieces(path))))
+                helpers.append(Process(pickle.dumps(Pieces(path))))
                 stack.callback(helpers[-1].end)
                 stack.callback(helpers[-1].kill)  # first
     return helpers
 
 
-def _read_all(path: str, spans: list[Span], helpers: list[WorkerProcess], stack: contextlib.ExitStack) -> Columns:
+def _read_all(path: str, spans: list[Span], helpers: list[Process], stack: contextlib.ExitStack) -> Columns:
     done: list[Columns | None] = [None] * len(spans)
     waiting = deque(range(len(spans)))
     here = Pieces(path)
 
-    def help_from_the_end(helper: WorkerProcess) -> None:
+    def help_from_the_end(helper: Process) -> None:
         with contextlib.suppress(Exception):  # IndexError: all are taken; others come again when it is done here
             while True:
                 # Several, since asking for them waits for the interpreter, which is busy here; fewer towards the end.
                 indices = [waiting.pop() for _ in range(max(1, min(len(waiting) // 8, MAX_AT_ONCE)))]
-                made, _ = helper.load(0, [spans[index] for index in indices])[0]  # type: ignore[arg-type]
-                for index, columns in zip(indices, made, strict=True):
-                    done[index] = Columns(**columns)  # type: ignore[arg-type]
+                answer = helper.call(*(spans[index] for index in indices))
+                for index, columns in zip(indices, answer.arrays, strict=True):
+                    done[index] = Columns(**columns)
 
     def read_here(index: int) -> None:
         try:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-
-import numpy as np
+from collections.abc import Collection
 
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError, among, shorten
+from detfeed.readers.bad_boxes import Invalid
 from detfeed.readers.paths import NamedImages
-from detfeed.readers.table import Invalid, OnProblem, read_hw, tell, to_annotations
+from detfeed.readers.problems import OnProblem
+from detfeed.readers.rows import ObjectRow, Rows
 from detfeed.readers.texts import read_rows, to_number
 
 
@@ -23,17 +24,17 @@ def read_csv(
 ) -> Annotations:
     """Read boxes of the form `path,x1,y1,x2,y2,class_name` and classes of the form `class_name,id`.
 
-    Corners are edges in pixels. An image without objects is a line `path,,,,,`. The image id is the path as it stands
-    in the file, without `./` and `//`; images are in the order in which they first stand there, classes in the order of
-    their ids. Sizes are read from the headers of the images, turned as EXIF says.
+    Corners are edges in pixels. An image without objects has a line `path,,,,,`. The image id is the path in the file,
+    without `./` and `//`. Images are in the order in which the file first names them, classes in the order of their
+    ids. Sizes are read from the headers of the images, with their EXIF orientation applied.
 
     Args:
         boxes_csv, classes_csv: the files, without a line of headings.
-        image_dir: folder, or URL of one, that the paths start from, and that they may not leave; `https://` is that of
-            all such URLs. None: that of `boxes_csv`.
-        invalid: what to do about bad boxes; see `policies`.
-        on_problem: told of a row or an image that can't be read (path, error); the image is then left out with all its
-            rows, or the row if it names none. None: the error is raised.
+        image_dir: folder of the images, or its URL, to which the paths are relative and which they may not leave;
+            `https://` is the folder of all such URLs. None: the folder of `boxes_csv`.
+        invalid: policy for bad boxes; see `BadBoxesWarning`.
+        on_problem: called with (path, error) for each line and image that can't be read. The image is left out with
+            all its lines; a line that names no image is left out itself. None: the error is raised.
 
     Raises:
         AnnotationError: a file is missing or not what it should be; the message names file and line.
@@ -45,61 +46,29 @@ def read_csv(
     folder = os.path.dirname(source) if image_dir is None else os.fspath(image_dir)
     category_of = _read_classes(os.fspath(classes_csv))
     class_names = sorted(category_of, key=lambda name: category_of[name])
-    class_of = {name: row for row, name in enumerate(class_names)}
-
-    images = NamedImages(folder)
-    left_out: set[int] = set()
-    boxes, positions, class_ids, lines = [], [], [], []
-    for line, row in read_rows(source, "a CSV file of boxes"):
-        try:
-            position = images.position(row[0])
-        except ValueError as error:
-            tell(on_problem, source, AnnotationError(f"{source}: {error} - at line {line}"))
-            continue
-        try:
-            box = _box(row, line, class_of, source)
-        except AnnotationError as error:
-            tell(on_problem, source, error)
-            left_out.add(position)
-            continue
-        if box is not None:
-            class_id, corners = box
-            boxes.append(corners)
-            positions.append(position)
-            class_ids.append(class_id)
-            lines.append(line)
-    sizes = [None if position in left_out else read_hw(path, on_problem) for position, path in enumerate(images.paths)]
-    return to_annotations(
-        paths=images.paths,
-        image_ids=np.array(images.ids, str),
-        image_hw=sizes,
-        boxes=np.array(boxes, np.float64).reshape(-1, 4),
-        positions=np.array(positions, np.int64),
-        class_ids=np.array(class_ids, np.int32),
-        ignore=np.zeros(len(boxes), bool),
-        class_names=class_names,
-        category_ids=np.array([category_of[name] for name in class_names], np.int64),
-        source=source,
-        invalid=invalid,
-        where=lambda row: f"line {lines[row]} ({images.paths[positions[row]]})",
+    rows = Rows(source, where="line {place} ({file})", on_problem=on_problem)
+    rows.add_lines(
+        read_rows(source, "a CSV file of boxes"),
+        NamedImages(folder),
+        lambda line, fields: _object(line, fields, category_of),
     )
+    return rows.to_annotations(class_names, invalid=invalid, category_ids=[category_of[name] for name in class_names])
 
 
-def _box(row: list[str], line: int, class_of: dict[str, int], source: str) -> tuple[int, list[float]] | None:
-    """Class id and corners; None if the row is of an image without objects."""
-    if len(row) != 6:
-        raise AnnotationError(f"{source}: expected 6 fields, got {len(row)} - at line {line}")
-    _, *corners, label = row
-    if not any(row[1:]):
+def _object(line: int, fields: list[str], class_names: Collection[str]) -> ObjectRow | None:
+    """None if the line is of an image without objects."""
+    if len(fields) != 6:
+        raise ValueError(f"expected 6 fields, got {len(fields)}")
+    if not any(fields[1:]):
         return None
-    if label not in class_of:
-        raise AnnotationError(
-            f"{source}: expected a class among {among(class_of)}, got {shorten(label)} - at line {line}"
-        )
-    return class_of[label], [to_number(text, source, f"line {line}") for text in corners]
+    label = fields[5]
+    if label not in class_names:
+        raise ValueError(f"expected a class among {among(class_names)}, got {shorten(label)}")
+    return ObjectRow(label, [to_number(text) for text in fields[1:5]], line)
 
 
 def _read_classes(source: str) -> dict[str, int]:
+    """Category ids of the classes by name."""
     category_of: dict[str, int] = {}
     seen: set[int] = set()
     for line, row in read_rows(source, "a CSV file of classes"):

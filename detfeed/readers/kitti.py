@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-
-import numpy as np
+from collections.abc import Collection
 
 from detfeed.annotations import Annotations
-from detfeed.errors import AnnotationError, MissingImageError, among, shorten
+from detfeed.errors import MissingImageError, among, shorten
+from detfeed.readers.bad_boxes import Invalid
 from detfeed.readers.paths import image_of, images_by_stem, list_folder
-from detfeed.readers.table import Invalid, OnProblem, read_hw, tell, to_annotations
-from detfeed.readers.texts import read_lines, to_number
+from detfeed.readers.problems import OnProblem
+from detfeed.readers.rows import ImageRow, ObjectRow, Rows
+from detfeed.readers.texts import parse_lines, read_lines, to_number
 
 DONT_CARE = "DontCare"
 
@@ -26,18 +27,19 @@ def read_kitti(
 ) -> Annotations:
     """Read a data set in KITTI's layout: for each image a text file of objects.
 
-    Of a line's 15 fields (16 with a score) the type and the box count, whose corners are taken as edges. DontCare makes
-    a box an ignore region. It is a class of its own, since such regions are of no class: the last, so that it moves no
-    other's number. An image id is the name of a file without its ending; sizes are read from the headers of the images.
+    Of a line's 15 fields (16 with a score) the type and the box are read; the box's corners are edges in pixels.
+    DontCare makes a box an ignore region. It is a class of its own, since such regions have no class, and the last one,
+    so that it changes no other's number. The image id is the text file's name without its suffix. Sizes are read from
+    the headers of the images, with their EXIF orientation applied.
 
     Args:
         root: folder that holds the others, such as KITTI's training.
         label_dir, image_dir: folders of text files and images below `root`.
-        class_names: the classes in order, without DontCare; an object of another one is an error. None: all in the
-            files, sorted.
-        invalid: what to do about bad boxes; see `policies`.
-        on_problem: told of a text file or an image that can't be read (path, error), which is then left out. None: the
-            error is raised.
+        class_names: the classes in order, without DontCare; an object of another class is an error. None: all classes
+            in the files, sorted.
+        invalid: policy for bad boxes; see `BadBoxesWarning`.
+        on_problem: called with (path, error) for each text file and image that can't be read; the image is left out.
+            None: the error is raised.
 
     Raises:
         AnnotationError: a file is missing or not what it should be; the message names file and line.
@@ -51,68 +53,30 @@ def read_kitti(
     images = images_by_stem(list_folder(image_folder, "a folder of images", "; see `image_dir`"))
     allowed = None if class_names is None else (*class_names, DONT_CARE)
 
-    image_ids, files, sizes = [], [], []
-    paths: list[str] = []
-    boxes, labels, positions, lines = [], [], [], []
+    def read_image(file: str) -> ImageRow:
+        stem = os.path.splitext(os.path.basename(file))[0]
+        image = image_of(file, stem, images, image_folder)
+        if image is None:
+            raise MissingImageError(f"{file}: expected an image {stem}.* in {image_folder}, got none")
+        lines = read_lines(file, "a text file of objects")
+        objects = parse_lines(lines, file, lambda line, fields: _object(line, fields, allowed))
+        return ImageRow(os.path.join(image_folder, image), stem, objects)
+
+    rows = Rows(root, where="{file}, line {place}", on_problem=on_problem)
     for name in names:
-        stem, suffix = os.path.splitext(name)
-        if suffix.lower() != ".txt":
-            continue
-        file = os.path.join(folder, name)
-        try:
-            image = image_of(file, stem, images, image_folder)
-            if image is None:
-                raise MissingImageError(f"{file}: expected an image {stem}.* in {image_folder}, got none")
-            objects = _objects(file, allowed)
-        except AnnotationError as error:
-            tell(on_problem, file, error)
-            continue
-        path = os.path.join(image_folder, image)
-        size = read_hw(path, on_problem)
-        if size is None:
-            continue
-        for line, label, box in objects:
-            lines.append(line)
-            labels.append(label)
-            boxes.append(box)
-            positions.append(len(paths))
-        image_ids.append(stem)
-        files.append(file)
-        paths.append(path)
-        sizes.append(size)
-
-    classes = [*(sorted(set(labels) - {DONT_CARE}) if class_names is None else class_names), DONT_CARE]
-    class_of = {name: row for row, name in enumerate(classes)}
-    return to_annotations(
-        paths=paths,
-        image_ids=np.array(image_ids, str),
-        image_hw=sizes,
-        boxes=np.array(boxes, np.float64).reshape(-1, 4),
-        positions=np.array(positions, np.int64),
-        class_ids=np.array([class_of[label] for label in labels], np.int32),
-        ignore=np.array([label == DONT_CARE for label in labels], bool),
-        class_names=classes,
-        category_ids=np.arange(1, len(classes) + 1),
-        source=root,
-        invalid=invalid,
-        where=lambda row: f"{files[positions[row]]}, line {lines[row]}",
-    )
+        if os.path.splitext(name)[1].lower() == ".txt":
+            rows.add_file(os.path.join(folder, name), read_image)
+    found = sorted(str(label) for label in rows.labels if label != DONT_CARE)
+    classes = found if class_names is None else class_names
+    return rows.to_annotations([*classes, DONT_CARE], invalid=invalid)
 
 
-def _objects(file: str, allowed: tuple[str, ...] | None) -> list[tuple[int, str, list[float]]]:
-    """Line, class and corners of each object."""
-    objects = []
-    for line, text in enumerate(read_lines(file, "a text file of objects"), start=1):
-        fields = text.split()
-        if not fields:
-            continue
-        if len(fields) not in (15, 16):
-            raise AnnotationError(f"{file}: expected 15 or 16 fields, got {len(fields)} - at line {line}")
-        # All of them: a class of two words would move the corners by one field.
-        numbers = [to_number(field, file, f"line {line}") for field in fields[1:]]
-        if allowed is not None and fields[0] not in allowed:
-            raise AnnotationError(
-                f"{file}: expected one of {among(allowed)}, got {shorten(fields[0])} - at line {line}"
-            )
-        objects.append((line, fields[0], numbers[3:7]))
-    return objects
+def _object(line: int, fields: list[str], allowed: Collection[str] | None) -> ObjectRow:
+    if len(fields) not in (15, 16):
+        raise ValueError(f"expected 15 or 16 fields, got {len(fields)}")
+    # All fields are parsed: the second word of a class would move the corners by one field.
+    numbers = [to_number(field) for field in fields[1:]]
+    label = fields[0]
+    if allowed is not None and label not in allowed:
+        raise ValueError(f"expected one of {among(allowed)}, got {shorten(label)}")
+    return ObjectRow(label, numbers[3:7], line, label == DONT_CARE)

@@ -1,7 +1,8 @@
-"""LVIS: its JSON files to Annotations, with what each image was annotated for."""
+"""LVIS: its JSON files to Annotations, with the classes that each image was annotated for."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import numpy as np
@@ -9,11 +10,13 @@ from numpy.typing import NDArray
 
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError
-from detfeed.readers import coco
-from detfeed.readers.table import Invalid, OnProblem, to_annotations
+from detfeed.readers.bad_boxes import Invalid
+from detfeed.readers.coco import CocoFile, ImageEntry, read_draft
+from detfeed.readers.problems import OnProblem
+from detfeed.readers.table import to_annotations
 
 
-class _Image(coco.Image, kw_only=True, gc=False):
+class _ImageEntry(ImageEntry, kw_only=True, gc=False):
     file_name: str = ""
     coco_url: str = ""
     neg_category_ids: tuple[int, ...] = ()
@@ -23,8 +26,8 @@ class _Image(coco.Image, kw_only=True, gc=False):
         self.file_name = self.file_name or "/".join(self.coco_url.rsplit("/", 2)[-2:])
 
 
-class _File(coco.File, gc=False):
-    images: list[_Image]  # type: ignore[assignment]
+class _LvisFile(CocoFile, gc=False):
+    images: list[_ImageEntry]  # type: ignore[assignment]
 
 
 def read_lvis(
@@ -36,14 +39,15 @@ def read_lvis(
 ) -> Annotations:
     """Read an LVIS file, such as lvis_v1_train.json.
 
-    As `read_coco`; besides, `neg_classes` and `not_exhaustive_classes` say which classes an image was annotated for.
+    The table is that of `read_coco` with `neg_classes` and `not_exhaustive_classes`, which give the classes that each
+    image was annotated for.
 
     Args:
         json: the file.
-        image_dir: folder that holds COCO's train2017 and val2017: an image without `file_name` is the one that the
-            last two parts of its `coco_url` name. Images are not opened.
-        invalid: what to do about bad boxes; see `policies`.
-        on_problem: as `read_coco`.
+        image_dir: folder that holds COCO's train2017 and val2017, or its URL: an image without `file_name` has the
+            last two parts of its `coco_url` as path in it. Images are not opened.
+        invalid: policy for bad boxes; see `BadBoxesWarning`.
+        on_problem: as for `read_coco`.
 
     Raises:
         AnnotationError: the file is missing or not such a file; the message names the place in it.
@@ -51,17 +55,17 @@ def read_lvis(
     Source: Gupta et al. 2019, and the lvis-api's file format.
     """
     source = os.fspath(json)
-    content, columns = coco.read_columns(source, os.fspath(image_dir), _File, "an LVIS JSON file", on_problem)
-    class_of = {category_id: row for row, category_id in enumerate(columns["category_ids"].tolist())}
-    return to_annotations(
-        **columns,
-        invalid=invalid,
-        neg_classes=_pairs(content, class_of, source, "neg_category_ids"),
-        not_exhaustive_classes=_pairs(content, class_of, source, "not_exhaustive_category_ids"),
-    )
+    content, draft = read_draft(source, os.fspath(image_dir), _LvisFile, "an LVIS JSON file", on_problem)
+    class_of = {category_id: row for row, category_id in enumerate(draft.category_ids.tolist())}
+    pairs = {
+        "neg_classes": _pairs(content, class_of, source, "neg_category_ids"),
+        "not_exhaustive_classes": _pairs(content, class_of, source, "not_exhaustive_category_ids"),
+    }
+    return to_annotations(dataclasses.replace(draft, pairs=pairs), invalid=invalid)
 
 
-def _pairs(content: _File, class_of: dict[int, int], source: str, field: str) -> NDArray[np.int32]:
+def _pairs(content: _LvisFile, class_of: dict[int, int], source: str, field: str) -> NDArray[np.int32]:
+    """Pairs of position and class id from a field of the images, int32 (K, 2)."""
     pairs = []
     for position, image in enumerate(content.images):
         for category_id in getattr(image, field):

@@ -1,4 +1,4 @@
-"""Paths: where a name out of an annotation file leads, which must be into its image folder, and what folders hold."""
+"""Paths: the paths of the images that annotation files name, which stay in their folder, and lists of folders."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ import re
 from collections.abc import Mapping, Sequence
 
 from detfeed.errors import AnnotationError, shorten
+from detfeed.images.headers import SUFFIXES
 
-# Those of the formats that `headers` reads; in any case of letters.
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff")
-# Characters of an image id that is a name; the ids of a set make a column as wide as the longest.
+_SUFFIXES = tuple(SUFFIXES)
+# Characters of an image id that is a name. Each id takes as much memory as the longest one.
 MAX_ID = 255
 
-# What a name needs to be looked at for; few have it, and COCO has 118,000 names.
+# Names with one of these are looked at closely. Few have one, and COCO has 118,000 names.
 _ODD = re.compile(r"\.\.|[:\\\0]|^/", re.MULTILINE)
 
 
 def path_inside(folder: str, name: str) -> str:
-    """The path of an image, of its folder and the name that a file gives it.
+    """The path of an image in a folder.
 
-    Links are not looked at: those in the folder are its owner's doing. The folder may be a URL, and a scheme such as
-    `https://` is one that holds all of its kind.
+    Links in the folder may lead anywhere: its owner made them.
+
+    Args:
+        folder: folder of the images, or its URL. A scheme such as `https://` is the folder of all its URLs.
+        name: the name that a file gives the image.
 
     Raises:
-        ValueError: the name is empty, leads out of the folder by "..", or is absolute or a URL and not below it.
+        ValueError: the name is empty, leads out of the folder by "..", or is an absolute path or URL outside it.
     """
     if name and not _ODD.search(name):
         return f"{_prefix(folder)}{name}"
@@ -48,7 +51,7 @@ def path_inside(folder: str, name: str) -> str:
 
 
 def paths_inside(folder: str, names: Sequence[str]) -> list[str]:
-    """The paths of images as `path_inside` gives them, of many names at once."""
+    """As `path_inside`, for many names at once."""
     if all(names) and not _ODD.search("\n".join(names)):
         prefix = _prefix(folder)
         return [prefix + name for name in names]
@@ -56,7 +59,7 @@ def paths_inside(folder: str, names: Sequence[str]) -> list[str]:
 
 
 def to_id(name: str) -> str:
-    """The image id that a name makes: `a//b.png` and `./a/b.png` are the image `a/b.png`.
+    """The image id of a name: `a//b.png` and `./a/b.png` have the id `a/b.png`.
 
     Raises:
         ValueError: it has more than `MAX_ID` characters.
@@ -68,15 +71,20 @@ def to_id(name: str) -> str:
 
 
 class NamedImages:
-    """Images that rows of a file name, each once, in the order in which they are named first.
+    """The images that the lines of a file name, each once, in the order in which they are named first.
 
     Attributes:
-        ids: of the images, as `to_id`.
-        paths: of the images.
+        ids: ids of the images; see `to_id`.
+        paths: paths of the images.
     """
 
     def __init__(self, folder: str, suffix: str = "") -> None:
-        """Args: the folder that names start from, and what their files' names have besides."""
+        """Begin without images.
+
+        Args:
+            folder: folder of the images, or its URL.
+            suffix: end of the images' file names that the file leaves out, such as ".jpg".
+        """
         self.ids: list[str] = []
         self.paths: list[str] = []
         self._folder = folder
@@ -85,17 +93,17 @@ class NamedImages:
         self._of_path: dict[str, int] = {}
 
     def position(self, name: str) -> int:
-        """Row of the image that a name means.
+        """The place in `paths` of the image with a name; a new image is added.
 
         Raises:
-            ValueError: the name is one that `path_inside` or `to_id` refuses.
+            ValueError: `path_inside` or `to_id` refuses the name.
         """
         position = self._of_name.get(name)
         if position is None:
             file = name and name + self._suffix
             path = path_inside(self._folder, file)
             image_id = to_id(file).removesuffix(self._suffix)
-            # A name can be written in several ways: `a.png`, `./a.png`, and with the folder before it.
+            # An image can be named in several ways: `a.png`, `./a.png`, or by its whole path.
             position = self._of_path.setdefault(os.path.normpath(path), len(self.paths))
             self._of_name[name] = position
             if position == len(self.paths):
@@ -105,9 +113,9 @@ class NamedImages:
 
 
 def list_folder(folder: str | os.PathLike[str], noun: str, hint: str = "") -> list[str]:
-    """Names of the files and folders in a folder, sorted, but for those of macOS's archives.
+    """Names of the files and folders in a folder, sorted.
 
-    Such as `._a.png` beside a.png, which holds no picture.
+    Files that macOS adds, such as `._a.png` beside a.png, are left out: they hold no picture.
 
     Args:
         folder: the folder.
@@ -115,7 +123,7 @@ def list_folder(folder: str | os.PathLike[str], noun: str, hint: str = "") -> li
         hint: end of the message.
 
     Raises:
-        AnnotationError: it is missing, no folder, or can't be listed, which is not to look like an empty one.
+        AnnotationError: it is missing, no folder, or can't be listed.
     """
     try:
         return sorted(name for name in os.listdir(folder) if not name.startswith("._"))
@@ -124,12 +132,12 @@ def list_folder(folder: str | os.PathLike[str], noun: str, hint: str = "") -> li
 
 
 def walk_images(folder: str) -> list[str]:
-    """Paths of the image files in a folder and those below it, told by their suffixes, in no order.
+    """Paths of the files in a folder and below it that have an image's suffix, in no order.
 
-    Links to folders are followed, and each folder is looked at once, so that they can't lead in circles.
+    Links to folders are followed. Each folder is listed once, so links can't lead in circles.
 
     Raises:
-        AnnotationError: a folder can't be listed, or a link that may be to one leads nowhere.
+        AnnotationError: a folder can't be listed, or a link leads nowhere.
     """
     found: list[str] = []
     seen: set[tuple[int, int]] = set()
@@ -144,14 +152,14 @@ def walk_images(folder: str) -> list[str]:
                 folders.clear()
                 continue
             seen.add((status.st_dev, status.st_ino))
-            folders.sort()  # so that of two ways to a folder it is always the same
+            folders.sort()  # so that a folder with two ways to it is always listed by the same one
             for name in names:
                 path = os.path.join(parent, name)
                 if is_image(name):
                     found.append(path)
                 elif os.path.islink(path) and not os.path.exists(path):
                     raise AnnotationError(
-                        f"{path}: expected a file or folder, got a link that leads nowhere; mend or remove it"
+                        f"{path}: expected a file or folder, got a link that leads nowhere; correct or remove it"
                     )
     except OSError as error:
         raise AnnotationError(
@@ -161,12 +169,12 @@ def walk_images(folder: str) -> list[str]:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file is an image by its name."""
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("._")
+    """Whether a file's name is that of an image."""
+    return name.lower().endswith(_SUFFIXES) and not name.startswith("._")
 
 
 def images_by_stem(names: Sequence[str]) -> dict[str, list[str]]:
-    """The images among the names in a folder, by their names without suffix."""
+    """The images among the names in a folder, by name without suffix."""
     images: dict[str, list[str]] = {}
     for name in names:
         if is_image(name):
@@ -175,13 +183,13 @@ def images_by_stem(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def image_of(file: str, stem: str, images: Mapping[str, list[str]], folder: str) -> str | None:
-    """The image that an annotation file belongs to by its name; None if there is none.
+    """Name of the image that has an annotation file's name; None if there is none.
 
     Args:
         file: the annotation file, for the message.
         stem: its name without suffix.
-        images: of `images_by_stem`.
-        folder: where they are, for the message.
+        images: from `images_by_stem`.
+        folder: folder of the images, for the message.
 
     Raises:
         AnnotationError: there are several.
@@ -196,7 +204,7 @@ def image_of(file: str, stem: str, images: Mapping[str, list[str]], folder: str)
 
 
 def leads_nowhere(path: str) -> bool:
-    """Whether there is a link at a path that is missing, or on the way there, which leads nowhere."""
+    """Whether a missing path is a link that leads nowhere, or has one among its folders."""
     while path and not os.path.lexists(path):
         path = os.path.dirname(path)
     return bool(path) and not os.path.exists(path)

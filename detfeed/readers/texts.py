@@ -1,4 +1,4 @@
-"""Texts: annotation files of lines, of fields and of numbers, with errors that have an address."""
+"""Texts: annotation files of lines, fields and numbers, with errors that have an address."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import csv
 import io
 import math
 import os
-import stat
-from collections.abc import Iterator
-from typing import BinaryIO
+from collections.abc import Callable, Iterable, Iterator
+from typing import BinaryIO, TypeVar
 
 from detfeed.errors import AnnotationError, shorten
+from detfeed.images.files import open_regular
 from detfeed.readers.paths import leads_nowhere
 
-# More than the annotations of an image take, and what of a tree of elements fits into memory.
+# Bytes of one image's annotations: more than any need, and few enough that their tree of elements fits into memory.
 MOST_OF_IMAGE = 2**24
-# More than a list of images takes; OpenImages would make one of 100 MB.
+# Bytes of a list of images; a list of OpenImages' would have 100 MB.
 MOST_OF_LIST = 2**28
-# OpenImages has 2.3 GB of boxes, which are read row by row.
+# Bytes of a CSV file, which is read row by row; OpenImages' boxes have 2.3 GB.
 _MOST_ROWS = 2**33
+# Characters of one row.
 _MOST_ROW = 2**20
+
+_T = TypeVar("_T")
 
 
 def open_file(path: str | os.PathLike[str], noun: str, most: int = MOST_OF_IMAGE) -> BinaryIO:
@@ -31,23 +34,23 @@ def open_file(path: str | os.PathLike[str], noun: str, most: int = MOST_OF_IMAGE
         most: bytes that it may have.
 
     Raises:
-        AnnotationError: it is missing, unreadable or too large, or no regular file: a pipe would be waited for, a
-            device has no end. Its cause is the OSError, if there was one.
+        AnnotationError: it is missing, unreadable, too large, or no regular file. Its cause is the OSError or
+            ValueError of `open_regular`, if there was one.
     """
     source = os.fspath(path)
     try:
-        status = os.stat(source)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError("a folder, pipe or device")
-        if status.st_size > most:
-            raise OSError(f"one of {status.st_size} bytes, more than {most}")
-        return open(source, "rb")
-    except (OSError, ValueError) as error:  # ValueError: a path that no file can have
+        file = open_regular(source)
+    except (OSError, ValueError) as error:
         raise _unreadable(source, noun, error) from error
+    size = os.fstat(file.fileno()).st_size
+    if size > most:
+        file.close()
+        raise AnnotationError(f"{source}: expected {noun}, got one of {size} bytes, more than {most}")
+    return file
 
 
 def read_bytes(path: str | os.PathLike[str], noun: str, most: int = MOST_OF_IMAGE) -> bytes:
-    """The content of a file; as `open_file`."""
+    """The content of a file, which is opened by `open_file`."""
     with open_file(path, noun, most) as file:
         try:
             return file.read()
@@ -56,7 +59,7 @@ def read_bytes(path: str | os.PathLike[str], noun: str, most: int = MOST_OF_IMAG
 
 
 def read_text(path: str | os.PathLike[str], noun: str, most: int = MOST_OF_IMAGE) -> str:
-    """The text of a file in UTF-8, its lines ended by "\\n"; as `open_file`, and it is an error if not in UTF-8."""
+    """The text of a file, its lines ended by "\\n"; as `read_bytes`, and a byte that is not UTF-8 is an error."""
     data = read_bytes(path, noun, most)
     try:
         text = data.decode("utf-8-sig")
@@ -67,15 +70,15 @@ def read_text(path: str | os.PathLike[str], noun: str, most: int = MOST_OF_IMAGE
 
 
 def read_lines(path: str | os.PathLike[str], noun: str, most: int = MOST_OF_IMAGE) -> list[str]:
-    """The lines of a file, blank ones as well; as `read_text`.
+    """The lines of a file, blank ones too; as `read_text`.
 
-    Ends of lines are those of editors: not U+2028, U+0085 or form feeds, at which str.splitlines cuts names.
+    A line ends where editors end it. `str.splitlines` also cuts at U+2028, U+0085 and form feeds, which names may have.
     """
     return read_text(path, noun, most).split("\n")
 
 
 def read_lines_if_any(path: str | os.PathLike[str], noun: str) -> list[str] | None:
-    """As `read_lines`; None where there is no such file, which a link that leads nowhere does not count as."""
+    """As `read_lines`; None if there is no such file. A link that leads nowhere is an error."""
     try:
         return read_lines(path, noun)
     except AnnotationError as error:
@@ -87,12 +90,12 @@ def read_lines_if_any(path: str | os.PathLike[str], noun: str) -> list[str] | No
 def read_rows(path: str | os.PathLike[str], noun: str) -> Iterator[tuple[int, list[str]]]:
     """Line number, counted from 1, and fields of each row of a CSV file that is not empty; as `read_text`.
 
-    A row ends with its line: one that goes on is of a quote that is not closed, and would swallow other rows.
+    A quoted field may not span lines; an unclosed quote would otherwise swallow the rows after it.
     """
     source = os.fspath(path)
     taken = 0
     line = 1  # where the row begins
-    # newline="" leaves ends of lines within quotes to the parser, which keeps them as they are.
+    # newline="" keeps the ends of lines as they are, for the parser.
     with io.TextIOWrapper(open_file(source, noun, _MOST_ROWS), encoding="utf-8-sig", newline="") as file:
 
         def pieces() -> Iterator[str]:
@@ -117,13 +120,36 @@ def read_rows(path: str | os.PathLike[str], noun: str) -> Iterator[tuple[int, li
             hint = "; is a quote not closed?" if unclosed else ""
             raise AnnotationError(f"{source}: expected {noun}, got {error} - at line {line}{hint}") from None
         except UnicodeDecodeError:
-            # It counts bytes of a piece of the file, and no lines.
+            # The error counts bytes from the start of a piece of the file, and gives no line.
             with open_file(source, noun, _MOST_ROWS) as again:
                 for number, data in enumerate(again, start=1):
                     check_utf8(data, source, noun, number)
             raise
         except OSError as error:
             raise _unreadable(source, noun, error) from error
+
+
+def parse_lines(lines: Iterable[str], source: str, parse: Callable[[int, list[str]], _T]) -> list[_T]:
+    """Parse each line that is not blank.
+
+    Args:
+        lines: of a file, from its first on.
+        source: the file.
+        parse: gets a line's number, counted from 1, and its fields, which white space separates. It may raise a
+            ValueError.
+
+    Raises:
+        AnnotationError: `parse` raised a ValueError; the message gives file and line.
+    """
+    parsed = []
+    for line, text in enumerate(lines, start=1):
+        fields = text.split()
+        if fields:
+            try:
+                parsed.append(parse(line, fields))
+            except ValueError as error:
+                raise AnnotationError(f"{source}: {error} - at line {line}") from None
+    return parsed
 
 
 def check_utf8(data: bytes, source: str, noun: str, line: int = 1) -> None:
@@ -136,7 +162,7 @@ def check_utf8(data: bytes, source: str, noun: str, line: int = 1) -> None:
         line: the line's number.
 
     Raises:
-        AnnotationError: there is such a byte; the message names its line, and what stands there.
+        AnnotationError: there is such a byte; the message gives its line and the text around it.
     """
     try:
         data.decode()
@@ -149,18 +175,18 @@ def check_utf8(data: bytes, source: str, noun: str, line: int = 1) -> None:
         ) from None
 
 
-def to_number(text: str, source: str, where: str) -> float:
-    """The finite number that a text says.
+def to_number(text: str) -> float:
+    """The finite number that a text is.
 
     Raises:
-        AnnotationError: it says none; the message gives source and place.
+        ValueError: it is none.
     """
     try:
         number = math.nan if "_" in text else float(text)  # Python takes 1_0 for 10
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise AnnotationError(f"{source}: expected a number, got {shorten(text.strip())} - at `{where}`")
+        raise ValueError(f"expected a number, got {shorten(text.strip())}")
     return number
 
 

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-from typing import NamedTuple, TypedDict
+from functools import partial
+from typing import TypedDict
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-import numpy as np
-
 from detfeed.annotations import MAX_SIDE, Annotations
 from detfeed.errors import AnnotationError, MissingImageError, among, shorten
+from detfeed.readers.bad_boxes import Invalid
 from detfeed.readers.paths import image_of, images_by_stem, list_folder, path_inside, to_id
-from detfeed.readers.table import Invalid, OnProblem, read_hw, tell, tell_again, to_annotations
+from detfeed.readers.problems import OnProblem, tell, tell_repeated
+from detfeed.readers.rows import ImageRow, ObjectRow, Rows
 from detfeed.readers.texts import MOST_OF_LIST, read_bytes, read_lines, to_number
 
-_DEEPEST = 64  # elements in each other; VOC's have 5
+_DEEPEST = 64  # levels of elements; VOC's files have 5
 _COLUMN = re.compile(r"(.*\S)\s+(?:-1|0|1)")
-
-
-class _Object(NamedTuple):
-    name: str
-    ignore: bool
-    box: tuple[float, float, float, float]
 
 
 class VocArguments(TypedDict, total=False):
@@ -50,95 +45,68 @@ def read_voc(
 ) -> Annotations:
     """Read a data set in Pascal VOC's layout.
 
-    `difficult` makes a box an ignore region. Only an object's own `bndbox` counts, not those of its parts. Missing
-    `difficult`, `truncated` and `size` are fine: without a size the image's header is read, and turned as EXIF says.
-    The image id is the name of the XML file without its ending. The image is the one that `filename` names, or else the
-    one named like the XML file; if these are two, it is an error, since either may be meant.
+    `difficult` makes a box an ignore region. Of an object only its own `bndbox` is read, not those of its parts.
+    `difficult`, `truncated` and `size` may be missing; without a size the image's header is read, with its EXIF
+    orientation applied. The image id is the XML file's name without its suffix. The image is the one that `filename`
+    names, or else the one with the XML file's name; two different images are an error, since either may be meant.
 
     Args:
         root: folder that holds the others, such as VOCdevkit/VOC2007.
-        split: name of a list in ImageSets/Main, without ".txt"; what follows a name there as -1, 0 or 1 is left out.
-            None: every XML file, in order of names.
+        split: name of a list in ImageSets/Main, without ".txt"; a second column of -1, 0 or 1 is ignored. None: every
+            XML file, in the order of their names.
         annotation_dir, image_dir: folders of XML files and images below `root`.
-        class_names: the classes in order; an object of another one is an error. None: all names in the folder of XML
+        class_names: the classes in order; an object of another class is an error. None: all names in the folder of XML
             files, sorted, whatever the split, so that class ids are the same in all splits.
         one_based: the corners are VOC's, counted from 1 and inclusive, so that x0 = xmin - 1 and x1 = xmax. False:
-            they are taken as edges.
-        invalid: what to do about boxes that reach out of their image, have no area inside it, or repeat another;
-            see `policies`.
-        on_problem: told of an XML file or an image that can't be read (path, error), which is then left out; also of
-            one outside the split that is read for the names of classes. None: the error is raised.
+            the corners are edges.
+        invalid: policy for bad boxes; see `BadBoxesWarning`.
+        on_problem: called with (path, error) for each XML file and image that can't be read; the image is left out.
+            Also called for XML files outside the split, which are read for the names of classes. None: the error is
+            raised.
 
     Raises:
         AnnotationError: a file is missing or not what it should be; the message names file and place.
-        ImageError: an image whose size is to be read from it is of an unknown format.
+        ImageError: an image whose size is read from its header is of an unknown format.
     """
     root = os.fspath(root)
     folder, image_folder = os.path.join(root, annotation_dir), os.path.join(root, image_dir)
     file_of = _files_by_id(folder)
     if split is None:
-        chosen = [(image_id, os.path.join(folder, file_of[image_id])) for image_id in sorted(file_of)]
+        chosen = {image_id: os.path.join(folder, file_of[image_id]) for image_id in sorted(file_of)}
     else:
         chosen = _listed(root, split, folder, file_of, on_problem)
     names = list_folder(image_folder, "a folder of images", "; see `image_dir`")
     files, images = set(names), images_by_stem(names)
-
-    image_ids, xml_files, sizes = [], [], []
-    paths: list[str] = []
-    positions: list[int] = []
-    places: list[int] = []
-    objects: list[_Object] = []
     labels: set[str] = set()
-    for image_id, xml_file in chosen:
-        try:
-            tree = _parse(xml_file)
-            labels |= _labels(tree)
-            path = os.path.join(image_folder, _image(xml_file, tree, image_id, files, images, image_folder))
-            size = _size(xml_file, tree)
-            found = [
-                _object(xml_file, item, f"object[{place}]", class_names, one_based)
-                for place, item in enumerate(tree.findall("object"), start=1)
-            ]
-        except AnnotationError as error:
-            tell(on_problem, xml_file, error)
-            continue
-        size = size or read_hw(path, on_problem)
-        if size is None:
-            continue
-        positions += [len(paths)] * len(found)
-        places += range(1, len(found) + 1)
-        objects += found
-        image_ids.append(image_id)
-        xml_files.append(xml_file)
-        paths.append(path)
-        sizes.append(size)
 
-    if class_names is None:
-        others = sorted(set(file_of) - {image_id for image_id, _ in chosen})
-        labels |= _other_labels([os.path.join(folder, file_of[image_id]) for image_id in others], on_problem)
-        class_names = tuple(sorted(labels))
-    class_of = {label: row for row, label in enumerate(class_names)}
-    return to_annotations(
-        paths=paths,
-        image_ids=np.array(image_ids, str),
-        image_hw=sizes,
-        boxes=np.array([item.box for item in objects], np.float64).reshape(-1, 4),
-        positions=np.array(positions, np.int64),
-        class_ids=np.array([class_of[item.name] for item in objects], np.int32),
-        ignore=np.array([item.ignore for item in objects], bool),
-        class_names=class_names,
-        category_ids=np.arange(1, len(class_names) + 1),
-        source=root if split is None else f"{root} ({split})",
-        invalid=invalid,
-        where=lambda row: f"{xml_files[positions[row]]}, `object[{places[row]}]/bndbox`",
+    def read_image(image_id: str, file: str) -> ImageRow:
+        tree = _parse(file)
+        labels.update(_labels(tree))
+        image = _image(file, tree, image_id, files, images, image_folder)
+        hw = _size(file, tree)
+        objects = [
+            _object(file, item, place, class_names, one_based)
+            for place, item in enumerate(tree.findall("object"), start=1)
+        ]
+        return ImageRow(os.path.join(image_folder, image), image_id, objects, hw)
+
+    rows = Rows(
+        root if split is None else f"{root} ({split})",
+        where="{file}, `object[{place}]/bndbox`",
+        on_problem=on_problem,
     )
+    for image_id, file in chosen.items():
+        rows.add_file(file, partial(read_image, image_id))
+    if class_names is None:
+        others = [os.path.join(folder, file_of[image_id]) for image_id in sorted(set(file_of) - set(chosen))]
+        class_names = tuple(sorted(labels | _other_labels(others, on_problem)))
+    return rows.to_annotations(class_names, invalid=invalid)
 
 
 def _files_by_id(folder: str) -> dict[str, str]:
     """Names of the XML files in a folder, by their names without suffix."""
-    names = list_folder(folder, "a folder of XML files", "; see `annotation_dir`")
     file_of: dict[str, str] = {}
-    for name in names:
+    for name in list_folder(folder, "a folder of XML files", "; see `annotation_dir`"):
         stem, suffix = os.path.splitext(name)
         if suffix.lower() == ".xml" and file_of.setdefault(stem, name) != name:
             raise AnnotationError(f"{folder}: expected one XML file of a name, got {file_of[stem]!r} and {name!r}")
@@ -147,19 +115,19 @@ def _files_by_id(folder: str) -> dict[str, str]:
 
 def _listed(
     root: str, split: str, folder: str, file_of: dict[str, str], on_problem: OnProblem | None
-) -> list[tuple[str, str]]:
-    """Image ids and XML files of a split, in the order of its list."""
+) -> dict[str, str]:
+    """XML files of a split by image id, in the order of its list."""
     lists = os.path.join(root, "ImageSets", "Main")
     file = os.path.join(lists, f"{split}.txt")
     if not os.path.lexists(file):
         names = list_folder(lists, "a folder of lists") if os.path.isdir(lists) else []
         have = [stem for stem, suffix in map(os.path.splitext, names) if suffix == ".txt"]
         raise AnnotationError(f"{file}: expected a list of images, got no such file; there are {have}")
-    listed = []
+    listed: dict[str, str] = {}
     seen: dict[str, tuple[str, str]] = {}
     for line, text in enumerate(read_lines(file, "a list of images", MOST_OF_LIST), start=1):
         name = text.strip()
-        # A class's list has a second column, which a name with a space is not to be taken for.
+        # A class's list has a second column; a name that ends in " 1" is one only if there is such a file.
         column = _COLUMN.fullmatch(name)
         if column and name not in file_of:
             name = column[1]
@@ -169,13 +137,13 @@ def _listed(
                 xml_file = path_inside(folder, file_of.get(image_id, f"{image_id}.xml"))
             except ValueError as error:
                 raise AnnotationError(f"{file}: {error} - at line {line}") from None
-            if tell_again(seen, image_id, file, f"line {line}", on_problem):
-                continue
-            listed.append((image_id, xml_file))
+            if not tell_repeated(seen, image_id, file, f"line {line}", on_problem):
+                listed[image_id] = xml_file
     return listed
 
 
 def _labels(tree: ElementTree.Element) -> set[str]:
+    """Names of the classes of a file's objects."""
     return {(item.findtext("name") or "").strip() for item in tree.findall("object")} - {""}
 
 
@@ -187,7 +155,7 @@ def _other_labels(xml_files: list[str], on_problem: OnProblem | None) -> set[str
             labels |= _labels(_parse(xml_file))
         except AnnotationError as error:
             problem = AnnotationError(
-                f"{error}; not of the split, it is read for the names of classes, which `class_names=` would give"
+                f"{error}; the file is outside the split and read for the names of classes; `class_names=` gives them"
             )
             tell(on_problem, xml_file, problem)
     return labels
@@ -196,7 +164,7 @@ def _other_labels(xml_files: list[str], on_problem: OnProblem | None) -> set[str
 def _image(
     file: str, tree: ElementTree.Element, image_id: str, names: set[str], images: dict[str, list[str]], folder: str
 ) -> str:
-    """Name of the image that an XML file belongs to, of `names` in a folder and its `images` by stem."""
+    """Name of the image that an XML file belongs to: of the `names` in a folder, or its `images` by stem."""
     named = (tree.findtext("filename") or "").strip()
     own = images.get(image_id, [])
     if named in names and own and named not in own:
@@ -211,20 +179,22 @@ def _image(
 
 
 def _object(
-    file: str, item: ElementTree.Element, where: str, class_names: tuple[str, ...] | None, one_based: bool
-) -> _Object:
+    file: str, item: ElementTree.Element, place: int, class_names: tuple[str, ...] | None, one_based: bool
+) -> ObjectRow:
+    where = f"object[{place}]"
     name = (item.findtext("name") or "").strip()
     if not name or (class_names is not None and name not in class_names):
         expected = "a name" if class_names is None else f"one of {among(class_names)}"
         raise AnnotationError(f"{file}: expected {expected}, got {shorten(name)} - at `{where}/name`")
     ignore = _number(file, item, "difficult", where, missing=0) != 0
-    return _Object(name, ignore, _box(file, item, where, one_based))
+    return ObjectRow(name, _box(file, item, where, one_based), place, ignore)
 
 
 def _parse(file: str) -> ElementTree.Element:
-    """The root of an XML file, which may declare no document type: entities can be made to grow without end.
+    """The root element of an XML file.
 
-    Nor may it be another format's, or have prefixes: both would look like an image without objects.
+    A document type is refused, since its entities can grow without end. So are other formats and prefixes, since both
+    would look like an image without objects.
     """
     data = read_bytes(file, "an XML file")
     builder = ElementTree.TreeBuilder()
@@ -255,7 +225,7 @@ def _parse(file: str) -> ElementTree.Element:
     parser.StartDoctypeDeclHandler = refuse
     try:
         parser.Parse(data, True)
-    except (expat.ExpatError, ValueError, LookupError) as error:  # the last two for encodings that it does not know
+    except (expat.ExpatError, ValueError, LookupError) as error:  # the last two for unknown encodings
         raise AnnotationError(f"{file}: expected XML, got a file that does not parse: {error}") from None
     tree = builder.close()
     if tree.tag != "annotation":
@@ -268,7 +238,7 @@ def _size(file: str, tree: ElementTree.Element) -> tuple[int, int] | None:
     if size is None:
         return None
     height, width = (_number(file, size, side, "size") for side in ("height", "width"))
-    # Some tools write 0 0 when they did not know.
+    # Some tools write 0 0 for an unknown size.
     if height == width == 0:
         return None
     for side, pixels in (("height", height), ("width", width)):
@@ -291,4 +261,7 @@ def _number(file: str, item: ElementTree.Element, name: str, where: str, missing
         return missing
     if text is None:
         raise AnnotationError(f"{file}: expected a number, got nothing - at `{where}/{name}`")
-    return to_number(text, file, f"{where}/{name}")
+    try:
+        return to_number(text)
+    except ValueError as error:
+        raise AnnotationError(f"{file}: {error} - at `{where}/{name}`") from None

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
+from functools import partial
 from typing import Any
 
-import numpy as np
 import yaml
 
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError, MissingImageError, among, shorten
+from detfeed.readers.bad_boxes import Invalid
 from detfeed.readers.paths import list_folder, path_inside, to_id, walk_images
-from detfeed.readers.table import Invalid, OnProblem, read_hw, tell, tell_again, to_annotations
-from detfeed.readers.texts import MOST_OF_LIST, read_lines, read_lines_if_any, read_text, to_number
+from detfeed.readers.problems import OnProblem, tell, tell_repeated
+from detfeed.readers.rows import ImageRow, ObjectRow, Rows
+from detfeed.readers.texts import MOST_OF_LIST, parse_lines, read_lines, read_lines_if_any, read_text, to_number
 
-_MOST_YAML = 2**18  # bytes; the parser takes three seconds for as many of "a,", and LVIS's 1203 classes are 40,000
+# Bytes. The parser takes three seconds for this many of "a,"; LVIS's 1203 classes take 40,000.
+_MOST_YAML = 2**18
 
 
-# The base makes strings, lists and dicts and nothing else: safer than the safe one, whose merged mappings can be made
-# to grow without end, and a class called "no" stays one.
+# BaseLoader makes strings, lists and dicts only. SafeLoader would also merge mappings, which can grow without end, and
+# make False of a class called "no".
 class _Loader(yaml.BaseLoader):  # type: ignore[misc]
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Refuses keys that stand twice, of which the base keeps the last."""
+        """Refuses a key that stands twice; BaseLoader keeps the last."""
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         if len(mapping) < len(node.value):
             raise yaml.constructor.ConstructorError(None, None, "a key stands twice", node.start_mark)
@@ -39,24 +43,25 @@ def read_yolo(
     """Read a data set in the layout of Ultralytics' YOLO.
 
     A label file has a line `class x y width height` for each box (its centre and sizes as shares of the image's), or
-    `class x1 y1 x2 y2 x3 y3 ...` for a polygon, which becomes the box around it; keypoints after a box are left out. It
-    lies where the image does, with the last folder `images` of the path replaced by `labels`. An image without one has
-    no boxes; two images with one are an error, and so is one without an image, where the split is a folder. Sizes are
-    read from the headers of the images, turned as EXIF says. The image id is the image's path below the root; category
-    ids are the classes' numbers in the file. Links to folders of images are followed.
+    `class x1 y1 x2 y2 x3 y3 ...` for a polygon, of which the box around it is read; keypoints after a box are left out.
+    The label file's path is the image's with its last folder `images` replaced by `labels`. An image without label file
+    has no boxes. Two images with the same label file are an error; where the split is a folder, so is a label file
+    without an image. Sizes are read from the headers of the images, with their EXIF orientation applied. The image id
+    is the image's path below the root; category ids are the classes' numbers in the file. Links to folders of images
+    are followed.
 
     Args:
-        data_yaml: the file, with `names` (a list, or names by number), `path` (the root, from the file's folder on)
+        data_yaml: the file, with `names` (a list, or names by number), `path` (the root, relative to the file's folder)
             and for each split a folder of images, a text file that lists images, or several of these.
         split: which: "train", "val" or "test".
-        root: folder that the splits start from, and that no image may be outside of; instead of `path`.
-        invalid: what to do about bad boxes; see `policies`.
-        on_problem: told of a label file or an image that can't be read (path, error), which is then left out with the
-            other. None: the error is raised.
+        root: folder that the splits are relative to and that no image may be outside of; instead of `path`.
+        invalid: policy for bad boxes; see `BadBoxesWarning`.
+        on_problem: called with (path, error) for each label file and image that can't be read; the image is left out.
+            None: the error is raised.
 
     Raises:
-        AnnotationError: a file is missing or not what it should be, an image stands twice, or none has a label file;
-            the message names file and place. A `MissingImageError` for a label file without an image.
+        AnnotationError: a file is missing or not what it should be, an image is listed twice, or no image has a label
+            file; the message names file and place. A `MissingImageError` for a label file without an image.
         ImageError: an image is missing or of an unknown format.
 
     Source: docs.ultralytics.com/datasets/detect, and for the places of files its data/utils.py.
@@ -64,104 +69,59 @@ def read_yolo(
     source = os.fspath(data_yaml)
     content = _read_yaml(source)
     name_of = _names(content, source)
-    class_of = {category_id: row for row, category_id in enumerate(name_of)}
-    folder = (
-        os.path.join(os.path.dirname(source) or ".", _text(content, "path", source))
-        if root is None
-        else os.fspath(root)
-    )
+    folder = _root(content, source) if root is None else os.fspath(root)
     if not os.path.isdir(folder):
         raise AnnotationError(f"{source}: expected a folder, got {folder}, which is none - at `path`; see `root`")
     has_keypoints = "kpt_shape" in content
-
-    image_ids, files, sizes = [], [], []
-    paths: list[str] = []
-    boxes, class_ids, positions, lines = [], [], [], []
     image_of: dict[str, str] = {}  # by label file
-    any_labels = False
-    for name in _images(content, split, folder, source, on_problem):
+    unlabelled: list[str] = []  # label files that are not there
+
+    def read_image(name: str, path: str, file: str) -> ImageRow:
+        lines = read_lines_if_any(file, "a text file of boxes")
+        if lines is None:
+            unlabelled.append(file)
+        elif file in image_of:
+            raise AnnotationError(
+                f"{file}: expected one image, got {image_of[file]} and {path}; remove or rename all but one"
+            )
+        objects = parse_lines(lines or (), file, lambda line, fields: _object(line, fields, name_of, has_keypoints))
+        return ImageRow(path, name, objects)
+
+    rows = Rows(f"{source} ({split})", where="{file}, line {place}", on_problem=on_problem)
+    names = _images(content, split, folder, source, on_problem)
+    for name in names:
         path = os.path.join(folder, name)
         file = _label_path(path)
-        try:
-            image_id = to_id(name)
-            rows = read_lines_if_any(file, "a text file of boxes")
-            any_labels |= rows is not None
-            if file in image_of:
-                raise AnnotationError(
-                    f"{file}: expected one image, got {image_of[file]} and {path}; remove or rename all but one"
-                )
-            found = _boxes(rows or [], file, class_of, has_keypoints)
-        except AnnotationError as error:
-            tell(on_problem, file, error)
-            any_labels = True
-            continue
-        except ValueError as error:
-            tell(on_problem, path, AnnotationError(f"{path}: {error}"))
-            continue
-        size = read_hw(path, on_problem)
-        if size is None:
-            continue
-        if rows is not None:
+        if rows.add_file(file, partial(read_image, name, path)):
             image_of[file] = path
-        height, width = size
-        for line, class_id, (x0, y0, x1, y1) in found:
-            boxes.append([x0 * width, y0 * height, x1 * width, y1 * height])
-            class_ids.append(class_id)
-            positions.append(len(paths))
-            lines.append(line)
-        image_ids.append(image_id)
-        files.append(file)
-        paths.append(path)
-        sizes.append(size)
-    if files and not any_labels:
+    if len(rows) and len(unlabelled) == len(names):
         raise AnnotationError(
-            f"{source}: expected label files of {len(files)} images, got none, not even {files[0]} - at `{split}`"
+            f"{source}: expected label files of {len(names)} images, got none, not even {unlabelled[0]} - at `{split}`"
         )
-    return to_annotations(
-        paths=paths,
-        image_ids=np.array(image_ids, str),
-        image_hw=sizes,
-        boxes=np.array(boxes, np.float64).reshape(-1, 4),
-        positions=np.array(positions, np.int64),
-        class_ids=np.array(class_ids, np.int32),
-        ignore=np.zeros(len(boxes), bool),
-        class_names=list(name_of.values()),
-        category_ids=np.array(list(name_of), np.int64),
-        source=f"{source} ({split})",
-        invalid=invalid,
-        where=lambda row: f"{files[positions[row]]}, line {lines[row]}",
+    return rows.to_annotations(
+        list(name_of.values()), invalid=invalid, labels=name_of, category_ids=list(name_of), shares=True
     )
 
 
-def _boxes(
-    rows: list[str], file: str, class_of: dict[int, int], has_keypoints: bool
-) -> list[tuple[int, int, list[float]]]:
-    """Line, class id and corners, as shares of the image's sizes, of each box."""
-    found = []
-    for line, text in enumerate(rows, start=1):
-        fields = text.split()
-        if not fields:
-            continue
-        where = f"line {line}"
-        category, *values = (to_number(field, file, where) for field in fields)
-        if category not in class_of:
-            raise AnnotationError(
-                f"{file}: expected a class among {among(class_of)}, got {shorten(fields[0])} - at `{where}`"
-            )
-        if has_keypoints:
-            values = values[:4]
-        if len(values) == 4:
-            x, y, w, h = values
-            box = [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
-        elif len(values) >= 6 and len(values) % 2 == 0:
-            box = [min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])]
-        else:
-            raise AnnotationError(
-                f"{file}: expected a class with 4 numbers or with 3 or more points, got {len(values)} numbers - "
-                f"at `{where}`"
-            )
-        found.append((line, class_of[int(category)], box))
-    return found
+def _object(line: int, fields: list[str], labels: Collection[int], has_keypoints: bool) -> ObjectRow:
+    """The box of a line, as shares of the image's sizes."""
+    category, *values = map(to_number, fields)
+    if category not in labels:
+        raise ValueError(f"expected a class among {among(labels)}, got {shorten(fields[0])}")
+    if has_keypoints:
+        values = values[:4]
+    if len(values) == 4:
+        x, y, w, h = values
+        box = [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
+    elif len(values) >= 6 and len(values) % 2 == 0:
+        box = [min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])]
+    else:
+        raise ValueError(f"expected a class with 4 numbers or with 3 or more points, got {len(values)} numbers")
+    return ObjectRow(int(category), box, line)
+
+
+def _root(content: dict[str, Any], source: str) -> str:
+    return os.path.join(os.path.dirname(source) or ".", _text(content, "path", source))
 
 
 def _read_yaml(source: str) -> dict[str, Any]:
@@ -179,7 +139,7 @@ def _read_yaml(source: str) -> dict[str, Any]:
 
 
 def _names(content: dict[str, Any], source: str) -> dict[int, str]:
-    """Names of classes by their numbers, in the order of these."""
+    """Names of the classes by number, in the order of the numbers."""
     given = content.get("names")
     names = dict(enumerate(given)) if isinstance(given, list) else given
     if not isinstance(names, dict):
@@ -216,7 +176,7 @@ def _text(content: dict[str, Any], key: str, source: str) -> str:
 
 
 def _images(content: dict[str, Any], split: str, folder: str, source: str, on_problem: OnProblem | None) -> list[str]:
-    """Paths of a split's images below the root."""
+    """Paths of a split's images below the root, which are their ids."""
     if split not in content:
         have = sorted({"train", "val", "test"} & content.keys())
         raise AnnotationError(f"{source}: expected a split {split!r}, got none; there are {have}")
@@ -224,23 +184,26 @@ def _images(content: dict[str, Any], split: str, folder: str, source: str, on_pr
     names: list[str] = []
     seen: dict[str, tuple[str, str]] = {}
 
-    def add(name: str, file: str, where: str) -> None:
-        name = os.path.relpath(name, folder)
-        if not tell_again(seen, name, file, where, on_problem):
-            names.append(name)
+    def add(path: str, file: str, where: str) -> None:
+        name = os.path.relpath(path, folder)
+        if not tell_repeated(seen, name, file, where, on_problem):
+            try:
+                names.append(to_id(name))
+            except ValueError as error:
+                tell(on_problem, path, AnnotationError(f"{path}: {error}"))
 
     for number, entry in enumerate(entries):
         if not isinstance(entry, str):
             raise AnnotationError(f"{source}: expected a path, got a {type(entry).__name__} - at `{split}`")
         if not entry.strip():
-            raise AnnotationError(f"{source}: expected a path, got nothing - at `{split}`; remove it or say which")
+            raise AnnotationError(f"{source}: expected a path, got nothing - at `{split}`; remove it or give a path")
         # Roboflow writes ../train/images and means train/images.
         path = os.path.normpath(_inside(folder, entry.removeprefix("../") or ".", f"{source}: {{}} - at `{split}`"))
         if os.path.isdir(path):
             images = sorted(walk_images(path))
             for name in images:
                 add(name, source, f"`{split}[{number}]`" if len(entries) > 1 else f"`{split}`")
-            _tell_orphans(path, images, on_problem)
+            _report_orphans(path, images, on_problem)
         elif os.path.isfile(path):
             for line, text in enumerate(read_lines(path, "a list of images", MOST_OF_LIST), start=1):
                 if text.strip():
@@ -264,8 +227,8 @@ def _inside(folder: str, name: str, message: str) -> str:
         raise AnnotationError(message.format(error)) from None
 
 
-def _tell_orphans(folder: str, images: list[str], on_problem: OnProblem | None) -> None:
-    """Tell of label files that none of the images in a folder has, where labels have a folder of their own."""
+def _report_orphans(folder: str, images: list[str], on_problem: OnProblem | None) -> None:
+    """Report the label files that belong to no image in a folder, if labels have a folder of their own."""
     top = os.path.dirname(_label_path(os.path.join(folder, "any")))
     known = set(map(_label_path, images))
     for parent, folders, names in os.walk(top) if top != folder else ():
@@ -279,16 +242,16 @@ def _tell_orphans(folder: str, images: list[str], on_problem: OnProblem | None) 
             others = {os.path.splitext(name)[0]: name for name in list_folder(place, "a folder of images")}
         for file in orphans:
             stem = os.path.splitext(os.path.basename(file))[0]
-            got = f"{shorten(others[stem])}, of no format that is read" if stem in others else "none"
+            got = f"{shorten(others[stem])}, whose format is not supported" if stem in others else "none"
             tell(on_problem, file, MissingImageError(f"{file}: expected an image {stem}.* in {place}, got {got}"))
 
 
 def _has_labels(file: str) -> bool:
-    """Whether a text is one of boxes by its first line; others, such as lists of classes, lie beside them."""
+    """Whether the first line of a text file is a box; other texts, such as lists of classes, lie beside label files."""
     try:
         first = next((text for text in read_lines(file, "a text file of boxes") if text.strip()), "")
-        return len([to_number(field, file, "the first line") for field in first.split()]) > 4
-    except AnnotationError:
+        return len([to_number(field) for field in first.split()]) > 4
+    except ValueError:  # an AnnotationError, too
         return False
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection
+from numbers import Integral, Real
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detfeed.boxes import Boxes
+from detfeed.errors import expect, expect_each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,12 +24,13 @@ class AnchorGrid:
     Anchors are ordered by level, row, column, then by the order of `cell_sizes_wh`.
 
     Args:
-        strides: one step in pixels a level, finest first.
-        cell_sizes_wh: per level, width and height in pixels of each anchor of a cell, in order.
-        offset: place of the first centre, as a share of the stride: 0 or 0.5 as a rule.
+        strides: for each level the step in pixels, finest level first.
+        cell_sizes_wh: for each level the width and height in pixels of each anchor of a cell, in order.
+        offset: place of the first centre as a share of the stride, usually 0 or 0.5.
         rounding: round the corners of the cell at the origin to whole pixels (half to even), as torchvision does.
 
     Raises:
+        TypeError: a stride is no whole number, or a size no pair of numbers.
         ValueError: levels disagree, or a stride or size is not positive.
     """
 
@@ -37,10 +40,10 @@ class AnchorGrid:
     rounding: bool = False
 
     def __post_init__(self) -> None:
+        expect_each(Integral, "a tuple of whole numbers, one a level", strides=self.strides)
         # Tuples of plain numbers whatever was given: a grid is a key of caches.
         object.__setattr__(self, "strides", tuple(int(stride) for stride in self.strides))
-        cells = tuple(tuple((float(width), float(height)) for width, height in level) for level in self.cell_sizes_wh)
-        object.__setattr__(self, "cell_sizes_wh", cells)
+        object.__setattr__(self, "cell_sizes_wh", _to_tuples(self.cell_sizes_wh))
         if not self.strides or len(self.strides) != len(self.cell_sizes_wh):
             raise ValueError(
                 f"AnchorGrid expects sizes for each level. Received: {len(self.strides)} strides and sizes for "
@@ -67,20 +70,23 @@ class AnchorGrid:
         offset: float = 0.0,
         rounding: bool = True,
     ) -> AnchorGrid:
-        """Several levels, one size (or a tuple of sizes) each; by default torchvision's FPN anchors.
+        """Several levels, each with one size or a tuple of sizes; by default torchvision's FPN anchors.
 
         Args:
-            sizes: per level, the square root of an anchor's area in pixels, or a tuple of them.
+            sizes: for each level the square root of an anchor's area in pixels, or a tuple of such.
             ratios: height / width.
-            strides: pixels a cell, one a level.
-            offset, rounding: see the class. With offset 0 anchors sit where the receptive fields of
-                keras.applications' ResNet50 are centred (its convolutions pad to both sides).
+            strides: for each level the pixels of a cell.
+            offset, rounding: see the class. With offset 0 anchors are centred like the receptive fields of
+                keras.applications' ResNet50, whose convolutions pad on both sides.
 
         Within a cell the order is ratio-major, size-minor. Agrees with torchvision's AnchorGenerator.
         """
-        levels = [tuple(size) if isinstance(size, Sequence) else (float(size),) for size in sizes]
+        expect_each((Real, Collection), "for each level a number of pixels, or a tuple of such", sizes=sizes)
+        expect_each(Real, "a tuple of numbers", ratios=ratios)
+        levels = [tuple(size) if isinstance(size, Collection) else (float(size),) for size in sizes]
+        expect_each(Real, "for each level a number of pixels, or a tuple of such", sizes=sum(levels, ()))
         cells = tuple(_shapes_by_ratio(level, ratios) for level in levels)
-        return cls(strides=tuple(strides), cell_sizes_wh=cells, offset=offset, rounding=rounding)
+        return cls(strides=strides, cell_sizes_wh=cells, offset=offset, rounding=rounding)
 
     @classmethod
     def c4(
@@ -93,6 +99,8 @@ class AnchorGrid:
         rounding: bool = True,
     ) -> AnchorGrid:
         """One level with all sizes; by default torchvision's anchors on a single feature map (see `fpn`)."""
+        expect_each(Real, "a tuple of numbers of pixels", sizes=sizes)
+        expect(Integral, "a whole number", stride=stride)
         return cls.fpn(sizes=(tuple(sizes),), ratios=ratios, strides=(stride,), offset=offset, rounding=rounding)
 
     @classmethod
@@ -128,7 +136,7 @@ class AnchorGrid:
         return tuple(len(sizes) for sizes in self.cell_sizes_wh)
 
     def feature_hw(self, input_hw: tuple[int, int]) -> tuple[tuple[int, int], ...]:
-        """Rows and columns of each level's feature map: ceil(input / stride). The only place that rounds them."""
+        """Rows and columns of each level's feature map: ceil(input / stride). No other code computes them."""
         height, width = (int(side) for side in input_hw)
         return tuple((-(-height // stride), -(-width // stride)) for stride in self.strides)
 
@@ -155,8 +163,20 @@ class AnchorGrid:
         return _place(self, height, width)
 
 
+def _to_tuples(cell_sizes_wh: Collection[Collection[Collection[float]]]) -> tuple[tuple[tuple[float, float], ...], ...]:
+    noun = "for each level a (width, height) in pixels of each anchor of a cell"
+    expect_each(Collection, noun, cell_sizes_wh=cell_sizes_wh)
+    for level in cell_sizes_wh:
+        expect_each(Collection, noun, cell_sizes_wh=level)
+        for size in level:
+            expect_each(Real, noun, cell_sizes_wh=size)
+            if len(size) != 2:
+                raise ValueError(f"Expected cell_sizes_wh to be {noun}. Received: {size}")
+    return tuple(tuple((float(width), float(height)) for width, height in level) for level in cell_sizes_wh)
+
+
 def _shapes_by_ratio(sizes: tuple[float, ...], ratios: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
-    """Anchor shapes, ratio-major; in float32 step by step, since rounding comes after."""
+    """Anchor shapes, ratio-major; in float32 step by step like torchvision, since corners are rounded after."""
     heights = np.sqrt(np.array(ratios, np.float32))
     widths = np.float32(1) / heights
     side = np.array(sizes, np.float32)

@@ -102,7 +102,7 @@ def test_large_scale_jitter_feeds_objects_at_a_tenth_to_twice_their_size_evenly(
     assert np.histogram(factors, [0.1, 0.4, 0.7, 1.0])[0] == pytest.approx([400 * 0.3 / 1.9] * 3, rel=0.4)
 
 
-def test_window_of_an_image_that_is_fed_larger_is_as_large_as_its_canvas_allows():
+def test_window_of_an_enlarged_image_fills_its_canvas():
     jitter = ScaleJitter(2, 2)
     places = set()
     for seed in range(60):
@@ -193,7 +193,19 @@ def test_scales_out_of_range_are_refused(arguments, message):
         ScaleJitter(*arguments)
 
 
-def test_mask_of_a_crowd_is_cut_as_its_box(shapes):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("0.1", 2), "low to be a number. Received: '0.1'"),
+        ((1, 2, 2.0), "steps to be a whole number or None. Received: 2.0"),
+    ],
+)
+def test_scales_of_wrong_types_are_refused_at_once(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        ScaleJitter(*arguments)
+
+
+def test_mask_of_a_crowd_is_cut_like_its_box(shapes):
     crowds = sorted({int(np.searchsorted(shapes.offsets, row, side="right")) - 1 for row in shapes.masks})
     loader = BatchLoader(shapes, nothing, batch_size=4, resize=ShortSide(96), augment="lsj")
     compared = 0

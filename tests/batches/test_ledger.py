@@ -83,7 +83,7 @@ def test_unreadable_image_is_replaced_by_another_of_its_canvas_and_nothing_else_
         for row in np.flatnonzero(changed):
             other = int(fed[row])
             others.add(other)
-            assert loader._canvas_ids[other] == loader._canvas_ids[5]
+            assert loader.canvas_ids[other] == loader.canvas_ids[5]
             np.testing.assert_array_equal(
                 batch[0]["image"][row, : batch[0]["image_hw"][row, 0], : batch[0]["image_hw"][row, 1]],
                 loader.load_sample(epoch, other).image,
@@ -106,12 +106,12 @@ def test_replacement_is_augmented_by_a_generator_of_its_own(shapes, tmp_path):
     (odd,) = [(place, state) for place, state in seen if state != sample_rng(0, 0, place).bit_generator.state]
     assert odd[0] != 5
     rng = sample_rng(0, 0, 5, 0, 1)
-    rng.choice(np.flatnonzero(loader._canvas_ids == loader._canvas_ids[5])[1:])  # which draws the replacement
+    rng.choice(np.flatnonzero(loader.canvas_ids == loader.canvas_ids[5])[1:])  # which draws the replacement
     assert odd[1] == rng.bit_generator.state
 
 
 def test_replacement_that_can_not_be_read_either_is_replaced_and_told_of(shapes, tmp_path):
-    canvas_of = make_loader(shapes)._canvas_ids
+    canvas_of = make_loader(shapes).canvas_ids
     alike = np.flatnonzero(canvas_of == canvas_of[5])
     loader = make_loader(broken(shapes, tmp_path, *alike[alike != alike[0]][:5], 5))
     batches, found = replacements(loader, epochs=3)
@@ -125,10 +125,10 @@ def test_replacement_that_can_not_be_read_either_is_replaced_and_told_of(shapes,
 def test_image_that_nothing_can_replace_is_an_error_that_names_what_was_tried(annotate, tmp_path):
     table = annotate([(20, 30)] * 2, [[]] * 2)
     loader = make_loader(broken(table, tmp_path, 0, 1), resize=Fixed((20, 30)), batch_size=1, shuffle=False)
-    with pytest.raises(SampleError, match=r"cut_0\.png.*Neither could be read what was drawn .*: .*cut_1\.png"):
+    with pytest.raises(SampleError, match=r"cut_0\.png.*None of the images drawn .*: .*cut_1\.png"):
         loader.load(0, 0)
     alone = make_loader(broken(table.select([0]), tmp_path, 0), resize=Fixed((20, 30)))
-    with pytest.raises(SampleError, match="there is nothing else"):
+    with pytest.raises(SampleError, match="There is no other image to replace it"):
         alone.load(0, 0)
 
 
@@ -169,7 +169,7 @@ def test_no_more_than_a_few_images_are_tried(annotate, tmp_path):
     table = broken(annotate([(20, 30)] * 20, [[]] * 20), tmp_path, *range(20))
     with pytest.raises(SampleError) as caught:
         make_loader(table, resize=Fixed((20, 30))).load(0, 0)
-    assert str(caught.value).split("Neither")[1].count("cut_") == MAX_ATTEMPTS
+    assert str(caught.value).split("None of the images")[1].count("cut_") == MAX_ATTEMPTS
 
 
 def test_errors_of_a_target_function_raise_even_if_they_are_image_errors(shapes):

@@ -190,18 +190,6 @@ def test_mask_of_a_crowd_follows_its_box(annotate):
     assert BatchLoader(table, boxes_only, batch_size=1, resize=ShortSide(40)).load(0, 0)[1]["masks"].tolist() == [0]
 
 
-def test_boxes_out_of_the_image_are_clipped_or_left_out_and_that_is_said_once(annotate):
-    table = annotate([(20, 30)] * 2, [[(1, 1, 5, 5)], [(-3, 2, 9, 25), (30, 0, 40, 9), (7, 7, 7, 9)]])
-    with (
-        pytest.warns(UserWarning, match=r"made up: 2 of 4 boxes have no area .* the first is in .*001\.png"),
-        pytest.warns(UserWarning, match=r"made up: 1 of 4 boxes are clipped to it; the first is in .*001\.png"),
-    ):
-        loader = BatchLoader(table, everything, batch_size=2, resize=Fixed((20, 30)), shuffle=False)
-    _, y = loader.load(0, 0)
-    assert y["boxes"][1].tolist() == [[0, 2, 9, 20]] + [[0] * 4] * 3
-    assert y["classes"][1].tolist() == [1, -1, -1, -1]
-
-
 def test_last_batch_is_short_and_holds_no_made_up_images(annotate):
     table = annotate([(20, 30)] * 5, [[]] * 5)
     loader = BatchLoader(table, everything, batch_size=2, resize=Fixed((20, 30)))
@@ -359,13 +347,10 @@ def test_target_function_can_not_replace_the_image(annotate):
 
 
 def test_objects_that_are_lost_on_the_way_are_counted(annotate):
-    boxes = [(0, 0, 5, 5), (12, 0, 20, 10), (7, 7, 7, 9), (0, 0, 9, 9)]
+    boxes = [(0, 0, 5, 5), (12, 0, 20, 10), (1, 7, 4, 9), (0, 0, 9, 9)]
     table = annotate([(20, 30)], [boxes], ignore_of=[[False, False, False, True]])
     crop = albumentations.Crop(10, 0, 30, 20, p=1)
-    with pytest.warns(UserWarning, match="1 of 4 boxes have no area"):
-        loader = BatchLoader(
-            table, AnchorTargets(GRID, counts=True), batch_size=1, resize=Fixed((20, 20)), augment=crop
-        )
+    loader = BatchLoader(table, AnchorTargets(GRID, counts=True), batch_size=1, resize=Fixed((20, 20)), augment=crop)
     assert loader.load_sample(0, 0).num_lost == 2
     assert loader.load(0, 0)[0]["match_counts"][0, COUNTS.index("lost")] == 2
 
@@ -458,7 +443,12 @@ def test_photograph_is_decoded_smaller_unless_an_augmentation_may_enlarge_a_part
         loader.load_sample(0, 0)
         fed.append(sizes[-1])  # before that, the pipeline was tried out
     assert fed == [(800, 1200), (200, 300), (800, 1200)]
-    assert BatchLoader(table, no_targets, batch_size=1, resize=ShortSide(101)).reduce
+    plain, reduced, whole = (
+        BatchLoader(table, no_targets, batch_size=1, resize=ShortSide(101), reduce=reduce).load_sample(0, 0).image
+        for reduce in (None, True, False)
+    )
+    np.testing.assert_array_equal(plain, reduced)
+    assert (plain != whole).any()
 
 
 @pytest.mark.parametrize(

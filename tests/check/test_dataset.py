@@ -1,5 +1,4 @@
 import dataclasses
-import json
 import time
 import warnings
 from functools import partial
@@ -8,57 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detfeed import Fixed, ShortSide, concat, read_coco, read_csv, read_kitti, read_openimages, read_voc, read_yolo
+from detfeed import (
+    Fixed,
+    ShortSide,
+    check,
+    concat,
+    read_coco,
+    read_csv,
+    read_kitti,
+    read_openimages,
+    read_voc,
+    read_yolo,
+)
+from detfeed.check import dataset
 from detfeed.check import pictures as inspection
-from detfeed.check.dataset import KINDS, MAX_EXAMPLES, check
 from image_files import FILES, encode, noise
-
-BOX = [10, 10, 40, 40]
-
-
-@pytest.fixture
-def coco(tmp_path):
-    """Write a COCO set of given images, each a file's content and its boxes xywh, and give the function that reads it.
-
-    Without any there is one image with ten boxes of the one class, of which there is nothing to say.
-    """
-
-    def make(images=None, *, name="set", sizes=None, names=None, class_names=("cat",), fields=(), invalid="clip"):
-        if images is None:
-            images = [(encode(noise(99), "PNG"), [[x, 5, 40, 40] for x in range(10)])]
-        folder = tmp_path / name
-        folder.mkdir()
-        content = {"images": [], "annotations": []}
-        content["categories"] = [{"id": i + 1, "name": label} for i, label in enumerate(class_names)]
-        for number, (data, boxes) in enumerate(images):
-            file_name = names[number] if names else f"{number}.png"
-            if data is not None:
-                (folder / file_name).write_bytes(data)
-            height, width = sizes[number] if sizes else (60, 80)
-            content["images"].append({"id": number, "file_name": file_name, "height": height, "width": width})
-            for box in boxes:
-                row = {"image_id": number, "category_id": 1, "bbox": box, **dict(fields)}
-                content["annotations"].append(row)
-        (folder / "a.json").write_text(json.dumps(content))
-        return lambda: read_coco(folder / "a.json", folder, invalid=invalid)
-
-    return make
-
-
-def found(report, *kinds):
-    """Findings by kind, but for those that any small set has."""
-    usual = {"rare-class", "absent-class", "no-boxes"} - set(kinds)
-    return {finding.kind: finding for finding in report.findings if finding.kind not in usual}
-
-
-def one(report, kind):
-    """The one finding there is."""
-    by_kind = found(report, kind)
-    assert list(by_kind) == [kind]
-    severity, what, advice = KINDS[kind]
-    assert (by_kind[kind].severity, by_kind[kind].advice) == (severity, advice)
-    assert by_kind[kind].what.startswith(what)
-    return by_kind[kind]
+from reports import BOX, found, names, one
 
 
 def test_set_without_images_cannot_be_trained_on(coco):
@@ -152,7 +116,7 @@ def formats(tmp_path):
 
 
 @pytest.mark.parametrize("format", ["voc", "kitti", "yolo", "csv", "openimages"])
-def test_bad_files_are_told_and_left_out_and_do_not_hide_the_rest(formats, format):
+def test_bad_files_are_findings_and_left_out_and_do_not_hide_the_rest(formats, format):
     report = check(formats[format])
     assert report.status == 1
     by_kind = found(report)
@@ -320,7 +284,7 @@ def test_images_without_boxes_ignored_boxes_and_rare_classes_are_notes(coco):
         "rare-class": 1,
     }
     assert by_kind["no-boxes"].examples[0].image_id == 1
-    assert by_kind["no-boxes"].what == "images without boxes; all of them is background"
+    assert by_kind["no-boxes"].what == "images have no boxes; all of their area is background"
     assert by_kind["ignored-boxes"].examples[0].box == 0
     assert [example.detail for example in by_kind["absent-class"].examples] == [
         "cat: 0 boxes, 1 ignored ones",
@@ -349,7 +313,7 @@ def test_set_of_which_more_than_half_has_no_boxes_is_a_warning(coco):
     assert (finding.severity, finding.count) == ("warning", 2)
 
 
-def test_images_that_a_list_names_again_are_told_and_nothing_is_left_out(formats, tmp_path):
+def test_images_that_a_list_names_again_are_a_finding_and_nothing_is_left_out(formats, tmp_path):
     names = "".join(f"images/{path.name}\n" for path in sorted((tmp_path / "images").iterdir()) if path.stem in "ae")
     (tmp_path / "list.txt").write_text(names * 2)
     (tmp_path / "list.yaml").write_text("train: list.txt\nnames: [cat]\n")
@@ -358,24 +322,6 @@ def test_images_that_a_list_names_again_are_told_and_nothing_is_left_out(formats
     assert (finding.severity, finding.count) == ("error", 2)
     assert "again - at line 3, first at line 1" in finding.examples[0].detail
     assert (report.checked[0].unread, len(report.checked[0].annotations)) == (0, 2)
-
-
-def test_fast_check_tells_image_files_that_stand_twice_by_their_paths(coco, tmp_path):
-    data = encode(noise(0), "PNG")
-    images = [(data, [BOX]), (data, [BOX]), (None, [BOX]), (None, [BOX])]
-    table = coco(images, names=["a.png", "./a.png", "none.png", "none.png"])()
-    report = check(table, table, fast=True)
-    assert [
-        (finding.kind, finding.data, finding.count) for finding in report.findings if finding.severity != "note"
-    ] == [
-        ("missing-image", "train", 2),
-        ("missing-image", "val", 2),
-        ("identical-images", "train", 1),
-        ("identical-images", "val", 1),
-        ("leaked-images", "val", 2),
-    ]
-    by_kind = found(report)
-    assert by_kind["leaked-images"].examples[0].detail == f"the same file as {tmp_path}/set/a.png"
 
 
 def test_class_of_few_boxes_is_rare(coco):
@@ -392,7 +338,7 @@ def test_class_names_that_differ_in_case_or_spaces_only_are_told(coco):
 def test_classes_of_one_name_are_told_and_their_boxes_counted_together(coco):
     report = check(coco([(encode(noise(0), "PNG"), [BOX] * 1)], class_names=("cat", "cat")))
     finding = one(report, "similar-class-names")
-    assert finding.what.startswith("classes whose names are the same")
+    assert finding.what.startswith("class names are equal")
     assert finding.examples[0].detail == "'cat', 'cat'"
     assert report.to_dict()["data"][0]["classes"] == {"cat": 1}
 
@@ -403,7 +349,7 @@ def test_federated_images_without_boxes_are_not_called_background(shapes, annota
         annotate([(60, 80)] * 2, [[[1, 2, 30, 40]], []]), neg_classes=pairs, not_exhaustive_classes=pairs
     )
     what = one(check(table), "no-boxes").what
-    assert what == "images without boxes; they are known to lack some classes only"
+    assert what == "images have no boxes; only some classes are known to be absent from them"
 
 
 @pytest.mark.parametrize("resize", [ShortSide(30), Fixed((30, 40))])
@@ -419,68 +365,9 @@ def test_objects_that_are_fed_too_small_are_told_once(coco, resize):
     np.testing.assert_allclose(report.checked[0].fed_sides, [20, 0.5 * np.sqrt(1.9 * 40), 7, 9], rtol=1e-6)
 
 
-def test_images_that_are_the_same_or_alike_are_told_within_a_set(coco):
-    png, jpeg = encode(noise(0), "PNG"), encode(noise(0), "JPEG")
-    read = coco([(png, [BOX]), (encode(noise(1), "PNG"), [BOX]), (png, [BOX]), (jpeg, [BOX])], names=list("abcd"))
-    by_kind = found(check(read))
-    assert {kind: [example.image_id for example in finding.examples] for kind, finding in by_kind.items()} == {
-        "identical-images": [2],
-        "similar-images": [3],
-    }
-    assert by_kind["identical-images"].examples[0].detail.startswith("the same file as ")
-    assert by_kind["similar-images"].examples[0].detail.endswith("/a")
-
-
-def test_identical_images_are_told_whatever_looks_like_them(coco):
-    png, jpeg = encode(noise(0), "PNG"), encode(noise(0), "JPEG")
-    by_kind = found(check(coco([(jpeg, [BOX]), (png, [BOX]), (png, [BOX])], names=list("abc"))))
-    assert {kind: [example.image_id for example in finding.examples] for kind, finding in by_kind.items()} == {
-        "identical-images": [2],
-        "similar-images": [1],
-    }
-    assert by_kind["identical-images"].examples[0].detail.endswith("/b")
-
-
-def test_leaked_image_is_told_as_the_same_file_if_it_is_and_twice_in_validation_data_as_well(coco):
-    png, jpeg = encode(noise(0), "PNG"), encode(noise(0), "JPEG")
-    train = coco([(jpeg, [BOX]), (png, [BOX])], names=list("ab"))
-    val = coco([(png, [BOX]), (png, [BOX])], names=list("cd"), name="val")
-    by_kind = found(check(train, val))
-    assert by_kind.keys() == {"leaked-images", "identical-images", "similar-images"}
-    details = [example.detail.rsplit("/")[-1] for example in by_kind["leaked-images"].examples]
-    assert details == ["b", "b"]
-    assert by_kind["leaked-images"].examples[0].detail.startswith("the same file as ")
-    assert (by_kind["identical-images"].data, by_kind["identical-images"].count) == ("val", 1)
-    assert by_kind["similar-images"].data == "train"
-
-
-def test_images_of_both_sets_are_a_leak_and_damaged_ones_do_not_disturb_it(coco):
-    train = coco([(b"", [BOX]), (encode(noise(0), "PNG"), [BOX])])
-    val = coco([(encode(noise(1), "PNG"), [BOX]), (encode(noise(0), "JPEG"), [BOX])], name="val", names=["a", "b"])
-    by_kind = found(check(train, val))
-    assert by_kind.keys() == {"damaged-image", "leaked-images"}
-    leak = by_kind["leaked-images"]
-    assert (leak.data, leak.count, leak.examples[0].image_id) == ("val", 1, 1)
-    assert leak.examples[0].detail.endswith("set/1.png")
-    assert found(check(train, val, fast=True)).keys() == {"damaged-image"}
-
-
-def test_validation_classes_in_another_order_are_told(coco):
-    val = coco([(encode(noise(0), "PNG"), [BOX])], class_names=("dog", "cat"), name="val")
-    report = check(coco(class_names=("cat", "dog")), val)
-    (example,) = one(report, "different-classes").examples
-    assert example.detail == "class 0 is 'cat' in training data, 'dog' in validation data"
-
-
 def test_fast_reads_headers_only(coco):
     read = coco([(encode(noise(0), "PNG")[:-30], [BOX]), (b"nonsense", [BOX])])
     assert one(check(read, fast=True), "damaged-image").count == 1
-
-
-def test_examples_are_few_and_counts_are_whole(coco):
-    read = coco([(None, [BOX])] * 12)
-    finding = one(check(read), "missing-image")
-    assert (finding.count, len(finding.examples)) == (12, MAX_EXAMPLES)
 
 
 def test_table_that_was_read_already_is_checked_as_it_is(shapes):
@@ -489,7 +376,7 @@ def test_table_that_was_read_already_is_checked_as_it_is(shapes):
     assert report.checked[0].annotations is shapes
 
 
-def test_progress_is_told_and_workers_make_no_difference(coco):
+def test_progress_is_reported_and_workers_make_no_difference(coco):
     read = coco([(encode(noise(number), "PNG"), [BOX]) for number in range(5)])
     calls = []
     reports = [check(read, workers=n, on_progress=lambda *call: calls.append(call)).to_dict() for n in (1, 3)]
@@ -499,7 +386,7 @@ def test_progress_is_told_and_workers_make_no_difference(coco):
         check(read, workers=0)
 
 
-def test_whoever_interrupts_a_check_does_not_wait_for_the_rest(coco, monkeypatch):
+def test_interrupted_check_does_not_wait_for_the_remaining_images(coco, monkeypatch):
     read = coco([(encode(noise(number), "PNG"), [BOX]) for number in range(40)])
     looked_at = []
 
@@ -511,34 +398,10 @@ def test_whoever_interrupts_a_check_does_not_wait_for_the_rest(coco, monkeypatch
     def interrupt(done, total):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("detfeed.check.dataset.inspect_image", slow)
+    monkeypatch.setattr(dataset, "inspect_image", slow)
     with pytest.raises(KeyboardInterrupt):
         check(read, workers=1, on_progress=interrupt)
     assert len(looked_at) < 20
-
-
-def test_worst_comes_first(coco):
-    read = coco([(None, [BOX]), (encode(noise(0), "JPEG"), [BOX, BOX])])
-    severities = [finding.severity for finding in check(read).findings]
-    assert severities == ["error", "warning", "note", "note"]
-
-
-def test_json_has_these_names_and_no_others(coco):
-    content = json.loads(json.dumps(check(coco([(None, [BOX])])).to_dict()))
-    assert content["version"] == 1
-    assert content.keys() == {"version", "status", "data", "findings"}
-    assert content["data"][0].keys() == {
-        "name", "source", "images", "usable_images", "unread_files", "boxes", "ignored_boxes", "classes",
-        "fed_side_quantiles",
-    }  # fmt: skip
-    assert content["data"][0]["classes"] == {"cat": 1}
-    assert content["findings"][0].keys() == {"kind", "severity", "data", "count", "what", "advice", "examples"}
-    assert content["findings"][0]["examples"][0].keys() == {"file", "image_id", "box", "detail"}
-    assert check(coco([], name="none")).to_dict()["data"][0]["fed_side_quantiles"] is None
-
-
-def names(finding):
-    return [Path(example.file).stem for example in finding.examples]
 
 
 def test_all_the_dirt_of_the_real_data_is_found(data):

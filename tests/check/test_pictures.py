@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from detfeed.check import pictures as inspection
-from detfeed.check.pictures import first_alike, inspect_image, named_format, picture_end
+from detfeed.check.pictures import first_alike, inspect_image
 from detfeed.images import files
 from image_files import FILES, encode, noise, picture
 
@@ -36,12 +36,6 @@ def test_bytes_after_the_end_are_counted(inspect, kind):
     # A second picture behind the first, as phones write it.
     assert inspect(FILES[kind] + FILES["jpeg"]).trailing == len(FILES["jpeg"])
     assert inspect(FILES[kind] + b"12345").trailing == 5
-
-
-def test_preview_within_a_jpeg_is_not_its_end():
-    preview = b"\xff\xe1" + (len(FILES["jpeg"]) + 2).to_bytes(2, "big") + FILES["jpeg"]
-    data = np.frombuffer(FILES["jpeg"][:2] + preview + FILES["jpeg"][2:], np.uint8)
-    assert picture_end(data, "jpeg") == len(data)
 
 
 def test_each_problem_has_its_kind_and_the_message_of_the_reader(inspect, tmp_path, monkeypatch):
@@ -124,13 +118,6 @@ def test_fast_reads_headers_only(inspect, tmp_path):
     assert (found.problem, found.thumbnail, found.header.stored_hw) == ("", b"", (24, 40))
     assert inspect(b"nonsense", fast=True).problem == "damaged-image"
     assert inspect_image(str(tmp_path / "none.jpg"), fast=True).problem == "missing-image"
-
-
-def test_names_promise_formats():
-    names = ("a.JPG", "b.jpeg", "c.PNG", "d.tif", "e.webp", "f.gif", "g.bmp", "h", "i.dat")
-    assert [named_format(name) for name in names] == [
-        "jpeg", "jpeg", "png", "tiff", "webp", "gif", "bmp", None, None,
-    ]  # fmt: skip
 
 
 def arrays(found):

@@ -60,10 +60,36 @@ def test_canvases_of_one_size_have_no_padding_but_to_the_stride():
     assert canvas_ids.tolist() == [0] * 5
 
 
-@pytest.mark.parametrize("make", [lambda: ShortSide(0), lambda: ShortSide(800, max_side=600), lambda: Fixed((0, 5))])
-def test_sizes_that_make_no_sense_are_refused(make):
+@pytest.mark.parametrize(
+    "make",
+    [lambda: ShortSide(0), lambda: ShortSide(800, max_side=600), lambda: Fixed((0, 5)), lambda: Fixed((5, 5, 5))],
+)
+def test_sizes_out_of_range_are_refused(make):
     with pytest.raises(ValueError, match=r"Expected .* Received: "):
         make()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Fixed(256), r"Expected input_hw to be \(height, width\) in whole pixels. Received: 256"),
+        (lambda: Fixed("ab"), r"input_hw to be \(height, width\) in whole pixels. Received: 'ab'"),
+        (lambda: Fixed((64, 64.5)), r"Received: \(64, 64.5\)"),
+        (lambda: Fixed((64, True)), r"Received: \(64, True\)"),
+        (lambda: ShortSide("800"), "Expected size to be a whole number. Received: '800'"),
+        (lambda: ShortSide(True), "size to be a whole number. Received: True"),
+        (lambda: ShortSide(800, max_side="1333"), "max_side to be a whole number or None. Received: '1333'"),
+        (lambda: ShortSide(800, multiple=None), "multiple to be a whole number. Received: None"),
+    ],
+)
+def test_sizes_of_wrong_types_are_refused_at_once(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+def test_canvas_given_as_a_list_or_an_array_is_the_same_canvas():
+    assert Fixed([100, 200]) == Fixed(np.array([100, 200])) == Fixed((100, 200))
+    assert hash(Fixed([100, 200])) == hash(Fixed((100, 200)))
 
 
 def test_image_that_no_longer_fits_its_canvas_is_made_smaller_and_never_cut():

@@ -34,7 +34,7 @@ def as_pillow_has_it(content):
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_every_kind_of_file_comes_as_uint8_rgb_whatever_its_name_says(tmp_path, kind):
+def test_every_kind_of_file_is_uint8_rgb_whatever_its_suffix(tmp_path, kind):
     (tmp_path / "a.txt").write_bytes(FILES[kind])
     image = read_image(tmp_path / "a.txt")
     assert image.dtype == np.uint8
@@ -131,11 +131,11 @@ def test_missing_empty_and_unknown_files_raise_and_name_the_file(tmp_path):
         ("missing.jpg", "No such file"),
         ("empty.jpg", "0 bytes"),
         ("text.jpg", "bytes that begin with b'not an image'"),
-        ("pipe.jpg", "a folder or device"),
+        ("pipe.jpg", "a folder, pipe or device"),
     ):
         with pytest.raises(ImageError, match=rf"{name}: expected .*{got}"):
             read_image(tmp_path / name)
-    with pytest.raises(ImageError, match="got a folder or device"):
+    with pytest.raises(ImageError, match="got a folder, pipe or device"):
         read_bytes(tmp_path)
 
 
@@ -163,7 +163,7 @@ def test_file_cut_short_anywhere_never_gives_a_part_of_the_picture(kind):
     assert max(passed, default=0) <= 4
 
 
-def test_real_jpeg_cut_short_raises_where_cv2_says_nothing(data):
+def test_real_jpeg_cut_short_raises_where_cv2_is_silent(data):
     path = data / "dirt" / "kangaroo" / "images" / "00090.jpg"
     assert cv2.imread(str(path)) is not None
     with pytest.raises(ImageError, match=r"00090\.jpg: expected a whole image, got .* replace the file or leave"):
@@ -309,7 +309,7 @@ def test_orientation_is_applied_or_ignored_alike_in_all_formats(format, orientat
         np.testing.assert_array_equal(decode(content, exif=exif), turned)
 
 
-def test_exif_auto_does_as_the_annotated_size_says():
+def test_exif_auto_follows_the_annotated_size():
     content = FILES["jpeg turned"]
     applied, ignored = decode(content, exif="apply"), decode(content, exif="ignore")
     assert applied.shape[:2] == (40, 24)
@@ -319,7 +319,7 @@ def test_exif_auto_does_as_the_annotated_size_says():
     np.testing.assert_array_equal(decode(square, annotated_hw=(24, 24)), decode(square, exif="apply"))
 
 
-def test_size_that_fits_in_no_way_is_an_error_that_names_all_sizes_and_what_to_do():
+def test_annotated_size_that_fits_neither_way_is_an_error_with_all_sizes_and_advice():
     with pytest.raises(
         ImageError,
         match=r"^a\.jpg: expected the annotated height and width \(40, 40\), got \(24, 40\) as stored and \(40, 24\) "
@@ -381,7 +381,7 @@ def test_large_jpeg_is_decoded_no_smaller_than_it_will_be_fed(image_hw, at_least
     np.testing.assert_array_equal(image, decode(content, at_least_hw=at_least_hw))
 
 
-def test_reduced_scale_knows_which_side_is_which_when_the_picture_is_turned():
+def test_reduced_scale_compares_the_sides_of_the_turned_picture():
     content = smooth_jpeg(80, 160, orientation=6)
     assert decode(content, at_least_hw=(80, 40)).shape[:2] == (80, 40)
     assert decode(content, at_least_hw=(40, 80)).shape[:2] == (160, 80)
@@ -441,7 +441,7 @@ def test_limit_of_pixels_can_be_given():
         decode(FILES["png"], max_pixels=24 * 40 - 1)
 
 
-def test_what_cv2_refuses_is_an_image_error():
+def test_picture_that_cv2_refuses_is_an_image_error():
     # Wider than cv2 allows, 2**20 pixels, but not too many of them.
     with pytest.raises(ImageError, match=r"a\.png: expected a whole image, got \d+ bytes that do not decode as png \("):
         decode(png(2**20 + 1, 1, b"\0" * (3 * 2**20 + 4)), name="a.png")

@@ -50,7 +50,7 @@ def test_unknown_kind_of_url_is_an_error_that_names_it():
         read_image("nonsense://none.jpg")
 
 
-def test_url_without_fsspec_is_an_error_that_says_what_to_install(monkeypatch):
+def test_url_without_fsspec_is_an_error_with_the_command_that_installs_it(monkeypatch):
     real = builtins.__import__
 
     def refuse(name, *arguments, **named):
@@ -73,7 +73,7 @@ def test_whatever_a_remote_store_raises_is_about_the_image(in_memory, monkeypatc
         read_image("memory://detfeed/none.jpg")
 
 
-def test_urls_of_files_in_archives_are_refused_with_what_to_do():
+def test_urls_of_files_in_archives_are_refused_with_advice():
     with pytest.raises(DetfeedError, match=r"expected one URL, got several; unpack the archive"):
         read_bytes("zip://inside/a.jpg::file:///a.zip")
 

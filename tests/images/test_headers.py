@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detfeed import ImageError
-from detfeed.images.headers import Header, read_header
+from detfeed.images.headers import _FORMATS, SUFFIXES, Header, named_format, read_header
 from image_files import FILES, encode, picture, png, png_chunk
 
 
@@ -64,7 +64,19 @@ def test_png_that_has_its_exif_behind_the_picture_is_turned_too():
         assert read_header(png(1, 1, b"\0abc", after=png_chunk(b"eXIf", content))) == Header("png", 1, 1, 3)
 
 
-def test_what_is_no_image_is_an_error_that_shows_how_it_begins(tmp_path):
+def test_names_promise_formats():
+    names = ("a.JPG", "b.jpeg", "c.PNG", "d.tif", "e.webp", "f.gif", "g.bmp", "h", "i.dat")
+    assert [named_format(name) for name in names] == [
+        "jpeg", "jpeg", "png", "tiff", "webp", "gif", "bmp", None, None,
+    ]  # fmt: skip
+
+
+def test_every_format_that_is_read_has_suffixes():
+    assert set(SUFFIXES.values()) == set(_FORMATS)
+    assert {named_format(f"a{suffix.upper()}") for suffix in SUFFIXES} == set(_FORMATS)
+
+
+def test_file_of_no_known_format_is_an_error_that_shows_its_first_bytes(tmp_path):
     for content, got in ((b"", "got 0 bytes"), (b"<html>", r"got bytes that begin with b'<html>'")):
         with pytest.raises(ImageError, match=rf"^page\.jpg: expected an image \(jpeg, png, .*\), {got}"):
             read_header(content, name="page.jpg")

@@ -1,21 +1,13 @@
-import dataclasses
 import gc
 import json
 import math
-import os
-import sys
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from detfeed import AnnotationError, MissingImageError, read_coco, write_coco
+from detfeed import AnnotationError, MissingImageError, read_coco
 from detfeed.masks import fill_mask
-from detfeed.processes import process as worker
 from detfeed.readers import coco
-from detfeed.readers import coco_blocks as blocks
 
 
 def instances(**changes):
@@ -141,7 +133,7 @@ def broken(**change):
         (broken(bbox=None), r"missing required field `bbox` in .* - at `annotations\[1\]` \(image_id 7\)"),
         (broken(category_id=4), r"a category_id among \[2, 90\], got 4 - at `annotations\[1\]` \(image_id 7\)"),
         (broken(image_id=8), r"image_id of an image in the file, .* - at `annotations\[1\]` \(image_id 8\)"),
-        (broken(bbox=[1, 2, math.nan, 4]), r"does not parse: .*NaN, 4.* - at line 1; JSON knows no NaN"),
+        (broken(bbox=[1, 2, math.nan, 4]), r"does not parse: .*NaN, 4.* - at line 1; JSON has no NaN"),
         (broken(bbox=[1, 2, -math.inf, 4]), r"does not parse: .*-Infinity, 4.* - at line 1"),
         ('{"images": [{"id": []}], "images": 5}', r"Expected `int \| str`, got `array` - at `\$.images\[0\].id`"),
         ('{"images": [], "more": ' + "[" * 100_000, "nested too deeply"),
@@ -216,154 +208,9 @@ def test_area_that_is_negative_or_missing_is_that_of_the_box(read):
     assert read(content).areas.tolist() == [41, 12, 4]
 
 
-def columns(table):
-    return {field.name: getattr(table, field.name) for field in dataclasses.fields(table) if field.name != "source"}
-
-
-def assert_same(table, other):
-    for name, column in columns(other).items():
-        mine = getattr(table, name)
-        if name == "masks":
-            assert sorted(mine) == sorted(column)
-            assert all((mine[row] == column[row]).all() for row in column)
-        else:
-            np.testing.assert_array_equal(mine, column, err_msg=name)
-            assert getattr(mine, "dtype", None) == getattr(column, "dtype", None), name
-
-
-def test_set_without_images_is_written_and_read_back(annotate, tmp_path):
-    table = annotate([], [])
-    write_coco(table, tmp_path / "empty.json")
-    assert_same(read_coco(tmp_path / "empty.json", ""), table)
-
-
-def test_drawn_set_is_written_and_read_back_column_for_column(shapes, tmp_path):
-    assert shapes.masks
-    folder = write_coco(shapes, tmp_path / "again.json")
-    assert folder == os.path.dirname(shapes.paths[0])
-    assert_same(read_coco(tmp_path / "again.json", folder), shapes)
-    parent = os.path.dirname(folder)
-    assert write_coco(shapes, tmp_path / "again.json", parent) == parent
-    assert json.loads((tmp_path / "again.json").read_text())["images"][0]["file_name"] == "images/000001.jpg"
-    assert_same(read_coco(tmp_path / "again.json", parent), shapes)
-
-
-def test_any_clean_boxes_are_written_and_read_back(annotate, tmp_path):
-    rng = np.random.default_rng(0)
-    corners = np.sort(rng.uniform(0, 50, (200, 2, 2)), axis=1).reshape(-1, 4)
-    table = annotate([(50, 50)] * 2, [corners[:150], corners[150:]], ignore_of=rng.random((2, 100)) < 0.3)
-    write_coco(table, tmp_path / "again.json")
-    assert_same(read_coco(tmp_path / "again.json", tmp_path), table)
-
-
-def test_crowds_without_masks_come_back_ignored_and_masks_without_ignore_are_no_crowds(annotate, tmp_path):
-    table = annotate([(8, 8)], [[(0, 0, 4, 4), (1, 1, 4, 4)]], ignore_of=[[True, False]])
-    table = dataclasses.replace(table, masks={1: np.int32([60, 4])})
-    write_coco(table, tmp_path / "x.json")
-    first, second = json.loads((tmp_path / "x.json").read_text())["annotations"]
-    assert (first["iscrowd"], first["ignore"]) == (0, 1)
-    assert (second["iscrowd"], second["segmentation"]) == (0, {"counts": [60, 4], "size": [8, 8]})
-    assert read_coco(tmp_path / "x.json", tmp_path).ignore.tolist() == [True, False]
-
-
-def test_what_read_coco_could_not_read_back_is_not_written(annotate, tmp_path):
-    table = annotate([(8, 8)], [[]])
-    with pytest.raises(ValueError, match=r"Expected images in the folder .*other.* Received: .*000.png"):
-        write_coco(table, tmp_path / "x.json", tmp_path / "other")
-    with pytest.raises(ValueError, match=r"each category id once. Received: \[1, 1, 2\]"):
-        write_coco(dataclasses.replace(table, category_ids=np.array([1, 1, 2])), tmp_path / "x.json")
-
-
-def test_file_that_is_there_stays_whole_if_the_new_one_cannot_be_written(annotate, tmp_path, monkeypatch):
-    table = annotate([(8, 8)], [[]])
-    (tmp_path / "x.json").write_text("old")
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
-        patch.setattr(os, "replace", fail)
-        write_coco(table, tmp_path / "x.json")
-    with pytest.raises(UnicodeEncodeError):
-        write_coco(dataclasses.replace(table, class_names=("\udc80", "b", "c")), tmp_path / "x.json")
-    assert (tmp_path / "x.json").read_text() == "old"
-    assert sorted(os.listdir(tmp_path)) == ["000.png", "x.json"]
-    with pytest.raises(FileNotFoundError):
-        write_coco(table, tmp_path / "none" / "x.json")
-
-
-def test_file_that_is_there_is_replaced_with_its_mode_and_through_links_and_pipes_stay(annotate, tmp_path):
-    table = annotate([(8, 8)], [[]])
-    (tmp_path / "x.json").write_text("old")
-    (tmp_path / "x.json").chmod(0o600)
-    (tmp_path / "link.json").symlink_to("x.json")
-    write_coco(table, tmp_path / "link.json")
-    assert (tmp_path / "link.json").is_symlink()
-    assert (tmp_path / "x.json").stat().st_mode & 0o777 == 0o600
-    assert_same(read_coco(tmp_path / "x.json", tmp_path), table)
-    os.mkfifo(tmp_path / "pipe")
-    with ThreadPoolExecutor() as executor:
-        content = executor.submit((tmp_path / "pipe").read_bytes)
-        write_coco(table, tmp_path / "pipe")
-        assert content.result() == (tmp_path / "x.json").read_bytes()
-    assert (tmp_path / "pipe").is_fifo()
-
-
-def test_images_whose_names_begin_with_two_dots_are_in_their_folder(annotate, tmp_path):
-    table = dataclasses.replace(annotate([(8, 8)], [[]]), paths=(str(tmp_path / "..a.png"),))
-    write_coco(table, tmp_path / "x.json", tmp_path)
-    assert read_coco(tmp_path / "x.json", tmp_path).paths == table.paths
-
-
-@pytest.mark.parametrize(
-    ("paths", "folder", "names"),
-    [
-        (["s3://bucket/train/a.png", "s3://bucket/train/b.png"], "s3://bucket/train", ["a.png", "b.png"]),
-        (["s3://bucket/train/a.png", "s3://bucket/val/b.png"], "s3://bucket", ["train/a.png", "val/b.png"]),
-        (["file:///data/train/a.png", "file:///other/b.png"], "file:///", ["data/train/a.png", "other/b.png"]),
-        (["memory://a.png", "memory://b/b.png"], "memory://", ["a.png", "b/b.png"]),
-        (["https://x.org/a.png?size=1", "https://x.org/b.png"], "https://x.org", ["a.png?size=1", "b.png"]),
-    ],
-)
-def test_images_at_urls_are_written_and_read_back(annotate, tmp_path, paths, folder, names):
-    table = dataclasses.replace(annotate([(8, 8)] * 2, [[], []]), paths=tuple(paths))
-    assert write_coco(table, tmp_path / "x.json") == folder
-    written = json.loads((tmp_path / "x.json").read_text())
-    assert [image["file_name"] for image in written["images"]] == names
-    assert read_coco(tmp_path / "x.json", folder).paths == tuple(paths)
-    given = folder if folder.endswith("/") else folder + "/"
-    assert write_coco(table, tmp_path / "again.json", given) == given
-    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "x.json").read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("paths", "folder", "message"),
-    [
-        (["s3://bucket/a.png", "gs://bucket/b.png"], None, r"URLs of one kind\. Received: \['gs', 's3'\]"),
-        (["s3://bucket/a.png", "/data/b.png"], None, r"URLs of one kind\. Received: \['', 's3'\]"),
-        (["s3://bucket/a.png"] * 2, "s3://other", r"in the folder 's3://other'\. Received: s3://bucket/a\.png"),
-        (["s3://bucket/a.png"] * 2, "s3://buck", r"in the folder 's3://buck'\."),
-        (["s3://bucket/a.png"] * 2, "/data", r"in the folder '/data'\."),
-        (["s3://bucket//a.png"] * 2, None, r"in the folder 's3://bucket'\."),
-        (["s3://bucket/a/../b.png"] * 2, "s3://bucket/a", r"in the folder 's3://bucket/a'\."),
-        (["/data/a.png"] * 2, "s3://bucket", r"in the folder 's3://bucket'\."),
-    ],
-)
-def test_urls_that_read_coco_could_not_read_back_are_not_written(annotate, tmp_path, paths, folder, message):
-    table = dataclasses.replace(annotate([(8, 8)] * 2, [[], []]), paths=tuple(paths))
-    with pytest.raises(ValueError, match=message):
-        write_coco(table, tmp_path / "x.json", folder)
-
-
 def test_missing_file_is_an_error_that_names_it(tmp_path):
     with pytest.raises(AnnotationError, match=r"none\.json: expected a COCO JSON file, got No such file"):
         read_coco(tmp_path / "none.json", tmp_path)
-
-
-def test_real_coco_is_written_and_read_back(data, tmp_path):
-    table = read_coco(data / "coco" / "annotations" / "instances_train2017.json", data / "coco" / "train2017")
-    write_coco(table, tmp_path / "again.json", data / "coco" / "train2017")
-    assert_same(read_coco(tmp_path / "again.json", data / "coco" / "train2017"), table)
 
 
 def test_real_coco_agrees_with_pycocotools(data, capsys):
@@ -398,154 +245,6 @@ def objects(count, **fields):
     return [
         {"id": n, "image_id": (7, 3, 5)[n % 3], "category_id": 2, "bbox": [n, 1, 2, 3], **fields} for n in range(count)
     ]
-
-
-@pytest.mark.parametrize("block", [1, 300, 2**23])
-@pytest.mark.parametrize(
-    "content",
-    [
-        instances(),
-        instances(annotations=[]),
-        instances(annotations=objects(20)),
-        instances(annotations=objects(20, parts=[{"a": 1}, {"b": [{}, {}]}])),  # may be cut within an annotation
-        instances(annotations=objects(20, caption='a }, { b }], "c": [')),  # or within a text
-        {"note": {"annotations": objects(3)}, **instances()},
-        {name: instances(annotations=objects(9))[name] for name in ("annotations", "categories", "images")},
-        {name: instances(annotations=objects(9))[name] for name in ("images", "categories", "annotations")},
-    ],
-)
-@pytest.mark.parametrize("separators", [(",", ":"), (" , ", " : ")])
-def test_file_cut_into_blocks_is_the_same_as_a_whole_one(read, monkeypatch, content, block, separators):
-    text = json.dumps(content, separators=separators)
-    monkeypatch.setattr(blocks, "BLOCK", block)
-    table = read(text)
-    monkeypatch.setattr(blocks, "cut", lambda path, form: None)
-    assert_same(table, read(text))
-
-
-def test_usual_file_is_cut_and_an_odd_one_is_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK", 300)
-    file = tmp_path / "a.json"
-    file.write_text(json.dumps(instances(annotations=objects(20))))
-    content, spans = blocks.cut(str(file), coco.File)
-    assert [image.id for image in content.images] == [7, 3, 5]
-    sizes = [len(blocks.Pieces(str(file)).read(span).boxes) for span in spans]
-    assert sum(sizes) == 20
-    assert len(sizes) > 3
-    file.write_text(json.dumps({"note": {"annotations": objects(3)}, **instances()}))
-    assert blocks.cut(str(file), coco.File) is None
-
-
-def crowds(count):
-    """Every third object a crowd, each with an area and runs of its own."""
-    annotations = objects(count)
-    for n in range(count):
-        annotations[n] |= {"bbox": [n % 25, n // 25, 2, 3], "area": n}
-        if n % 3 == 0:
-            annotations[n] |= {"iscrowd": 1, "segmentation": {"counts": [n, 1, 40 * 60 - n - 1], "size": [40, 60]}}
-    return instances(annotations=annotations)
-
-
-@pytest.fixture
-def helped(monkeypatch):
-    """Blocks of 300 bytes, which two processes help to read; a list of those started."""
-    started = []
-
-    class Counted(worker.WorkerProcess):
-        def __init__(self, pickled):
-            super().__init__(pickled)
-            started.append(self)
-
-    monkeypatch.setattr(blocks, "WorkerProcess", Counted)
-    monkeypatch.setattr(blocks, "BLOCK", 300)
-    monkeypatch.setattr(blocks, "BLOCKS_A_PROCESS", 1)
-    monkeypatch.setattr(blocks, "cores", lambda: 3)
-    return started
-
-
-def slowly(monkeypatch, seconds=0.05):
-    """Let this process take its time, so that helpers have something to do."""
-    own = blocks.Pieces.read
-
-    def read(self, span):
-        time.sleep(seconds)
-        return own(self, span)
-
-    monkeypatch.setattr(blocks.Pieces, "read", read)
-
-
-def test_file_read_by_several_processes_is_the_same(read, monkeypatch, helped):
-    table = read(crowds(60))
-    assert len(helped) == 2
-    monkeypatch.setattr(blocks, "cores", lambda: 1)
-    assert_same(table, read(crowds(60)))
-    assert len(helped) == 2
-    assert len(table.masks) == 20
-    for row, runs in table.masks.items():
-        assert runs.tolist() == [table.areas[row], 1, 40 * 60 - 1 - table.areas[row]]
-
-
-def test_helping_processes_do_their_share_and_are_gone_afterwards(read, monkeypatch, helped):
-    slowly(monkeypatch)
-    shares = []
-    load = worker.WorkerProcess.load
-    monkeypatch.setattr(worker.WorkerProcess, "load", lambda self, *key: shares.append(load(self, *key)) or shares[-1])
-    read(crowds(90))
-    assert len(shares) > 5
-    assert [process.process.poll() for process in helped] == [-9, -9]
-
-
-@pytest.mark.parametrize("fault", ["killed", "without threads", "unable to start", "without Python"])
-def test_file_is_read_whatever_becomes_of_the_helping_processes(read, monkeypatch, helped, fault):
-    expected = read(crowds(60))
-    slowly(monkeypatch, 0.02)
-    if fault == "killed":
-        load = worker.WorkerProcess.load
-
-        def killed(self, *key):
-            self.process.kill()
-            return load(self, *key)
-
-        monkeypatch.setattr(worker.WorkerProcess, "load", killed)
-    elif fault == "without threads":
-
-        def start(self):
-            raise RuntimeError("can't start new thread")
-
-        monkeypatch.setattr(threading.Thread, "start", start)
-    else:
-        monkeypatch.setattr(sys, "executable", "/nowhere/python" if fault == "unable to start" else None)
-    assert_same(read(crowds(60)), expected)
-
-
-def test_error_in_a_block_that_a_helping_process_reads_has_its_place_too(read, monkeypatch, helped):
-    slowly(monkeypatch, 0.02)
-    content = crowds(60)
-    content["annotations"][57]["segmentation"]["counts"] = "~"
-    content["annotations"][54]["segmentation"]["counts"] = "~"
-    with pytest.raises(AnnotationError, match=r"got '~' - at `annotations\[54\].segmentation` \(image_id 7\)"):
-        read(content)
-    content["annotations"][30]["bbox"] = [1, 2]
-    with pytest.raises(AnnotationError, match=r"of length 4, got \[1,2\] - at `annotations\[30\].bbox`"):
-        read(content)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"id": 3}, r"each annotation id once, got 3 again - at `annotations\[17\]` \(image_id 5\)"),
-        ({"image_id": 99}, r"the image_id of an image in the file, got none such - at `annotations\[17\]`"),
-        ({"category_id": 99}, r"a category_id among \[2, 90\], got 99 - at `annotations\[17\]` \(image_id 5\)"),
-        ({"bbox": [1, 2]}, r"expected `array` of length 4, got \[1,2\] - at `annotations\[17\].bbox` \(image_id 5\)"),
-        ({"iscrowd": 1, "segmentation": {}}, r"does not parse: .* - at `annotations\[17\].segmentation`"),
-    ],
-)
-def test_errors_have_their_place_in_whichever_block(read, monkeypatch, change, message):
-    monkeypatch.setattr(blocks, "BLOCK", 300)
-    annotations = objects(20)
-    annotations[17] |= change
-    with pytest.raises(AnnotationError, match=message):
-        read(instances(annotations=annotations))
 
 
 def test_ids_of_annotations_may_be_numbers_texts_or_missing_but_not_the_same(read):
@@ -608,20 +307,5 @@ def test_annotations_of_unknown_images_or_categories_are_left_out_with_the_other
         "at `annotations[7]` (image_id 8)",
     ]
     assert told[1][0] == f"{path}: expected a category_id among [1], got 3"
-    with pytest.raises(MissingImageError, match=r"got none such - at `annotations\[1\]` \(image_id 9\)"):
-        read_coco(path, "")
-
-
-def test_json_may_begin_with_a_byte_order_mark(tmp_path):
-    path = tmp_path / "a.json"
-    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(instances()).encode())
-    assert len(read_coco(path, "")) == len(instances()["images"])
-
-
-def test_bytes_that_are_not_utf8_are_an_error_at_their_line_in_json(tmp_path):
-    path = tmp_path / "a.json"
-    path.write_bytes(json.dumps(instances(), indent=1).replace("bicycle", "caf\xe9").encode("latin-1"))
-    line = path.read_bytes().split(b"\xe9")[0].count(b"\n") + 1
-    message = rf"a\.json: expected a COCO JSON file in UTF-8, got the byte 0xe9 in .*caf.* - at line {line}; save it"
-    with pytest.raises(AnnotationError, match=message):
+    with pytest.raises(MissingImageError, match=r"got 9 - at `annotations\[1\]` \(image_id 9\)"):
         read_coco(path, "")

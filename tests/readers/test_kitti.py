@@ -50,19 +50,20 @@ def test_dont_care_is_an_ignore_region_of_the_last_class(read):
 
 
 def test_bad_boxes_follow_the_policy_with_the_line_of_the_first(read):
-    with pytest.warns(UserWarning, match=r"of 2 boxes 1 reaching .* - at .*000000\.txt, line 2"):
+    with pytest.warns(UserWarning, match=r"of 2 boxes 1 reaching .* - at .*000000\.txt, line 2") as said:
         table = read({"000000": CAR + CAR.replace(" 24.3 ", " 44.3 ")})
     assert table.boxes[1, 2] == 30
+    assert said[0].filename == __file__
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("Car 1 2 3\n", "expected 15 or 16 fields, got 4 - at line 1"),
-        (CAR + CAR.replace("24.3", "x"), "expected a number, got 'x' - at `line 2`"),
-        (CAR.replace("24.3", "inf"), "expected a number, got 'inf' - at `line 1`"),
-        (CAR.replace("Car", "Traffic Light"), "expected a number, got 'Light' - at `line 1`"),
-        (CAR + CAR.replace("-1.59", "x"), "expected a number, got 'x' - at `line 2`"),
+        (CAR + CAR.replace("24.3", "x"), "expected a number, got 'x' - at line 2"),
+        (CAR.replace("24.3", "inf"), "expected a number, got 'inf' - at line 1"),
+        (CAR.replace("Car", "Traffic Light"), "expected a number, got 'Light' - at line 1"),
+        (CAR + CAR.replace("-1.59", "x"), "expected a number, got 'x' - at line 2"),
         (CAR.replace("Car", "Tram"), r"expected one of \['Car', 'DontCare'\], got 'Tram' - at line 1"),
     ],
 )

@@ -56,8 +56,9 @@ def test_columns_are_told_by_their_headings_and_classes_may_have_them_too(read):
 
 def test_rounding_out_of_the_image_is_clipped_without_a_word(read):
     assert read(HEADINGS + box(corners="-0.001,1.001,0,1.001")).boxes.tolist() == [[0, 0, 30, 20]]
-    with pytest.warns(UserWarning, match=r"boxes\.csv: of 1 boxes 1 reaching .* - at line 2 \(.*00a1\.jpg\)"):
+    with pytest.warns(UserWarning, match=r"boxes\.csv: of 1 boxes 1 reaching .* - at line 2 \(.*00a1\.jpg\)") as said:
         read(HEADINGS + box(corners="0,1.1,0,1"))
+    assert said[0].filename == __file__
 
 
 @pytest.mark.parametrize(
@@ -68,13 +69,13 @@ def test_rounding_out_of_the_image_is_clipped_without_a_word(read):
         ("XMax," + HEADINGS + "0.5," + box(), r"expected each heading once, got \['XMax'\] again - at line 1"),
         (HEADINGS.replace("Source", "Depth,Depth") + box(), "expected 14 fields, got 13 - at line 2"),
         (HEADINGS + "00a1,x\n", "expected 13 fields, got 2 - at line 2"),
-        (HEADINGS + box() + box(corners="0,x,0,1"), "expected a number, got 'x' - at `line 3`"),
+        (HEADINGS + box() + box(corners="0,x,0,1"), "expected a number, got 'x' - at line 3"),
         (HEADINGS + box(label="/m/0"), r"expected a class of .*classes\.csv, got '/m/0' - at line 2"),
         (HEADINGS + box("../00a1"), r"got '\.\./00a1\.jpg'; remove its .* - at line 2"),
         (HEADINGS + box(""), "the name of an image file, got '' - at line 2"),
         (HEADINGS + box("x" * 300), "a name of at most 255 characters, got 304: .* - at line 2"),
         *(
-            (HEADINGS + box() + box(group=group), f"expected 1, 0 or -1, got '{group}' - at `IsGroupOf`, line 3")
+            (HEADINGS + box() + box(group=group), f"expected `IsGroupOf` to be 1, 0 or -1, got '{group}' - at line 3")
             for group in ("True", "1.0", "yes", "banana", "", "2")
         ),
     ],

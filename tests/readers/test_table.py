@@ -1,167 +1,11 @@
-import warnings
-
 import numpy as np
 import pytest
 
-from detfeed import AnnotationError, BatchLoader, ImageError, ShortSide
-from detfeed.readers.table import BadBox, BadBoxes, BadBoxesWarning, read_hw, to_annotations
-from image_files import encode, picture
+from detfeed import AnnotationError
+from detfeed.readers.bad_boxes import BadBox, BadBoxesWarning
+from tables import clean
 
 INSIDE = [2, 2, 6, 6]
-
-
-def clean(boxes, invalid="clip", *, positions=None, class_ids=None, ignore=None, sizes=((10, 20),), **arguments):
-    """Boxes on images of 10 x 20."""
-    count = len(boxes)
-    return to_annotations(
-        paths=[f"{i}.png" for i in range(len(sizes))],
-        image_ids=np.arange(len(sizes)),
-        image_hw=sizes,
-        boxes=np.array(boxes, np.float64).reshape(-1, 4),
-        positions=np.array(positions or [0] * count, np.int64),
-        class_ids=np.array(class_ids or [0] * count, np.int32),
-        ignore=np.array(ignore or [False] * count, bool),
-        class_names=["a", "b"],
-        category_ids=np.array([1, 2]),
-        source="some file",
-        invalid=invalid,
-        where=lambda row: f"line {row + 1}",
-        **arguments,
-    )
-
-
-@pytest.mark.parametrize("invalid", ["clip", "drop", "ignore", "raise"])
-def test_no_boxes_and_good_boxes_pass_in_silence(invalid):
-    assert len(clean([], invalid).boxes) == 0
-    assert len(clean([], invalid, sizes=())) == 0
-    table = clean([INSIDE, [0, 0, 20, 10], [0, 0, 0.1, 0.1]], invalid)
-    assert table.boxes.tolist() == np.float32([INSIDE, [0, 0, 20, 10], [0, 0, 0.1, 0.1]]).tolist()
-    assert not table.ignore.any()
-
-
-@pytest.mark.parametrize(
-    ("box", "clip", "ignore"),
-    [
-        ([-3, 2, 9, 12], [0, 2, 9, 10], [0, 2, 9, 10]),  # partly outside
-        ([-9, -9, 99, 99], [0, 0, 20, 10], [0, 0, 20, 10]),  # larger than the image
-        ([1e200, 0, 5e300, 9], None, None),
-        ([20, 0, 25, 9], None, None),  # wholly outside
-        ([3, 3, 3, 8], None, None),  # without area
-        ([20, 1, 20.4, 9], None, None),  # without area inside
-        ([9, 8, 3, 4], None, [3, 4, 9, 8]),  # swapped corners
-        ([9, 4, 3, 8], None, [3, 4, 9, 8]),
-    ],
-)
-def test_each_bad_box_follows_each_policy(box, clip, ignore):
-    for invalid, wanted in (("clip", clip), ("drop", None), ("ignore", ignore)):
-        with pytest.warns(UserWarning, match=r"some file: of 2 boxes 1 .*; the first is .* - at line 2") as said:
-            table = clean([INSIDE, box], invalid)
-        assert len(said) == 1
-        assert f'(invalid="{invalid}")' in str(said[0].message)
-        assert table.boxes.tolist()[1:] == ([wanted] if wanted else [])
-        assert table.ignore.tolist()[1:] == ([invalid == "ignore"] if wanted else [])
-    with pytest.raises(
-        AnnotationError,
-        match=r"expected a box with area, inside its image, got \[.* in an image of height 10 and width 20 - "
-        r'at line 2; invalid="clip", "drop" or "ignore" goes on',
-    ):
-        clean([INSIDE, box], "raise")
-
-
-@pytest.mark.parametrize("invalid", ["clip", "drop", "ignore", "raise"])
-def test_half_a_pixel_outside_is_clipped_and_not_bad(invalid):
-    table = clean([[-0.5, -0.25, 20.5, 10.5]], invalid)
-    assert table.boxes.tolist() == [[0, 0, 20, 10]]
-    assert not table.ignore.any()
-
-
-def test_one_of_boxes_that_repeat_each_other_stays():
-    boxes = [INSIDE, [1, 1, 2, 2], INSIDE, INSIDE, INSIDE, INSIDE]
-    given = {
-        "positions": [0, 0, 0, 1, 0, 0],
-        "class_ids": [0, 0, 0, 0, 1, 0],
-        "ignore": [False] * 5 + [True],
-        "sizes": [(10, 20)] * 2,
-    }
-    for invalid in ("clip", "drop", "ignore"):
-        with pytest.warns(UserWarning, match=r"of 6 boxes 1 repeating another dropped .* - at line 3") as said:
-            table = clean(boxes, invalid, **given)
-        assert len(said) == 1
-        assert table.offsets.tolist() == [0, 4, 5]
-        assert table.class_ids.tolist() == [0, 0, 1, 0, 0]
-    with pytest.raises(AnnotationError, match=r"expected each box once, got \[2.0, 2.0, 6.0, 6.0\]"):
-        clean(boxes, "raise", **given)
-
-
-def test_box_that_is_bad_twice_is_counted_once():
-    with pytest.warns(UserWarning, match=r"of 2 boxes 1 reaching .* clipped to it, 1 repeating another dropped \("):
-        clean([[-5, 0, 5, 5], [-6, 0, 5, 5]])
-
-
-def test_message_says_corners_as_they_stand():
-    with pytest.warns(
-        UserWarning, match=r"1 reaching .* or with swapped corners made .* first is \[9.0, 8.0, 3.0, 4.0\]"
-    ):
-        clean([[9, 8, 3, 4]], "ignore")
-
-
-def test_box_inside_outlives_a_dropped_one_that_would_be_clipped_to_it():
-    with pytest.warns(UserWarning, match=r"of 2 boxes 1 reaching out of their image dropped"):
-        table = clean([[-5, 0, 5, 5], [0, 0, 5, 5]], "drop")
-    assert table.boxes.tolist() == [[0, 0, 5, 5]]
-
-
-def test_all_effects_are_counted_in_one_line():
-    boxes = [INSIDE, INSIDE, [-3, 0, 5, 5], [-4, 0, 5, 6], [9, 9, 9, 9], [8, 8, 7, 7]]
-    for invalid, line in (
-        (
-            "clip",
-            r"6 boxes 2 reaching out of their image clipped to it, 2 without area .* dropped, 1 repeating another",
-        ),
-        ("drop", r"6 boxes 2 reaching out of their image dropped, 2 without area .* dropped, 1 repeating another"),
-        (
-            "ignore",
-            r"3 reaching out of their image or with swapped corners made ignore regions, 1 without area .* 1 rep",
-        ),
-    ):
-        with pytest.warns(UserWarning, match=line) as said:
-            clean(boxes, invalid)
-        assert len(said) == 1
-
-
-@pytest.mark.parametrize("invalid", ["clip", "drop", "ignore"])
-def test_clean_table_stays_as_it_is_and_the_loader_has_nothing_to_say(invalid):
-    rng = np.random.default_rng(0)
-    boxes = rng.integers(-4, 25, (500, 4)).astype(np.float64)
-    given = {"positions": rng.integers(0, 3, 500).tolist(), "class_ids": rng.integers(0, 2, 500).tolist()}
-    with pytest.warns(UserWarning, match="of 500 boxes"):
-        table = clean(boxes, invalid, sizes=[(10, 20)] * 3, **given)
-    assert len(table.boxes)
-    again = clean(
-        table.boxes,
-        "raise",
-        sizes=[(10, 20)] * 3,
-        positions=np.repeat(range(3), np.diff(table.offsets)).tolist(),
-        class_ids=table.class_ids.tolist(),
-        ignore=table.ignore.tolist(),
-    )
-    np.testing.assert_array_equal(again.boxes, table.boxes)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        BatchLoader(table, lambda sample: {}, batch_size=1, resize=ShortSide(10))
-
-
-def test_repeats_are_those_a_slow_loop_finds():
-    rng = np.random.default_rng(1)
-    boxes = rng.integers(0, 3, (300, 4)) + np.array([0, 0, 3, 3])
-    class_ids = rng.integers(0, 2, 300)
-    with pytest.warns(UserWarning, match="repeating another"):
-        table = clean(boxes, class_ids=class_ids.tolist())
-    seen = []
-    for box, class_id in zip(boxes.tolist(), class_ids.tolist(), strict=True):
-        if (box, class_id) not in seen:
-            seen.append((box, class_id))
-    assert [(b, c) for b, c in zip(table.boxes.tolist(), table.class_ids.tolist(), strict=True)] == seen
 
 
 def test_masks_and_areas_follow_their_boxes():
@@ -181,75 +25,14 @@ def test_absurd_sizes_and_unknown_policies_are_errors():
         clean([], "keep")
 
 
-@pytest.mark.parametrize(
-    ("box", "kind", "effects"),
-    [
-        ([9, 8, 3, 4], "swapped-corners", ("dropped", "dropped", "ignored")),
-        ([9, 8, 30, 4], "swapped-corners", ("dropped", "dropped", "ignored")),
-        ([25, 8, 22, 4], "swapped-corners", ("dropped", "dropped", "dropped")),
-        ([3, 3, 3, 8], "no-area", ("dropped", "dropped", "dropped")),
-        ([-5, 1, 1e-60, 8], "no-area", ("dropped", "dropped", "dropped")),  # of area, but not in float32
-        ([20, 1, 25, 9], "outside", ("dropped", "dropped", "dropped")),
-        ([2, -1, 9, 11], "larger-than-image", ("clipped", "dropped", "ignored")),
-        ([-3, 2, 9, 12], "partly-outside", ("clipped", "dropped", "ignored")),
-        ([12, 2, 16, 6], "repeated", ("dropped", "dropped", "dropped")),
-    ],
-)
-def test_warning_carries_each_kind_with_its_effect_and_the_box_as_it_stands(box, kind, effects):
-    for invalid, effect in zip(("clip", "drop", "ignore"), effects, strict=True):
-        with pytest.warns(BadBoxesWarning) as said:
-            clean([INSIDE, [12, 2, 16, 6], INSIDE, box], invalid, positions=[0, 1, 2, 1], sizes=[(10, 20)] * 3)
-        example = BadBox(path="1.png", image_id=1, index=1, box=tuple(map(float, box)), where="line 4")
-        assert said[0].message.found == (BadBoxes(kind, effect, 1, (example,)),)
-
-
-def test_warning_counts_all_bad_boxes_of_a_kind_and_gives_the_first_ten():
-    with pytest.warns(BadBoxesWarning) as said:
-        clean([[x, 1, x, 2] for x in range(12)])
-    (found,) = said[0].message.found
-    assert found.count == 12
-    assert [example.index for example in found.examples] == list(range(10))
-
-
-@pytest.mark.parametrize("invalid", ["clip", "drop", "ignore", "raise"])
-def test_ignored_box_that_reaches_out_is_clipped_and_stays(invalid):
-    boxes = [INSIDE, [-5, 0, 5, 5], [-9, -9, 99, 99]]
-    given = {"ignore": [False, True, True], "masks": {2: np.int32([200])}}
-    if invalid == "clip":
-        with pytest.warns(BadBoxesWarning, match=r"of 3 boxes 2 reaching out of their image clipped to it \("):
-            table = clean(boxes, invalid, **given)
-    else:
-        table = clean(boxes, invalid, **given)  # in silence: warnings are errors here
-    assert table.boxes.tolist() == [INSIDE, [0, 0, 5, 5], [0, 0, 20, 10]]
-    assert table.ignore.tolist() == [False, True, True]
-    assert list(table.masks) == [2]
-
-
-def test_ignored_box_without_area_or_that_repeats_another_is_bad_all_the_same():
-    boxes = [[-5, 0, 5, 5], [-6, 0, 5, 5], [30, 0, 40, 5], [9, 8, 3, 4]]
-    for invalid, left in (("clip", 1), ("drop", 1), ("ignore", 2)):
-        with pytest.warns(BadBoxesWarning, match="1 repeating another dropped"):
-            table = clean(boxes, invalid, ignore=[True] * 4)
-        assert len(table.boxes) == left
-        assert table.ignore.all()
-    with pytest.raises(AnnotationError, match="expected each box once"):
-        clean(boxes, "raise", ignore=[True] * 4)
-
-
-def test_negative_zero_is_zero():
-    with pytest.warns(UserWarning, match="1 repeating another dropped"):
-        table = clean([[0.0, 0.0, 5, 5], [-0.0, -0.0, 5, 5]])
-    assert len(table.boxes) == 1
-    assert not np.signbit(clean([[-0.0, -0.0, 5, 5]]).boxes).any()
-
-
-def test_images_without_a_size_are_left_out_with_their_boxes():
+def test_images_that_are_left_out_take_their_boxes_with_them():
     boxes = [[1, 1, 2, 2], INSIDE, [-5, 0, 5, 5], [3, 3, 4, 4]]
     with pytest.warns(BadBoxesWarning, match=r"of 3 boxes 1 reaching .* - at line 3") as said:
         table = clean(
             boxes,
             positions=[0, 2, 2, 1],
-            sizes=[None, (10, 20), (10, 20)],
+            sizes=[(10, 20)] * 3,
+            left_out=[0],
             masks={1: np.int32([200]), 0: np.int32([200])},
             areas=np.array([1.0, 2.0, 3.0, 4.0]),
         )
@@ -260,21 +43,4 @@ def test_images_without_a_size_are_left_out_with_their_boxes():
     assert table.boxes.tolist() == [[3, 3, 4, 4], INSIDE, [0, 0, 5, 5]]
     assert table.areas.tolist() == [4, 2, 3]
     assert list(table.masks) == [1]
-    assert len(clean([INSIDE], sizes=[None])) == 0
-
-
-def test_sizes_are_read_turned_and_what_cannot_be_read_is_told(tmp_path):
-    path = tmp_path / "a.png"
-    path.write_bytes(encode(picture(24, 40), "PNG", orientation=6))
-    assert read_hw(str(path), None) == (40, 24)
-    told = []
-    for name, content in (
-        ("b.png", b"no image"),
-        ("c.bmp", b"BM" + b"\0" * 12 + b"\x28\0\0\0" + b"\xff\xff\xff\x0f" * 2),
-    ):
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(ImageError, match=f"{name}: expected"):
-            read_hw(str(tmp_path / name), None)
-        assert read_hw(str(tmp_path / name), lambda *problem: told.append(problem)) is None
-    assert [path for path, _ in told] == [str(tmp_path / "b.png"), str(tmp_path / "c.bmp")]
-    assert "at most 1000000 pixels a side" in str(told[1][1])
+    assert len(clean([INSIDE], left_out=[0])) == 0

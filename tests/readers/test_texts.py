@@ -3,7 +3,7 @@ import os
 import pytest
 
 from detfeed import AnnotationError
-from detfeed.readers.texts import open_file, read_lines, read_lines_if_any, read_rows, read_text, to_number
+from detfeed.readers.texts import open_file, parse_lines, read_lines, read_lines_if_any, read_rows, read_text, to_number
 
 
 def test_empty_file_has_one_blank_line_and_no_rows(tmp_path):
@@ -106,7 +106,15 @@ def test_missing_files_are_told_from_links_that_lead_nowhere(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("text", ["", "x", "nan", "inf", "-1e999", "1_0", "0x10", "1 2"])
-def test_what_is_no_finite_number_is_an_error_with_an_address(text):
-    with pytest.raises(AnnotationError, match=rf"a\.txt: expected a number, got '{text}' - at `line 3`"):
-        to_number(text, "a.txt", "line 3")
-    assert to_number(" -1.5e1\n", "a.txt", "line 3") == -15
+def test_text_that_is_no_finite_number_is_an_error(text):
+    with pytest.raises(ValueError, match=rf"^expected a number, got '{text}'$"):
+        to_number(text)
+    assert to_number(" -1.5e1\n") == -15
+
+
+def test_lines_are_parsed_by_number_and_fields_and_errors_get_an_address():
+    assert parse_lines([], "a.txt", print) == []
+    lines = ["", "1 2\t3 ", " ", "4"]
+    assert parse_lines(lines, "a.txt", lambda line, fields: (line, fields)) == [(2, ["1", "2", "3"]), (4, ["4"])]
+    with pytest.raises(AnnotationError, match=r"^a\.txt: expected a number, got 'x' - at line 3$"):
+        parse_lines(["1", "", "x", "y"], "a.txt", lambda line, fields: to_number(fields[0]))

@@ -153,8 +153,9 @@ def test_bad_boxes_follow_the_policy_with_the_place_of_the_first(voc):
         UserWarning,
         match=r"VOC: of 5 boxes 1 reaching .* clipped to it, 1 without area .* dropped, 1 repeating another dropped "
         r'\(invalid="clip"\); the first is \[8.0, 0.0, 2.0, 3.0\] .* - at .*b\.xml, `object\[2\]/bndbox`',
-    ):
+    ) as said:
         table = voc(bodies)
+    assert said[0].filename == __file__
     assert table.boxes.tolist() == [[0, 1, 30, 20], [0, 1, 30, 20], [0, 4, 9, 9]]
     assert table.offsets.tolist() == [0, 1, 3]
     with pytest.raises(AnnotationError, match=r"got \[8.0, 0.0, 2.0, 3.0\]"):
@@ -300,7 +301,7 @@ def test_file_outside_the_split_that_does_not_parse_is_said_to_be_read_for_names
     (voc.root / "ImageSets" / "Main" / "train.txt").write_text("a\n")
     told = []
     with pytest.raises(
-        AnnotationError, match=r"b\.xml: expected XML, .*; not of the split, .* `class_names=` would give"
+        AnnotationError, match=r"b\.xml: expected XML, .*; the file is outside the split .* `class_names=` gives them"
     ):
         voc({"a": SIZE + CAT, "b": "<object>"}, "train")
     assert len(read_voc(voc.root, "train", class_names=("cat",)).boxes) == 1

@@ -97,23 +97,24 @@ def test_circles_of_links_end(read, tmp_path):
 
 
 def test_bad_boxes_follow_the_policy_with_the_line_of_the_first(read):
-    with pytest.warns(UserWarning, match=r"of 2 boxes 1 reaching .* - at .*labels/train/a\.txt, line 2"):
+    with pytest.warns(UserWarning, match=r"of 2 boxes 1 reaching .* - at .*labels/train/a\.txt, line 2") as said:
         table = read({"train/a": "0 0.5 0.5 1 1.04\n0 0.5 0.5 1.5 1\n"}, invalid="ignore")
     assert table.boxes.tolist() == [[0, 0, 40, 20]] * 2
     assert table.ignore.tolist() == [False, True]
+    assert said[0].filename == __file__
 
 
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        ("0 0.5 0.5 1\n", "a class with 4 numbers or with 3 or more points, got 3 numbers - at `line 1`"),
-        ("0 0.5 0.5 1 1 0.9\n", "got 5 numbers - at `line 1`"),
-        ("0 0.1 0.1 0.9 0.1 0.5 0.9 0.2\n", "got 7 numbers - at `line 1`"),
-        ("0 0.5 0.5 1 1_0\n", "expected a number, got '1_0' - at `line 1`"),
-        ("0 0.5 0.5 1 1\n0 0.5 0.5 1 x\n", "expected a number, got 'x' - at `line 2`"),
-        ("0 0.5 0.5 1 nan\n", "expected a number, got 'nan' - at `line 1`"),
-        ("2 0.5 0.5 1 1\n", r"expected a class among \[0, 1\], got '2' - at `line 1`"),
-        ("0.5 0.5 0.5 1 1\n", r"expected a class among \[0, 1\], got '0.5' - at `line 1`"),
+        ("0 0.5 0.5 1\n", "a class with 4 numbers or with 3 or more points, got 3 numbers - at line 1"),
+        ("0 0.5 0.5 1 1 0.9\n", "got 5 numbers - at line 1"),
+        ("0 0.1 0.1 0.9 0.1 0.5 0.9 0.2\n", "got 7 numbers - at line 1"),
+        ("0 0.5 0.5 1 1_0\n", "expected a number, got '1_0' - at line 1"),
+        ("0 0.5 0.5 1 1\n0 0.5 0.5 1 x\n", "expected a number, got 'x' - at line 2"),
+        ("0 0.5 0.5 1 nan\n", "expected a number, got 'nan' - at line 1"),
+        ("2 0.5 0.5 1 1\n", r"expected a class among \[0, 1\], got '2' - at line 1"),
+        ("0.5 0.5 0.5 1 1\n", r"expected a class among \[0, 1\], got '0.5' - at line 1"),
     ],
 )
 def test_bad_labels_are_an_error_with_an_address(read, label, message):
@@ -308,7 +309,7 @@ def test_label_file_without_an_image_is_an_error(read, tmp_path, split):
     ):
         read_yolo(tmp_path / "data.yaml")
     (folder / "b.heic").touch()
-    with pytest.raises(MissingImageError, match=r"images/train/s, got 'b\.heic', of no format that is read"):
+    with pytest.raises(MissingImageError, match=r"images/train/s, got 'b\.heic', whose format is not supported"):
         read_yolo(tmp_path / "data.yaml")
     told = []
     assert len(read_yolo(tmp_path / "data.yaml", on_problem=lambda path, error: told.append(path))) == 1

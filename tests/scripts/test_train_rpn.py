@@ -14,6 +14,8 @@ import pytest
 import detfeed
 import train_rpn
 from detfeed.models.run_callbacks import Progress
+from detfeed.readers.formats import FORMATS, training_set, validation_set
+from written_formats import write_all
 
 SMALL = ["--model", "c4", "--shapes", "8", "--short-side", "64", "--batch-size", "4", "--epochs", "2"]
 
@@ -76,16 +78,79 @@ def test_evaluation_alone_gives_the_scores_of_the_run_again(run, tmp_path):
     assert again == pytest.approx(before, abs=1e-3, nan_ok=True)
 
 
-def test_evaluation_on_other_data_forgets_that_of_the_run(run):
-    stored = {**json.loads((run / "settings.json").read_text()), "val_coco": "a.json", "val_images": "b"}
-    other = run.parent / "other"
-    other.mkdir()
-    (other / "settings.json").write_text(json.dumps(stored))
-    arguments, _ = train_rpn.parse_arguments(["--evaluate", str(other)])
-    assert str(arguments.val_coco) == "a.json"
-    arguments, _ = train_rpn.parse_arguments(["--evaluate", str(other), "--val-voc", "VOC", "--val-split", "test"])
-    assert (arguments.val_coco, arguments.val_images, arguments.val_split) == (None, None, "test")
-    assert arguments.out == other
+def parse(*arguments):
+    return train_rpn.parse_arguments(train_rpn.build_parser(), [*map(str, arguments)])
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Write the settings of a run with the arguments given; its folder."""
+
+    def write(*arguments, out="earlier"):
+        train_rpn.save_settings(parse(*arguments, "--out", tmp_path / out))
+        return tmp_path / out
+
+    return write
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_resumed_and_evaluated_runs_read_what_the_run_read(save, tmp_path_factory, format):
+    options = write_all(tmp_path_factory.mktemp("data"))[format]
+    layout = {"voc": ("--zero-based",), "kitti": ("--annotation-dir", "label_2")}.get(format, ())
+    data = (*options, *layout, "--invalid", "drop", f"--val-{format}", options[1])
+    earlier = save(*data)
+    for mode in ("--resume", "--evaluate"):
+        arguments = parse(mode, earlier)
+        for choose in (training_set, validation_set):
+            again, first = choose(arguments), choose(parse(*data))
+            assert (again.read.func, again.read.args, again.read.keywords) == (
+                first.read.func, first.read.args, first.read.keywords,
+            )  # fmt: skip
+            assert len(again.read()) == len(first.read())
+        assert arguments.out == earlier
+
+
+def test_settings_of_a_run_before_other_formats_are_read(tmp_path):
+    stored = {
+        "coco": None, "images": None, "voc": "VOC", "split": "trainval", "invalid": "ignore", "fixed": None,
+        "val_coco": None, "val_images": None, "val_voc": None, "val_split": "test", "shapes_dir": "runs/shapes",
+        "learning_rate": 0.01,
+    }  # fmt: skip
+    (tmp_path / "settings.json").write_text(json.dumps(stored))
+    arguments = parse("--resume", tmp_path)
+    assert training_set(arguments).read.args == ("VOC",)
+    assert training_set(arguments).read.keywords == {"split": "trainval", "invalid": "ignore"}
+    assert validation_set(arguments).read.keywords == {"split": "test", "invalid": "ignore"}
+    assert arguments.learning_rate == 0.01
+
+
+def test_evaluation_on_other_data_forgets_the_validation_data_of_the_run(save):
+    earlier = save("--voc", "VOC", "--split", "a", "--val-csv", "b.csv", "--classes", "c.csv", "--val-images", "s3://d")
+    assert parse("--evaluate", earlier).val_csv == "b.csv"
+    arguments = parse("--evaluate", earlier, "--val-voc", "other", "--val-split", "test")
+    assert (arguments.val_csv, arguments.val_images, arguments.classes) == (None, None, None)
+    assert (arguments.voc, arguments.split) == ("VOC", "a")
+    assert validation_set(arguments).read.keywords == {"split": "test", "invalid": "clip"}
+
+
+def test_other_training_data_replaces_all_data_of_the_run(save):
+    earlier = save("--coco", "a", "--images", "s3://b", "--val-coco", "c", "--epochs", "3")
+    arguments = parse("--resume", earlier, "--csv", "d", "--classes", "e")
+    assert (arguments.coco, arguments.images, arguments.val_coco, arguments.csv) == (None, None, None, "d")
+    assert validation_set(arguments) is None
+    assert arguments.epochs == 3
+
+
+@pytest.mark.parametrize("content", ["{", "3", "[1]"])
+def test_settings_that_are_no_settings_are_an_error(tmp_path, content, capsys):
+    (tmp_path / "settings.json").write_text(content)
+    with pytest.raises(SystemExit):
+        train_rpn.main(["--resume", str(tmp_path)])
+    line = capsys.readouterr().err
+    assert (
+        f"--resume: expected the settings of an earlier run in {tmp_path}/settings.json, got a file that is no" in line
+    )
+    assert line.count("\n") == 1
 
 
 def test_resumed_run_ends_as_one_that_was_never_interrupted(run, tmp_path, monkeypatch):
@@ -167,31 +232,67 @@ def test_folder_of_an_earlier_run_is_not_written_over(run, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--coco", "a.json"], "--coco needs --images"),
-        (["--coco", "a.json", "--voc", "b"], "not both"),
-        (["--resume", "nowhere"], "nowhere/settings.json: expected the settings of an earlier run"),
-        (["--resume", "a", "--evaluate", "b"], "not both"),
-        (["--images", "a"], "--images goes with --coco"),
-        (["--split", "a"], "--split goes with --voc"),
-        (["--val-coco", "a.json", "--val-images", "a", "--val-split", "b"], "not both"),
-        (["--val-images", "a"], "--val-images goes with --val-coco"),
-        (["--weight-decay", "0.1"], "goes with --optimizer adamw or sgd"),
-        (["--validate-every", "0"], "expected a number of at least 1, got 0"),
-        (["--workers", "-1"], "expected a number of at least 0, got -1"),
-        (["--seed", "-1"], "expected a number of at least 0, got -1"),
-        (["--max-replaced", "1.5"], "expected a number from 0 to 1, got 1.5"),
-        (["--short-side", "100", "--max-side", "50"], "--max-side must be at least the short side, 100"),
-        (["--fixed", "0", "5"], "expected a number of at least 1, got 0"),
-        (["--repeat-factor", "0"], "--repeat-factor: Expected threshold to be above 0"),
-        (["--coco", "a.json", "--images", "b"], "--images: expected a folder, got b, which is none"),
-        (["--coco", "a.json", "--images", "."], "a.json: expected a COCO JSON file, got No such file"),
-        (["--val-coco", "a.json", "--val-images", "b"], "--val-images: expected a folder, got b, which is none"),
-        (["--voc", "a"], "a/Annotations: expected a folder of XML files, got No such file"),
+        (["--coco", "a.json"], "--coco: expected --images with it, got none"),
+        (["--coco", "a.json", "--voc", "b"], "--voc: expected one data set, got --coco and --voc"),
+        (
+            ["--resume", "nowhere"],
+            "--resume: expected the settings of an earlier run in nowhere/settings.json, got No such file or directory",
+        ),
+        (["--evaluate", "nowhere"], "--evaluate: expected the settings of an earlier run in nowhere/settings.json"),
+        (["--resume", "a", "--evaluate", "b"], "--evaluate: expected no --resume with it, got both"),
+        (["--images", "a"], "--images: expected --coco, --lvis, --csv or --openimages with it, got none"),
+        (["--split", "a"], "--split: expected --voc or --yolo with it, got none"),
+        (["--val-split", "a"], "--val-split: expected --voc or --yolo with it, got none"),
+        (
+            ["--val-coco", "a.json", "--val-images", "a", "--val-split", "b"],
+            "--val-split: expected --val-voc or --val-yolo with it, got --val-coco",
+        ),
+        (["--val-images", "a"], "--val-images: expected --val-coco, --val-lvis, --val-csv or --val-openimages with it"),
+        (["--weight-decay", "0.1"], "--weight-decay: expected --optimizer adamw or sgd with it, got adam"),
+        (["--validate-every", "0"], "--validate-every: expected a whole number of at least 1, got 0"),
+        (["--workers", "-1"], "--workers: expected a whole number of at least 0, got -1"),
+        (["--seed", "-1"], "--seed: expected a whole number of at least 0, got -1"),
+        (["--max-replaced", "1.5"], "--max-replaced: expected a number from 0 to 1, got 1.5"),
+        (["--learning-rate", "fast"], "--learning-rate: expected a number of at least 0, got fast"),
+        (["--short-side", "100", "--max-side", "50"], "--max-side: expected at least the shorter side, 100, got 50"),
+        (["--fixed", "0", "5"], "--fixed: expected a whole number of at least 1, got 0"),
+        (["--fixed", "9", "5", "--max-side", "9"], "--fixed: expected no --max-side with it, got both"),
+        (["--repeat-factor", "0"], "--repeat-factor: expected a number above 0 and at most 1, got 0"),
+        (
+            ["--augment", "fliip"],
+            "--augment: expected flip, ssd, lsj, multiscale or none, got fliip; did you",
+        ),
+        (["--shape", "9"], "--shape: expected an option of train_rpn.py, got an unknown one; did you mean --shapes?"),
+        (["--coco", "a.json", "--images", "b"], "--images: expected a folder or URL, got b; there is no such folder"),
+        (["--val-coco", "a.json", "--val-images", "b"], "--val-images: expected a folder or URL, got b"),
     ],
 )
-def test_arguments_that_do_not_go_together_are_told_at_once(arguments, message, capsys, tmp_path, monkeypatch):
+def test_wrong_arguments_end_the_script_at_once_with_one_line(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit):
+    monkeypatch.setattr(sys, "argv", ["train_rpn.py"])
+    with pytest.raises(SystemExit) as end:
         train_rpn.main(arguments)
-    assert message in capsys.readouterr().err
+    assert end.value.code == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"train_rpn.py: {message}")
+    assert line.count("\n") == 1
     assert not (tmp_path / "runs" / "rpn").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--coco", "a.json", "--images", "."], "a.json: expected a COCO JSON file, got No such file"),
+        (["--voc", "a"], "a/Annotations: expected a folder of XML files, got No such file"),
+        (["--val-yolo", "a.yaml"], "a.yaml: expected a YAML file, got No such file"),
+    ],
+)
+def test_data_that_cannot_be_read_ends_the_script_with_one_line(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train_rpn.py"])
+    with pytest.raises(SystemExit) as end:
+        train_rpn.main(arguments)
+    assert end.value.code == 1
+    line = capsys.readouterr().err
+    assert line.startswith(f"train_rpn.py: {message}")
+    assert line.count("\n") == 1

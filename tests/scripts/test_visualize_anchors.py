@@ -13,7 +13,7 @@ import pytest
 
 from detfeed import AnchorGrid, AnchorTargets, BatchLoader, ShortSide, drawing, read_coco
 from detfeed.images.decoding import read_image
-from detfeed.readers.table import BadBoxesWarning
+from detfeed.readers.bad_boxes import BadBoxesWarning
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"
@@ -99,9 +99,11 @@ def test_numbers_out_of_range_are_named(arguments: tuple[str, str], monkeypatch,
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import visualize_anchors
 
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as end:
         visualize_anchors.main(list(arguments))
-    assert f"{arguments[0]} must" in capsys.readouterr().err
+    assert end.value.code == 2
+    option, number = arguments
+    assert f"{option}: expected a whole number of at least {int(number) + 1}, got {number}" in capsys.readouterr().err
 
 
 def test_policy_for_bad_boxes_and_the_recipe_are_the_users_choice(tmp_path: Path, monkeypatch, capsys):
@@ -119,8 +121,9 @@ def test_policy_for_bad_boxes_and_the_recipe_are_the_users_choice(tmp_path: Path
     )
     assert cv2.imwrite(str(tmp_path / "a.jpg"), np.zeros((60, 80, 3), np.uint8))
     data = ["--coco", str(tmp_path / "instances.json"), "--images", str(tmp_path), "--out", str(tmp_path / "out")]
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as end:
         visualize_anchors.main([*data, "--invalid", "raise"])
+    assert end.value.code == 1
     assert "got [70.0, 10.0, 90.0, 30.0] in an image of height 60 and width 80" in capsys.readouterr().err
     with pytest.warns(BadBoxesWarning, match="1 reaching out of their image made ignore regions"):
         visualize_anchors.main([*data, "--invalid", "ignore", "--augment", "ssd", "--short-side", "64"])

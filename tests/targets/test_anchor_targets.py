@@ -3,9 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from detfeed import AnchorGrid, AnchorTargets, Sample, match_anchors
+from detfeed import AnchorGrid, AnchorTargets, Sample
 from detfeed import boxes as geometry
-from detfeed.targets.matching import COUNTS
+from detfeed.targets.matching import COUNTS, match_anchors
 
 TILES = AnchorGrid(strides=(16,), cell_sizes_wh=(((16.0, 16.0),),), offset=0.5)
 FPN = AnchorGrid.fpn()
@@ -94,8 +94,8 @@ def test_sampled_states_are_those_of_the_matcher_and_no_anchor_comes_twice():
     assert len(np.unique(y["anchor_index"][used])) == used.sum() == 64
 
 
-def test_box_that_reaches_out_of_the_image_is_coded_as_it_was_matched():
-    _, y = AnchorTargets(TILES)(sample([(-16, -16, 16, 16)]))
+def test_box_that_was_clipped_to_the_image_is_coded_as_it_was_matched():
+    _, y = AnchorTargets(TILES)(sample(geometry.clip(np.float32([(-16, -16, 16, 16)]), (64, 64))))
     assert y["anchor_state"][0] == 1
     assert not y["anchor_deltas"].any()
 
@@ -122,15 +122,46 @@ def test_delta_weights_multiply():
         ({"positive_fraction": 4}, "positive_fraction to be above 0 and at most 1. Received: 4"),
         ({"ignore_ioa": 0}, "ignore_ioa to be above 0 and at most 1. Received: 0"),
         ({"straddle": -1}, "straddle to be at least 0, or None. Received: -1"),
+        ({"delta_weights": (1, 1)}, r"delta_weights to be four numbers. Received: \(1, 1\)"),
     ],
 )
-def test_arguments_that_make_no_sense_are_refused(arguments, message):
+def test_arguments_out_of_range_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         AnchorTargets(TILES, **arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"anchors": [32, 64]}, r"Expected anchors to be an AnchorGrid. Received: \[32, 64\]"),
+        ({"anchors": None}, "Expected anchors to be an AnchorGrid. Received: None"),
+        ({"num_samples": "256"}, "Expected num_samples to be a whole number. Received: '256'"),
+        ({"num_samples": True}, "num_samples to be a whole number. Received: True"),
+        ({"num_samples": 2.5}, "num_samples to be a whole number. Received: 2.5"),
+        ({"positive_iou": "0.5"}, "positive_iou to be a number. Received: '0.5'"),
+        ({"negative_iou": None}, "negative_iou to be a number. Received: None"),
+        ({"ignore_ioa": True}, "ignore_ioa to be a number. Received: True"),
+        ({"straddle": "0"}, "straddle to be a number of pixels or None. Received: '0'"),
+        ({"delta_weights": 1.0}, "delta_weights to be four numbers. Received: 1.0"),
+    ],
+)
+def test_arguments_of_wrong_types_are_refused_at_once(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        AnchorTargets(**{"anchors": TILES, **arguments})
+
+
+def test_numbers_of_numpy_are_as_good_as_pythons():
+    one, other = (
+        AnchorTargets(FPN, num_samples=whole(64), positive_iou=real(0.5), delta_weights=[real(2)] * 4)
+        for whole, real in ((int, float), (np.int64, np.float32))
+    )
+    boxes = [(10, 20, 70, 90)]
+    for name, array in one(sample(boxes))[1].items():
+        np.testing.assert_array_equal(array, other(sample(boxes))[1][name])
+
+
 @pytest.mark.parametrize("form", ["sampled", "dense"])
-def test_counts_say_what_happened(form):
+def test_counts_of_a_sample_drawn_on_paper(form):
     boxes = [(16, 16, 32, 32), (40, 40, 44, 44), (0, 0, 16, 16), (17, 17, 31, 31), (5, 5, 5, 9)]
     ignore = [False, False, True, False, False]
     x, *_ = AnchorTargets(TILES, form=form, counts=True)(sample(boxes, ignore, image_hw=(64, 56)))

@@ -69,15 +69,37 @@ def test_anchors_are_float32_cached_and_read_only():
         ({"strides": (0,), "cell_sizes_wh": (((1, 1),),)}, r"positive strides. Received: \(0,\)"),
         ({"strides": (4, 8), "cell_sizes_wh": (((1, 1),), ())}, "on level 1"),
         ({"strides": (4,), "cell_sizes_wh": (((1, -1),),)}, "on level 0"),
+        ({"strides": (4,), "cell_sizes_wh": (((1, 2, 3),),)}, r"Received: \(1, 2, 3\)"),
         (
             {"strides": (4,), "cell_sizes_wh": (((0.9, 8),),), "rounding": True},
             "that rounding leaves above 0 on level 0",
         ),
     ],
 )
-def test_a_grid_that_makes_no_sense_is_refused(arguments, message):
+def test_grid_with_numbers_out_of_range_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         AnchorGrid(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: AnchorGrid(strides=8, cell_sizes_wh=(((4, 2),),)), "Expected strides to be .* Received: 8"),
+        (lambda: AnchorGrid(strides="8", cell_sizes_wh=(((4, 2),),)), "strides to be .* Received: '8'"),
+        (lambda: AnchorGrid(strides=(8.5,), cell_sizes_wh=(((4, 2),),)), r"strides to be .* Received: \(8.5,\)"),
+        (lambda: AnchorGrid(strides=(8,), cell_sizes_wh=32), "Expected cell_sizes_wh to be .* Received: 32"),
+        (lambda: AnchorGrid(strides=(8,), cell_sizes_wh=((32, 64),)), r"cell_sizes_wh to be .* Received: \(32, 64\)"),
+        (lambda: AnchorGrid(strides=(8,), cell_sizes_wh=((("4", 2),),)), r"cell_sizes_wh .* Received: \('4', 2\)"),
+        (lambda: AnchorGrid.fpn(sizes=32), "Expected sizes to be .* Received: 32"),
+        (lambda: AnchorGrid.fpn(sizes=((32, "64"),), strides=(4,)), r"sizes to be .* Received: \(32, '64'\)"),
+        (lambda: AnchorGrid.fpn(ratios=1.0), "Expected ratios to be a tuple of numbers. Received: 1.0"),
+        (lambda: AnchorGrid.c4(sizes=32), "Expected sizes to be .* Received: 32"),
+        (lambda: AnchorGrid.c4(stride="16"), "Expected stride to be a whole number. Received: '16'"),
+    ],
+)
+def test_grid_from_wrong_types_is_refused_at_once(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
 
 
 PRESETS = {

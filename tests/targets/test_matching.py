@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dense_matching import differences, match_densely
-from detfeed import AnchorGrid, match_anchors, sample_anchors
+from detfeed import AnchorGrid
 from detfeed import boxes as geometry
-from detfeed.targets.matching import IGNORED, NEGATIVE, POSITIVE, AnchorMatches
+from detfeed.targets.matching import COUNTS, IGNORED, NEGATIVE, POSITIVE, AnchorMatches, count_matches, match_anchors
 
 NONE = np.zeros((0, 4), np.float32)
 # 4 x 4 cells of 16 pixels with one anchor each that fills its cell.
@@ -24,7 +24,6 @@ def states(matches, columns=4):
 
 def match_slowly(anchors, boxes, ignore, image_hw, positive_iou, negative_iou, low_quality, ignore_ioa):
     """Section 3.1.2 of the Faster R-CNN paper, word by word, with loops."""
-    boxes = geometry.clip(boxes, image_hw)
     objects = [i for i in range(len(boxes)) if not ignore[i] and geometry.area(boxes[i : i + 1])[0] > 0]
     centres = [(round((a[0] + a[2]) / 2, 3), round((a[1] + a[3]) / 2, 3)) for a in anchors.astype(float)]
     centred = [x < image_hw[1] and y < image_hw[0] for x, y in centres]
@@ -105,11 +104,13 @@ def test_small_box_inside_several_anchors_of_one_shape_makes_all_positive():
     [(200, 200, 220, 220), (-50, 0, -10, 20), (5, 5, 5, 20), (64, 0, 80, 16)],
     ids=["outside", "left of it", "without width", "touching the edge from outside"],
 )
-def test_box_that_touches_no_anchor_makes_no_anchor_positive(nothing):
+def test_box_without_area_makes_no_anchor_positive(nothing):
     """In torchvision, detectron2 and Mask R-CNN its best IoU of 0 makes every anchor positive."""
-    matches = match_anchors(TILES, box(*nothing), input_hw=HW)
+    empty = geometry.clip(box(*nothing), HW)
+    assert geometry.area(empty) == 0
+    matches = match_anchors(TILES, empty, input_hw=HW)
     assert (matches.states == NEGATIVE).all()
-    other = match_anchors(TILES, np.concatenate([box(*nothing), box(0, 0, 16, 16)]), input_hw=HW)
+    other = match_anchors(TILES, np.concatenate([empty, box(0, 0, 16, 16)]), input_hw=HW)
     assert other.positive.tolist() == [0]
     assert other.match.tolist() == [1]
 
@@ -132,9 +133,10 @@ def test_anchor_made_positive_by_one_box_is_matched_with_its_own_best():
     assert matches.match.tolist() == [0]
 
 
-def test_box_is_clipped_to_the_image_before_it_is_matched():
-    matches = match_anchors(TILES, box(-16, -16, 16, 16), input_hw=HW)
+def test_box_that_was_clipped_to_the_image_matches_by_the_part_that_is_left():
+    matches = match_anchors(TILES, geometry.clip(box(-16, -16, 16, 16), HW), input_hw=HW)
     assert matches.positive.tolist() == [0]
+    assert matches.iou.tolist() == [1]
     assert (matches.states == IGNORED).sum() == 0
 
 
@@ -240,6 +242,7 @@ def scenes(draw):
     twice = draw(st.lists(st.sampled_from(drawn), max_size=2)) if drawn else []
     boxes = np.array([*drawn, *twice], np.float32).reshape(-1, 4)
     boxes = np.concatenate([np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])], axis=1)
+    boxes = geometry.clip(boxes, image_hw)
     ignore = np.array([draw(st.booleans()) for _ in boxes], bool)
     return grid, boxes, ignore, input_hw, image_hw
 
@@ -308,7 +311,7 @@ def test_matching_agrees_with_the_dense_way_on_large_inputs(kind, number):
     rng = np.random.default_rng(number)
     size = np.exp(rng.uniform(np.log(2), np.log(900), (number, 2)))
     corner = rng.uniform(-50, 1, (number, 2)) + rng.uniform(0, 1, (number, 2)) * (np.array([640, 480]) - size / 2)
-    boxes = np.concatenate([corner, corner + size], axis=1).astype(np.float32)
+    boxes = geometry.clip(np.concatenate([corner, corner + size], axis=1).astype(np.float32), (470, 601))
     rules = {"input_hw": (480, 640), "image_hw": (470, 601), "ignore": rng.random(number) < 0.2}
     ours = match_anchors(grid, boxes, **rules)
     assert differences(grid, boxes, ours, match_densely(grid, boxes, **rules, dtype=np.float64), **rules) == []
@@ -320,59 +323,26 @@ def test_matching_agrees_with_torchvision_on_coco_boxes(golden, number, kind):
     file = golden("matching_torchvision")
     grid = AnchorGrid.fpn() if kind == "fpn" else AnchorGrid.c4()
     part = {name: file[f"{number}_{kind}_{name}"] for name in ("boxes", "positive", "positive_match", "ignored")}
-    matches = match_anchors(grid, part["boxes"], input_hw=tuple(file[f"{number}_{kind}_input_hw"].tolist()))
+    input_hw = tuple(file[f"{number}_{kind}_input_hw"].tolist())
+    matches = match_anchors(grid, geometry.clip(part["boxes"], input_hw), input_hw=input_hw)
     np.testing.assert_array_equal(matches.positive, part["positive"])
     np.testing.assert_array_equal(matches.match, part["positive_match"])
     np.testing.assert_array_equal(np.flatnonzero(matches.states == IGNORED), part["ignored"])
 
 
-def made(num_positive, num_negative, num_ignored=0):
-    """Matches with so many of each."""
-    made_states = np.repeat(np.int8([POSITIVE, NEGATIVE, IGNORED]), [num_positive, num_negative, num_ignored])
-    some = np.zeros(num_positive, np.int64)
-    return AnchorMatches(made_states, np.arange(num_positive), some, some.astype(np.float32))
+def test_counts_of_nothing_are_zero():
+    matches = AnchorMatches(np.zeros(0, np.int8), np.zeros(0, int), np.zeros(0, int), np.zeros(0, np.float32))
+    assert count_matches(matches, NONE).tolist() == [0] * len(COUNTS)
 
 
-@pytest.mark.parametrize(
-    ("have", "drawn"),
-    [
-        ((0, 0), (0, 0)),
-        ((0, 10), (0, 8)),
-        ((10, 0), (4, 0)),
-        ((10, 100), (4, 4)),
-        ((1, 100), (1, 7)),
-        ((3, 2), (3, 2)),
-        ((0, 0, 50), (0, 0)),
-    ],
-)
-def test_half_positive_at_most_and_negatives_fill_up(have, drawn):
-    matches = made(*have)
-    positives, negatives = sample_anchors(matches, np.random.default_rng(0), num_samples=8)
-    assert (len(positives), len(negatives)) == drawn
-    assert len(np.unique(positives)) == len(positives)
-    assert len(np.unique(negatives)) == len(negatives)
-    assert (matches.states[negatives] == NEGATIVE).all()
-
-
-@pytest.mark.parametrize("num_samples", [12, 36], ids=["drawn among all", "drawn from a list, where few are negative"])
-def test_sampling_is_uniform_over_positives_and_negatives(num_samples):
-    matches = made(20, 60, 20)
-    counts = np.zeros(100)
-    rng = np.random.default_rng(1)
-    rounds = 4000
-    for _ in range(rounds):
-        positives, negatives = sample_anchors(matches, rng, num_samples=num_samples)
-        counts[positives] += 1
-        counts[negatives] += 1
-    # Half of the samples are drawn from 20 positives, the other half from 60 negatives: within 5 standard deviations.
-    for part in (counts[:20], counts[20:80]):
-        chance = num_samples / 2 / len(part)
-        assert np.abs(part / rounds - chance).max() < 5 * np.sqrt(chance * (1 - chance) / rounds)
-    assert counts[80:].sum() == 0
-
-
-def test_sampling_depends_on_the_generator_alone():
-    matches = made(300, 5000)
-    first, again, other = (sample_anchors(matches, np.random.default_rng(seed)) for seed in (3, 3, 4))
-    np.testing.assert_array_equal(first[1], again[1])
-    assert not np.array_equal(first[1], other[1])
+def test_counts_tell_objects_without_area_from_those_that_no_anchor_matches():
+    boxes = np.concatenate([box(0, 0, 16, 16), box(1, 1, 15, 15), box(5, 5, 5, 9), box(0, 48, 64, 64)])
+    ignore = np.array([False, False, False, True])
+    counts = count_matches(match_anchors(TILES, boxes, input_hw=HW, ignore=ignore), boxes, ignore=ignore)
+    assert dict(zip(COUNTS, counts.tolist(), strict=True)) == {
+        "positive": 1,
+        "low_quality": 0,
+        "unmatched": 1,
+        "ignored": 4,
+        "lost": 1,
+    }

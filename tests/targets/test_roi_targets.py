@@ -113,8 +113,8 @@ def test_roi_between_two_boxes_goes_to_the_better_and_among_equals_to_the_first(
     assert matches.match.tolist() == [0, 1, 0, 0, 1, 0]
 
 
-def test_proposals_are_clipped_to_the_image_and_those_outside_left_out():
-    proposals = [(-10, -10, 20, 20), (90, 90, 120, 130), (100, 0, 120, 20), (5, 5, 5, 9)]
+def test_rois_are_the_proposals_and_then_the_objects_that_have_area():
+    proposals = [(0, 0, 20, 20), (90, 90, 100, 100)]
     rois, matches = RoiTargets().match(sample([(90, 90, 100, 100), (30, 30, 30, 50)], proposals))
     assert rois.tolist() == [[0, 0, 20, 20], [90, 90, 100, 100], [90, 90, 100, 100]]
     assert matches.states.tolist() == [0, 1, 1]
@@ -132,6 +132,7 @@ def crowded(seed, num_boxes, num_proposals):
     g = np.random.default_rng(seed)
     boxes = many(g, num_boxes)
     near = boxes[g.integers(len(boxes), size=num_proposals // 2)] + g.integers(-4, 5, (num_proposals // 2, 4))
+    near = geometry.clip(near, (200, 300))
     near = near[(near[:, 2:] > near[:, :2]).all(axis=1)]
     proposals = np.concatenate([many(g, num_proposals - len(near)), near])
     return sample(
@@ -175,14 +176,8 @@ def by_hand(one, *, foreground_iou, background_low, ignore_ioa, weights):
     def area(a):
         return (a[2] - a[0]) * (a[3] - a[1])
 
-    height, width = one.image_hw
     objects = [i for i in range(len(one.boxes)) if not one.ignore[i]]
-    rois = []
-    for x0, y0, x1, y1 in one.proposals.tolist():
-        roi = (max(x0, 0), max(y0, 0), min(x1, width), min(y1, height))
-        if roi[2] > roi[0] and roi[3] > roi[1]:
-            rois.append(roi)
-    rois += [tuple(one.boxes[i].tolist()) for i in objects]
+    rois = [tuple(roi) for roi in [*one.proposals.tolist(), *one.boxes[objects].tolist()]]
     answers = {}
     for roi in rois:
         best, which = 0, None
@@ -260,7 +255,7 @@ def test_anchors_and_rois_that_are_the_same_boxes_have_the_same_states():
     """The second stage has the matcher's rules and the ignore rules of the first."""
     grid = AnchorGrid(strides=(16,), cell_sizes_wh=(((32.0, 32.0),),), offset=0.5)
     anchors = grid.anchors((128, 128))
-    inside = ((anchors >= 0) & (anchors <= 128)).all(axis=1)  # the others are clipped as RoIs and not as anchors
+    inside = ((anchors >= 0) & (anchors <= 128)).all(axis=1)  # proposals lie inside the image, anchors need not
     boxes, ignore = [(10, 20, 45, 50), (70, 60, 95, 100), (50, 0, 90, 40)], [False, False, True]
     one = sample(boxes, anchors[inside], ignore=ignore, image_hw=(128, 128))
     targets = AnchorTargets(grid, positive_iou=0.5, negative_iou=0.5, low_quality=False)
@@ -277,12 +272,26 @@ def test_anchors_and_rois_that_are_the_same_boxes_have_the_same_states():
         ({"num_classes": 0}, "at least 1, or None. Received: 0"),
     ],
 )
-def test_arguments_that_make_no_sense_are_refused(arguments, message):
+def test_arguments_out_of_range_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         RoiTargets(**arguments)
 
 
-def test_class_that_has_no_row_is_an_error():
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_samples": "512"}, "num_samples to be a whole number. Received: '512'"),
+        ({"num_classes": 80.0}, "num_classes to be a whole number or None. Received: 80.0"),
+        ({"background_low": None}, "background_low to be a number. Received: None"),
+        ({"delta_weights": "10, 10, 5, 5"}, "delta_weights to be four numbers. Received: '10, 10, 5, 5'"),
+    ],
+)
+def test_arguments_of_wrong_types_are_refused_at_once(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        RoiTargets(**arguments)
+
+
+def test_class_id_at_or_above_num_classes_is_an_error():
     with pytest.raises(ValueError, match="below num_classes 3, got 3"):
         RoiTargets(num_classes=3)(sample([(0, 0, 9, 9)], class_ids=[3]))
 

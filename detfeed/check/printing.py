@@ -1,0 +1,111 @@
+"""Printing: a report as a table or as lines, and messages beside it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+
+from detfeed.annotations import Annotations
+from detfeed.check.findings import Checked, Example, Finding, Report
+from detfeed.images.files import is_url
+from detfeed.readers.bad_boxes import Kind
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# rich is imported where it is used: it takes 0.1 s, and most commands end without it.
+
+_STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
+_SHOWN = 3  # printed examples of a finding; the JSON has up to MAX_EXAMPLES
+
+
+def say(text: str) -> None:
+    """Print one line on stderr."""
+    print(printable(text), file=sys.stderr)
+
+
+def print_report(report: Report) -> None:
+    """Print a report: as a table in a terminal, else as lines that are neither wrapped nor cut."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    lines = [_summary(data, data.annotations) for data in report.checked if data.annotations is not None]
+    if not report.findings:
+        lines.append("nothing to report")
+    if console.is_terminal:
+        for line in lines:
+            console.print(Text(line))
+        if report.findings:
+            _print_table(report, console)
+        return
+    for finding in report.findings:
+        what, *rest = _lines(finding)
+        lines += [f"{finding.severity} ({finding.data}) {finding.kind}, {finding.count}: {what}", *rest]
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def _print_table(report: Report, console: Console) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_lines=True)
+    table.add_column("finding", no_wrap=True)
+    table.add_column("count", justify="right")
+    table.add_column("what, where, and what to do", overflow="fold")
+    for finding in report.findings:
+        table.add_row(
+            Text(f"{finding.severity} ({finding.data})\n{finding.kind}", style=_STYLES[finding.severity]),
+            str(finding.count),
+            Text("\n".join(_lines(finding))),
+        )
+    console.print(table)
+
+
+def _summary(data: Checked, table: Annotations) -> str:
+    """One line about a data set."""
+    line = (
+        f"{data.name}: {len(table)} images, {len(table.boxes)} boxes of which {int(table.ignore.sum())} ignored, "
+        f"{len(table.class_names)} classes, from {printable(_short(table.source))}"
+    )
+    if data.unread:
+        line += f"; {count_files(data.unread)} can't be read, or only in part"
+    if len(data.fed_sides):
+        low, median, high = np.quantile(data.fed_sides, [0, 0.5, 1]).tolist()
+        line += f"; objects are fed {low:.3g} to {high:.3g} pixels large, half of them under {median:.3g}"
+    return line
+
+
+def _lines(finding: Finding) -> list[str]:
+    """What was found, the first places, and what to do."""
+    lines = [finding.what, *(f"- {_place(example, finding.kind)}" for example in finding.examples[:_SHOWN])]
+    if finding.count > _SHOWN:
+        lines.append("- ...")
+    return [printable(line) for line in (*lines, f"> {finding.advice}")]
+
+
+def _place(example: Example, kind: str) -> str:
+    place = _short(example.file)
+    if example.box is not None and kind not in get_args(Kind):  # the detail of a bad box has its place in the file
+        place += f", box {example.box} of those kept"
+    return f"{place}: {example.detail}" if example.detail else place
+
+
+def count_files(count: int) -> str:
+    """A number of files in words."""
+    return "1 file" if count == 1 else f"{count} files"
+
+
+def _short(path: str) -> str:
+    """A path relative to the working folder, if that is shorter."""
+    return path if is_url(path) or not path else min(path, os.path.relpath(path), key=len)
+
+
+def printable(text: str) -> str:
+    """Text on one line without control characters, which a terminal would obey: file names may contain any."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
+    )

@@ -1,0 +1,185 @@
+"""Jobs: batches that workers make, what happens to a job whose worker dies or is late, and the task of a process."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import time
+from collections.abc import Iterable
+from concurrent.futures import CancelledError, Future
+from typing import Any
+
+from detfeed.batches.ledger import Replacement
+from detfeed.batches.loader import Batch, BatchLoader
+from detfeed.errors import WorkerError
+from detfeed.processes.slots import Allocate
+
+Key = tuple[int, int]  # epoch and index of a batch
+Made = tuple[Batch, list[Replacement]]  # a batch, and the images in it that replace unreadable ones
+
+MAX_DEATHS = 3
+MAX_TIMEOUTS = 2
+
+
+@dataclasses.dataclass(eq=False)
+class Job:
+    """A batch that is asked for, or will be.
+
+    Attributes:
+        loader: makes the batch.
+        key: epoch and index of the batch.
+        result: the batch, once it is made, or an error.
+        deaths, timeouts: how often a worker died of it or was late.
+        started: when a worker began with it, by `time.monotonic`; None while it waits for a worker.
+    """
+
+    loader: BatchLoader
+    key: Key
+    result: Future[Made] = dataclasses.field(default_factory=Future)
+    deaths: int = 0
+    timeouts: int = 0
+    started: float | None = None
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        epoch, index = self.key
+        return f"batch {index} of epoch {epoch}"
+
+    @property
+    def images(self) -> str:
+        """A sentence that names the images of the batch."""
+        epoch, index = self.key
+        paths = self.loader.annotations.paths
+        return f"Its images: {', '.join(paths[position] for position in self.loader.batches(epoch)[index].tolist())}."
+
+    def begin(self) -> None:
+        """Note that a worker begins with it now."""
+        self.started = time.monotonic()
+
+    def seconds_left(self, timeout: float) -> float:
+        """Seconds until it is late; `timeout` if no worker has begun with it."""
+        return timeout if self.started is None else max(self.started + timeout - time.monotonic(), 0)
+
+    def note_death(self, how: str) -> str | None:
+        """Count a worker that died of it.
+
+        Returns:
+            A note for the user if the job is to be done again; None if it has failed for good.
+        """
+        self.deaths += 1
+        if self.deaths < MAX_DEATHS:
+            return f"A worker process {how} while it made {self.name}. It was replaced; the batch is made again."
+        self.result.set_exception(
+            WorkerError(
+                f"A worker process {how} while it made {self.name}, the last of {self.deaths} that died of it. "
+                f"{self.images} Look for a damaged file there, or for too little memory."
+            )
+        )
+        return None
+
+    def note_timeout(self, late: str, *, then: str, advice: str = "") -> str | None:
+        """Count a worker that was late with it.
+
+        Args:
+            late: what the worker did, for both messages.
+            then: what is done about it, for the note.
+            advice: what the user can do about it, for the error.
+
+        Returns:
+            As `note_death`.
+        """
+        self.timeouts += 1
+        if self.timeouts < MAX_TIMEOUTS:
+            return f"{self.name.capitalize()} {late}. {then}"
+        self.result.set_exception(
+            WorkerError(f"{self.name.capitalize()} {late}, {self.timeouts} times. {self.images} {advice}".rstrip())
+        )
+        return None
+
+    def cancel(self) -> None:
+        """Let its result be an error, if it has none yet."""
+        if not self.result.done():
+            self.result.set_exception(CancelledError())
+
+
+def seconds_left(jobs: Iterable[Job], timeout: float) -> float:
+    """Seconds until the first of the jobs is late; `timeout` if there are none."""
+    return min((job.seconds_left(timeout) for job in jobs), default=timeout)
+
+
+class Workers(abc.ABC):
+    """Those who make batches.
+
+    Attributes:
+        busy: seconds that they spent on batches, all together.
+        notes: warnings for the user; the reader empties it.
+    """
+
+    busy: float
+    notes: list[str]
+
+    @abc.abstractmethod
+    def plan(self, jobs: list[Job]) -> None:
+        """Do these jobs, the most urgent first. Jobs of earlier plans that no worker has begun are dropped."""
+
+    @abc.abstractmethod
+    def seconds_left(self) -> float:
+        """Seconds until `expire` is to be called, at the earliest."""
+
+    @abc.abstractmethod
+    def expire(self) -> None:
+        """Take jobs from workers that are late with them: each is done again, or fails."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """End the workers at once."""
+
+
+class BatchTask:
+    """A loader on its way to other processes: the task of a `Process`."""
+
+    def __init__(self, loader: BatchLoader) -> None:
+        self.loader = loader
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        import cv2
+
+        # One thread in each process: there are as many processes as the user wants threads of work.
+        cv2.setNumThreads(0)
+        self.__dict__.update(state)
+
+    def run(self, allocate: Allocate, epoch: int, index: int) -> Made:
+        """Make a batch."""
+        replaced: list[Replacement] = []
+        return self.loader.load(epoch, index, allocate, replaced.append), replaced
+
+
+def pickled_task(loader: BatchLoader) -> bytes:
+    """A `BatchTask` as it is sent to processes, with the code of functions of the main module and of notebooks.
+
+    Raises:
+        TypeError: the loader can't be pickled.
+    """
+    import cloudpickle
+
+    try:
+        return cloudpickle.dumps(BatchTask(loader))
+    except Exception as error:
+        raise TypeError(
+            f"Expected targets and augment that can be pickled, to send them to worker processes. Received some that "
+            f"can't: {type(error).__name__}: {error}. Leave out what is open or running (files, locks, models), or use "
+            "threads: use_multiprocessing=False."
+        ) from error
+
+
+def timed_load(loader: BatchLoader, key: Key) -> tuple[Made, float]:
+    """Make a batch here.
+
+    Returns:
+        The batch with its replacements, and the seconds it took.
+    """
+    start = time.perf_counter()
+    replaced: list[Replacement] = []
+    batch = loader.load(*key, report=replaced.append)
+    return (batch, replaced), time.perf_counter() - start

@@ -1,0 +1,85 @@
+"""Passes: which of Keras's calls belong to which epoch. The one place that depends on how Keras (3.15) makes them.
+
+Keras asks a sequence for batches by index and does not say for what. TensorFlow's threads ask ahead of what is used, by
+how much depends on timing. So what is fed must not follow from what was asked for, but from what Keras uses:
+
+- Training moves the epoch on when all of its batches were used; with `steps_per_epoch` that takes several of Keras's
+  epochs, or a part of one. The next `fit` begins the next epoch, unless Keras ended none of its own in this one.
+- `evaluate` and `predict` are fed the epoch where the sequence stands, from its start, and leave it there.
+- `fit(initial_epoch=n)` moves the sequence on to epoch n.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from types import FrameType
+
+
+class Passes:
+    """Follows the calls of Keras to one sequence.
+
+    Args:
+        by_threads: whether Keras asks for what it uses from threads, as it does on TensorFlow; what it asks for in the
+            main thread are looks at shapes then.
+    """
+
+    def __init__(self, *, by_threads: bool) -> None:
+        self._by_threads = by_threads
+        self.evaluating = False  # whether Keras iterates to evaluate or to predict
+        self._within = False  # whether an epoch of Keras's is under way
+        self.restart()
+
+    def restart(self) -> None:
+        """The sequence was moved to another place: nothing of the epoch there was used."""
+        self._asked: set[int] = set()
+        self._used = False  # whether Keras ended an epoch of its own in this one
+        self._over = False  # whether the next batch belongs to another iteration of Keras
+
+    def begin(self) -> int:
+        """Keras begins an epoch of its own; returns the number that `fit` was asked to begin with."""
+        frame = _find("fit", "evaluate", "predict")
+        self.evaluating = frame is not None and frame.f_code.co_name != "fit"
+        self._within = True
+        return 0 if frame is None or self.evaluating else int(frame.f_locals.get("initial_epoch", 0))
+
+    def end(self, count: int) -> bool:
+        """Keras ends an epoch of its own, or will iterate anew; returns whether all `count` batches were used."""
+        within, self._within = self._within, False
+        if self.evaluating or _find("evaluate", "predict"):
+            return False
+        if _find("reset"):
+            # Before the first epoch of a fit, and after a look at a batch that the model is built by.
+            self._over = True
+            return False
+        self._used = self._used or within
+        return within and len(self._asked) == count
+
+    def ask(self, index: int, count: int) -> bool:
+        """A batch is asked for; returns whether it is the first of the next epoch."""
+        if not self._within or not self._trains():
+            return False
+        if self._over and not self._used:
+            self._asked.clear()
+        new = (self._over and self._used) or index in self._asked or len(self._asked) == count
+        self._over = False
+        return new
+
+    def note(self, index: int) -> None:
+        """A batch was asked for: by Keras, if it has begun an epoch. Its threads go on between two of its epochs."""
+        if (self._within or self._used) and self._trains():
+            self._asked.add(index)
+
+    def _trains(self) -> bool:
+        looks = self._by_threads and threading.current_thread() is threading.main_thread()
+        return not (self.evaluating or looks)
+
+
+def _find(*names: str) -> FrameType | None:
+    """The innermost running function of Keras that has one of some names."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        if frame.f_code.co_name in names and frame.f_globals.get("__name__", "").startswith("keras."):
+            return frame
+        frame = frame.f_back
+    return None

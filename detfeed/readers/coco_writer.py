@@ -1,0 +1,142 @@
+"""COCO writer: Annotations to an instances JSON file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from detfeed.annotations import Annotations
+from detfeed.images.files import is_url
+
+# The fields of LVIS's files that hold a federated table's columns.
+_LVIS_FIELDS = {"neg_classes": "neg_category_ids", "not_exhaustive_classes": "not_exhaustive_category_ids"}
+
+
+def write_coco(
+    annotations: Annotations, path: str | os.PathLike[str], image_dir: str | os.PathLike[str] | None = None
+) -> str:
+    """Write a COCO instances file that `read_coco` reads as the same table.
+
+    Ignored boxes with a mask are written as crowds, other ignored boxes with `ignore`, masks as uncompressed RLE.
+    A federated table gets LVIS's fields, for `read_lvis`. Corners and areas are written exactly. Polygons, keypoints,
+    captions, info, licenses, supercategories and ids of annotations are not written, since a table does not hold them.
+
+    Args:
+        annotations: the table. Its classes are read back in the order of their category ids.
+        path: the file; an existing one is replaced when the new one is complete.
+        image_dir: folder, or its URL, to which the images' `file_name` will be relative. None: the deepest folder that
+            holds all images.
+
+    Returns:
+        The image folder, for `read_coco`.
+
+    Raises:
+        ValueError: an image outside `image_dir`, images at URLs of different kinds, or a repeated category id.
+        OSError: the file can't be written.
+    """
+    table = annotations
+    if len(set(table.category_ids.tolist())) < len(table.category_ids):
+        raise ValueError(f"Expected each category id once. Received: {table.category_ids.tolist()}")
+    image_dir = _common_folder(table.paths) if image_dir is None else os.fspath(image_dir)
+    categories = [
+        {"id": category_id, "name": name}
+        for category_id, name in zip(table.category_ids.tolist(), table.class_names, strict=True)
+    ]
+    content = {"images": _images(table, image_dir), "annotations": _objects(table), "categories": categories}
+    _replace(os.fspath(path), msgspec.json.encode(content))
+    return image_dir
+
+
+def _images(table: Annotations, image_dir: str) -> list[dict[str, Any]]:
+    images: list[dict[str, Any]] = [
+        {"id": image_id, "file_name": _name_in(image_dir, path), "height": height, "width": width}
+        for path, image_id, (height, width) in zip(
+            table.paths, table.image_ids.tolist(), table.image_hw.tolist(), strict=True
+        )
+    ]
+    for column, field in _LVIS_FIELDS.items():
+        pairs = getattr(table, column)
+        if pairs is not None:
+            for image in images:
+                image[field] = []
+            for position, class_id in pairs.tolist():
+                images[position][field].append(int(table.category_ids[class_id]))
+    return images
+
+
+def _objects(table: Annotations) -> list[dict[str, Any]]:
+    boxes = table.boxes.astype(np.float64)
+    boxes[:, 2:] -= boxes[:, :2]
+    positions = np.repeat(np.arange(len(table)), np.diff(table.offsets))
+    columns = (positions, table.category_ids[table.class_ids], boxes, table.areas, table.ignore)
+    ids, sizes_hw = table.image_ids.tolist(), table.image_hw.tolist()
+    objects = []
+    for row, values in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
+        position, category_id, bbox, area, ignore = values
+        item: dict[str, Any] = {
+            "id": row + 1,
+            "image_id": ids[position],
+            "category_id": category_id,
+            "bbox": bbox,
+            "area": area,
+            "iscrowd": int(ignore and row in table.masks),
+        }
+        if ignore and row not in table.masks:
+            item["ignore"] = 1
+        if row in table.masks:
+            item["segmentation"] = {"counts": table.masks[row].tolist(), "size": sizes_hw[position]}
+        objects.append(item)
+    return objects
+
+
+def _common_folder(paths: Sequence[str]) -> str:
+    """The deepest folder, or its URL, that holds all images; raises ValueError if there is none."""
+    if not any(map(is_url, paths)):
+        return os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+    kinds = {path.partition("://")[0] if is_url(path) else "" for path in paths}
+    if len(kinds) > 1:
+        raise ValueError(f"Expected all images at paths or all at URLs of one kind. Received: {sorted(kinds)}")
+    (kind,) = kinds
+    # The part after "://" alone: os.path would merge the two slashes.
+    return f"{kind}://{posixpath.commonpath([posixpath.dirname(path.partition('://')[2]) for path in paths])}"
+
+
+def _name_in(folder: str, path: str) -> str:
+    """An image's path relative to a folder; raises ValueError if the image is not below it."""
+    if is_url(folder) or is_url(path):
+        start = folder if folder.endswith("/") else f"{folder}/"
+        name = path.removeprefix(start)
+        inside = path.startswith(start) and not name.startswith("/") and ".." not in name.split("/")
+    else:
+        name = os.path.relpath(path, folder or None)
+        inside = name.split(os.sep)[0] != ".."
+    if not inside:
+        raise ValueError(f"Expected images in the folder {folder!r}. Received: {path}")
+    return name
+
+
+def _replace(path: str, data: bytes) -> None:
+    """Write a file; an existing one is replaced in one step, once all data is written."""
+    path = os.path.realpath(path)  # of a link, the target is replaced
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe or device is written to, not replaced
+        with open(path, "wb") as file:
+            file.write(data)
+        return
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copymode(path, temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.remove(temporary)
+        raise

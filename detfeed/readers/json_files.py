@@ -1,0 +1,82 @@
+"""JSON files: decoding them, with errors that have an address."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+from detfeed.errors import AnnotationError
+from detfeed.readers.texts import check_utf8, read_bytes
+
+MOST_OF_JSON = 2**36  # bytes; ten times what any known file has
+
+_T = TypeVar("_T")
+
+
+def decode_json(source: str, form: type[_T], noun: str, most: int = MOST_OF_JSON) -> _T:
+    """Decode a JSON file.
+
+    Args:
+        source: path of the file.
+        form: the type to decode to, by msgspec.
+        noun: what the file is expected to be.
+        most: bytes that it may have.
+
+    Raises:
+        AnnotationError: the file is missing, too large, no JSON, or of another form; the message gives the place in it.
+    """
+    data = read_bytes(source, noun, most)
+    if data.startswith(codecs.BOM_UTF8):
+        data = data[len(codecs.BOM_UTF8) :]
+    try:
+        return msgspec.json.decode(data, type=form)
+    except msgspec.ValidationError as error:
+        raise AnnotationError(f"{source}: {_explain(error, data)}") from None
+    except RecursionError:
+        raise AnnotationError(f"{source}: expected {noun}, got JSON that is nested too deeply") from None
+    except (msgspec.DecodeError, ValueError) as error:
+        check_utf8(data, source, noun)
+        raise AnnotationError(
+            f"{source}: expected JSON, got a file that does not parse: {error}{_surroundings(str(error), data)}"
+        ) from None
+
+
+def _surroundings(message: str, data: bytes) -> str:
+    """The text around the byte that msgspec's message names, and its line."""
+    found = re.search(r"\(byte (\d+)\)", message)
+    if not found:
+        return ""
+    byte = int(found[1])
+    text = data[max(0, byte - 40) : byte + 20].decode(errors="replace")
+    line = data.count(b"\n", 0, byte) + 1
+    hint = "; JSON has no NaN and no Infinity" if data[byte : byte + 3] in (b"NaN", b"Inf") else ""
+    return f", in {text!r} - at line {line}{hint}"
+
+
+def _explain(error: msgspec.ValidationError, data: bytes) -> str:
+    """msgspec's message with the value that it refused and, for an annotation, the id of its image."""
+    message, _, path = str(error).partition(" - at `$")
+    path = path.rstrip("`")
+    owner = ""
+    try:
+        value: Any = msgspec.json.decode(data)
+        for key in re.findall(r"\[(\d+)\]|\.(\w+)", path):
+            value = value[int(key[0])] if key[0] else value[key[1]]
+            if isinstance(value, dict) and "image_id" in value:
+                owner = f" (image_id {value['image_id']!r:.80})"
+        got = msgspec.json.encode(value).decode()
+    except (msgspec.DecodeError, ValueError, RecursionError, OverflowError, LookupError, TypeError):
+        return str(error)  # the rest of the file is broken, too, or a repeated key leads to another value
+    got = got if len(got) <= 80 else got[:77] + "..."
+    # The value tells users more than its type does, which msgspec gives: "Expected `int`, got `str`".
+    expected = message.partition(", got ")[0]
+    verdict = f"e{expected[1:]}, got {got}" if expected.startswith("Expected") else f"{message} in {got}"
+    hint = (
+        "; a list is a results file, which read_proposals reads"
+        if message == "Expected `object`, got `array`" and not path
+        else ""
+    )
+    return f"{verdict} - at `{path.lstrip('.') or 'top level'}`{owner}{hint}"

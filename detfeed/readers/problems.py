@@ -1,0 +1,68 @@
+"""Problems: how a reader reports a file, an entry or an image that it can't read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from detfeed.annotations import MAX_SIDE
+from detfeed.errors import DetfeedError, ImageError, RepeatedImageError, shorten
+from detfeed.images.headers import read_header
+
+OnProblem = Callable[[str, DetfeedError], None]  # (path of the file or image, error)
+
+
+def tell(on_problem: OnProblem | None, path: str, error: DetfeedError) -> None:
+    """Hand an error to `on_problem`; without one, raise it."""
+    if on_problem is None:
+        raise error
+    on_problem(path, error)
+
+
+def tell_repeated(
+    seen: dict[str, tuple[str, str]], image_id: str, file: str, where: str, on_problem: OnProblem | None
+) -> bool:
+    """Check whether lists have named an image before; if so, hand a `RepeatedImageError` to `on_problem`.
+
+    Args:
+        seen: file and place at which each image was named first; a new image is added.
+        image_id: of the image.
+        file, where: the list, and the place in it.
+        on_problem: as in `tell`.
+
+    Returns:
+        Whether the image was named before.
+    """
+    if image_id not in seen:
+        seen[image_id] = file, where
+        return False
+    first_file, first = seen[image_id]
+    if first_file != file:
+        first = f"{first} of {first_file}"
+    error = RepeatedImageError(
+        f"{file}: expected each image once, got {shorten(image_id)} again - at {where}, first at {first}; remove it; a "
+        "`sampler` feeds images more often"
+    )
+    tell(on_problem, file, error)
+    return True
+
+
+def read_hw(path: str, on_problem: OnProblem | None) -> tuple[int, int] | None:
+    """Read an image's height and width from its header, with its EXIF orientation applied.
+
+    Returns:
+        Height and width in pixels; None if they can't be read and `on_problem` got the error.
+
+    Raises:
+        ImageError: there is no `on_problem`, and the image is missing, of an unknown format or larger than `MAX_SIDE`.
+    """
+    try:
+        height, width = read_header(path).oriented_hw
+        if max(height, width) > MAX_SIDE:
+            raise ImageError(f"{path}: expected at most {MAX_SIDE} pixels a side, got height {height}, width {width}")
+        return height, width
+    except ImageError as error:
+        if os.sep == "/" and "\\" in path and isinstance(error.__cause__, FileNotFoundError):
+            error = ImageError(f'{error}; its name has a "\\", which separates no folders here: write "/" instead')
+        tell(on_problem, path, error)
+        return None

@@ -1,0 +1,219 @@
+"""Rows: the images and objects that a reader finds, collected in columns until they become a table."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detfeed.annotations import Annotations
+from detfeed.errors import AnnotationError
+from detfeed.readers.bad_boxes import Invalid
+from detfeed.readers.draft import Draft
+from detfeed.readers.paths import NamedImages
+from detfeed.readers.problems import OnProblem, read_hw, tell
+from detfeed.readers.table import to_annotations
+
+
+class ObjectRow(NamedTuple):
+    """An object as its file gives it.
+
+    Attributes:
+        label: its class as the file names it, such as a name or a number.
+        box: x0, y0, x1, y1, in pixels or as shares of the image's width and height; see `Rows.to_annotations`.
+        place: number of its line or element, from 1.
+        ignore: whether it is an ignore region.
+    """
+
+    label: Hashable
+    box: Sequence[float]
+    place: int
+    ignore: bool = False
+
+
+class ImageRow(NamedTuple):
+    """An image with its objects, as an annotation file gives them.
+
+    Attributes:
+        path: of the image file.
+        image_id: of the image.
+        objects: in the file's order; may be empty.
+        hw: height and width in pixels. None: those in the image's header.
+    """
+
+    path: str
+    image_id: str
+    objects: Sequence[ObjectRow]
+    hw: tuple[int, int] | None = None
+
+
+class Rows:
+    """Images and objects in the order in which a reader finds them.
+
+    Where each image has an annotation file of its own, call `add_file` for each; where one file lists the objects of
+    all images, call `add_lines` once. Both leave out what can't be read, and report it. Then call `to_annotations`.
+
+    Objects are kept in arrays, 37 bytes each: OpenImages has 14 million.
+
+    Attributes:
+        source: the file or folder that is read.
+        labels: number by label, of all objects so far.
+    """
+
+    def __init__(self, source: str, *, where: str, on_problem: OnProblem | None) -> None:
+        """Begin without images.
+
+        Args:
+            source: the file or folder that is read, for messages.
+            where: form of an object's place in messages, such as "{file}, line {place}". `file` is the annotation file
+                with `add_file`, the image with `add_lines`.
+            on_problem: called with (path, error) for each file, line and image that can't be read. None: the error is
+                raised.
+        """
+        self.source = source
+        self.labels: dict[Hashable, int] = {}
+        self._where = where
+        self._on_problem = on_problem
+        self._paths: list[str] = []
+        self._image_ids: list[str] = []
+        self._sizes_hw: list[tuple[int, int]] = []
+        self._files: list[str] = []
+        self._left_out: set[int] = set()
+        self._boxes, self._positions, self._classes = array("d"), array("q"), array("i")
+        self._places, self._ignore = array("q"), array("b")
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._paths)
+
+    def add_file(self, file: str, read: Callable[[str], ImageRow]) -> bool:
+        """Add the image of an annotation file, unless the file or the image's header can't be read.
+
+        Args:
+            file: the annotation file.
+            read: reads it; raises an AnnotationError if that fails.
+
+        Returns:
+            Whether the image was added.
+        """
+        try:
+            image = read(file)
+        except AnnotationError as error:
+            tell(self._on_problem, file, error)
+            return False
+        hw = image.hw or read_hw(image.path, self._on_problem)
+        if hw is None:
+            return False
+        for item in image.objects:
+            self._add_object(len(self), item)
+        self._add_image(image.path, image.image_id, hw, file)
+        return True
+
+    def add_lines(
+        self,
+        lines: Iterable[tuple[int, list[str]]],
+        images: NamedImages,
+        read: Callable[[int, list[str]], ObjectRow | None],
+        *,
+        name_at: int = 0,
+    ) -> None:
+        """Add the objects of the lines of `source`, and their images, whose sizes are read from their headers.
+
+        A line that can't be read leaves out its image with all its objects; a line that names no image leaves out
+        itself.
+
+        Args:
+            lines: number and fields of each line.
+            images: gets the images that the lines name; empty before.
+            read: makes an object of a line's number and fields, or None if the line names an image without objects.
+                Raises a ValueError, whose message gets the line's address, if it can't.
+            name_at: the field that names the image.
+        """
+        for line, fields in lines:
+            position = None
+            try:
+                if name_at < len(fields):
+                    position = images.position(fields[name_at])
+                item = read(line, fields)
+            except ValueError as error:
+                if position is not None:
+                    self._left_out.add(position)
+                tell(self._on_problem, self.source, _with_address(error, self.source, line))
+                continue
+            if item is not None and position is not None:
+                self._add_object(position, item)
+        for position, (path, image_id) in enumerate(zip(images.paths, images.ids, strict=True)):
+            hw = None if position in self._left_out else read_hw(path, self._on_problem)
+            if hw is None:
+                self._left_out.add(position)
+            self._add_image(path, image_id, hw or (1, 1), path)
+
+    def _add_image(self, path: str, image_id: str, hw: tuple[int, int], file: str) -> None:
+        self._paths.append(path)
+        self._image_ids.append(image_id)
+        self._sizes_hw.append(hw)
+        self._files.append(file)
+
+    def _add_object(self, position: int, item: ObjectRow) -> None:
+        label, box, place, ignore = item
+        self._positions.append(position)
+        self._classes.append(self.labels.setdefault(label, len(self.labels)))
+        self._boxes.extend(box)
+        self._places.append(place)
+        self._ignore.append(ignore)
+
+    def to_annotations(
+        self,
+        class_names: Sequence[str],
+        *,
+        invalid: Invalid,
+        labels: Collection[Hashable] | None = None,
+        category_ids: Sequence[int] | None = None,
+        shares: bool = False,
+    ) -> Annotations:
+        """Build the table.
+
+        Args:
+            class_names: the classes in their order.
+            invalid: policy for bad boxes; see `BadBoxesWarning`.
+            labels: the labels of the classes in their order; all labels of objects are among them. None: their names.
+            category_ids: the file's own numbers of the classes. None: from 1.
+            shares: the boxes are shares of their image's width and height. False: pixels.
+
+        Raises:
+            As `to_annotations` of a draft.
+        """
+        class_of = {label: row for row, label in enumerate(class_names if labels is None else labels)}
+        class_ids = np.array([class_of[label] for label in self.labels], np.int32)
+        positions = np.asarray(self._positions)
+        image_hw = np.array(self._sizes_hw, np.int64).reshape(-1, 2)
+        boxes: NDArray[np.float64] = np.asarray(self._boxes).reshape(-1, 4)
+        if shares:
+            with np.errstate(over="ignore"):  # an infinite corner lies outside its image, like others
+                boxes = boxes * np.tile(image_hw[:, ::-1], 2)[positions]
+        draft = Draft(
+            source=self.source,
+            paths=self._paths,
+            image_ids=np.array(self._image_ids, str),
+            image_hw=image_hw,
+            boxes=boxes,
+            positions=positions,
+            class_ids=class_ids[np.asarray(self._classes)],
+            ignore=np.asarray(self._ignore).astype(bool),
+            class_names=class_names,
+            category_ids=np.array(range(1, len(class_names) + 1) if category_ids is None else category_ids, np.int64),
+            where=lambda row: self._where.format(file=self._files[self._positions[row]], place=self._places[row]),
+            left_out=self._left_out,
+        )
+        return to_annotations(draft, invalid=invalid)
+
+
+def _with_address(error: ValueError, source: str, line: int) -> AnnotationError:
+    if isinstance(error, AnnotationError):
+        return error
+    addressed = AnnotationError(f"{source}: {error} - at line {line}")
+    addressed.__suppress_context__ = True  # the error without an address says nothing more
+    return addressed
