@@ -82,7 +82,7 @@ def _evaluate(num_images: int, truth: list[dict[str, Any]], found: list[dict[str
         for entries in (truth, found):
             images = [{"id": position} for position in range(num_images)]
             numbered = [{"id": number, **entry} for number, entry in enumerate(entries, start=1)]
-            side = COCO()
+            side: Any = COCO()  # its types want fields that it does not read
             side.dataset = {"images": images, "categories": [{"id": 1}], "annotations": numbered}
             side.createIndex()
             sides.append(side)

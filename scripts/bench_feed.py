@@ -253,7 +253,9 @@ def _through_fit(
         def call(self, inputs: Any) -> Any:
             return self.scale(keras.ops.cast(inputs["image"][:, ::64, 0], "float32"))
 
-        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):  # type: ignore[no-untyped-def]
+        def compute_loss(
+            self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+        ) -> Any:
             return keras.ops.mean(y_pred) + 0 * keras.ops.mean(y["anchor_deltas"])
 
     class Mark(keras.callbacks.Callback):

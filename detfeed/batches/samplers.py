@@ -145,7 +145,8 @@ class LimitEmpty:
 def _shown(annotations: Annotations) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Which image has an object of which class: positions and class ids, int64 (K,) and int32 (K,), each pair once."""
     objects = ~annotations.ignore
-    pairs = np.unique(np.stack([annotations.positions[objects], annotations.class_ids[objects]], axis=1), axis=0)
+    class_ids = annotations.class_ids[objects].astype(np.int64)
+    pairs = np.unique(np.stack([annotations.positions[objects], class_ids], axis=1), axis=0)
     return pairs[:, 0], pairs[:, 1].astype(np.int32)
 
 

@@ -44,6 +44,7 @@ class Task(Protocol):
             A tuple of dicts of arrays, and anything else that can be pickled. Arrays from `allocate` reach the parent
             without a copy; others are pickled.
         """
+        raise NotImplementedError
 
 
 class Answer(NamedTuple):
