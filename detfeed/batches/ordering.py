@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from detfeed.images.canvases import told_apart
 
-# The length of a spawn key tells its purpose: 1, an epoch's order; 2, a sample, (epoch, position); 3, a sample that comes
-# again in an epoch; 4, an image fed in place of a sample; 5, the draw of a sampler for an epoch.
+# The length of a spawn key tells its purpose: 1, an epoch's order; 2, a sample, (epoch, position); 3, a sample that
+# comes again in an epoch; 4, an image fed in place of a sample; 5, the draw of a sampler for an epoch.
 
 
 def sample_rng(seed: int, epoch: int, position: int, repeat: int = 0, attempt: int = 0) -> np.random.Generator:
@@ -41,9 +41,9 @@ def draw_positions(
     """Draw the positions of an epoch, each as often as its weight says on average.
 
     A position with weight w comes floor(w) or ceil(w) times. How many positions of a canvas come is the same in all
-    epochs: the sum of their weights, rounded (up, where a fraction would never come otherwise). So the number of batches
-    is the same, too. The fractions of the weights are scaled for that, canvas by canvas, by less than one image in all;
-    none becomes 0.
+    epochs: the sum of their weights, rounded (up, where a fraction would never come otherwise). So the number of
+    batches is the same, too. The fractions of the weights are scaled for that, canvas by canvas, by less than one image
+    in all; none becomes 0.
 
     Args:
         weights: float64 (P,), not negative; all 1 gives every position once.
