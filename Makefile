@@ -48,7 +48,7 @@ lint: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/basedpyright
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 # The first wheel is built from the sdist, and must equal the one that the clone gives. Neither pip in the environment
 # nor compiled modules: both would take longer than the example.

@@ -131,7 +131,7 @@ _LATE = {
 }
 
 
-if not TYPE_CHECKING:  # a type checker takes a module with __getattr__ to have every name, misspelt ones too
+if not TYPE_CHECKING:  # to a type checker, a module with __getattr__ has every name, misspelt ones too
 
     def __getattr__(name: str) -> Any:
         if name not in _LATE:

@@ -214,7 +214,7 @@ class Annotations(ImageColumns):
         )
 
     def split(self, fractions: float | Sequence[float], *, seed: int = 0) -> tuple[Annotations, ...]:
-        """Divide the images at random into parts; each image is in exactly one of them, in the order it has here.
+        """Divide the images at random into parts. Each image is in one part; parts keep the order of this table.
 
         A function of the number of images, fractions and seed alone: the same call gives the same parts.
 
@@ -238,11 +238,10 @@ class Annotations(ImageColumns):
         return tuple(self.select(np.sort(part)) for part in np.split(shuffled, ends))
 
     def rename_classes(self, names: Mapping[str, str]) -> Annotations:
-        """Give classes other names; those that come to have one name become one class.
+        """Give classes other names; classes that get one name become one class.
 
-        A merged class has the place and the category id of the first of those it was made of. Boxes that come to
-        repeat each other become the first of them. Of a federated set, an image shows none of a merged class if it
-        shows none of all those it was made of.
+        A merged class has the place and the category id of its first part. Of boxes that repeat each other in a merged
+        class, the first stays. In a federated set, an image shows none of a merged class if it shows none of its parts.
 
         Args:
             names: new name by old name; classes that it leaves out keep theirs.
@@ -298,7 +297,7 @@ def concat(tables: Sequence[Annotations], *, new_ids: bool = False) -> Annotatio
 
     Raises:
         AnnotationError: two images have the same id, or some ids are numbers and others names, and not `new_ids`; some
-            tables are federated and others not.
+            tables are federated and others are not.
         ValueError: no tables.
     """
     if not tables:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detfeed.boxes import EMPTY, Boxes
 
-Arrays = dict[str, NDArray[np.generic]]  # by name: what a target function returns, and a part of a batch
+Arrays = dict[str, NDArray[Any]]  # by name: what a target function returns, and a part of a batch
 
 
 @dataclasses.dataclass(frozen=True)

@@ -185,7 +185,7 @@ def _background(rng: np.random.Generator, height: int, width: int) -> Floats:
 
 
 def _stretch(image: NDArray[Any], height: int, width: int, interpolation: int) -> Floats:
-    return np.asarray(cv2.resize(image.astype(np.float32), (width, height), interpolation=interpolation))
+    return np.asarray(cv2.resize(image.astype(np.float32), (width, height), interpolation=interpolation), np.float32)
 
 
 def _draw_crowd(rng: np.random.Generator, image: Floats) -> tuple[Mask, int]:
@@ -238,7 +238,7 @@ def _rasterise(outline: NDArray[np.float64], height: int, width: int) -> tuple[W
     # fillPoly fills every pixel that the outline crosses; half of such a pixel lies inside.
     cv2.polylines(fine, [points], True, 128, 1, cv2.LINE_8, 8)
     means = cv2.resize(fine, (int(x1 - x0), int(y1 - y0)), interpolation=cv2.INTER_AREA)
-    coverage: Floats = means / np.float32(255)
+    coverage: Floats = np.asarray(means / np.float32(255), np.float32)
     return (slice(int(y0), int(y1)), slice(int(x0), int(x1))), coverage
 
 

@@ -45,15 +45,14 @@ from detfeed.readers.formats import add_training_options, training_set
 # "stream" is fit(sequence.stream(), steps_per_epoch=...): one iterator of TensorFlow's for all epochs. "fit" is
 # fit(sequence, shuffle=False), and "shuffled fit" is fit(sequence): Keras shuffles the batches of each epoch.
 SINKS = ("numpy", "tf.data", "fit", "stream", "shuffled fit")
-OF_KERAS, OF_DETFEED = SINKS[:3], SINKS
 # Name: kind, number of workers (None: as asked for), processes or threads, sinks.
 WAYS = {
-    "in place": ("detfeed", 1, False, OF_DETFEED),
-    "Keras threads": ("keras", None, False, OF_KERAS),
-    "Keras processes": ("keras", None, True, OF_KERAS),
-    "detfeed threads": ("detfeed", None, False, OF_DETFEED),
-    "detfeed processes": ("detfeed", None, True, OF_DETFEED),
-    "without guesses": ("unguessed", None, True, ("shuffled fit",)),
+    "in place": ("detfeed", 1, False, SINKS[:4]),
+    "Keras threads": ("keras", None, False, SINKS[:3]),
+    "Keras processes": ("keras", None, True, SINKS[:3]),
+    "detfeed threads": ("detfeed", None, False, SINKS[:4]),
+    "detfeed processes": ("detfeed", None, True, SINKS),
+    "without guesses": ("unguessed", None, True, SINKS[4:]),
 }
 # How often each image comes in an epoch of "shuffled fit". An epoch must have many more batches than are made ahead, or
 # a batch made ahead in the wrong order is used soon after.
@@ -253,7 +252,9 @@ def _through_fit(
         def call(self, inputs: Any) -> Any:
             return self.scale(keras.ops.cast(inputs["image"][:, ::64, 0], "float32"))
 
-        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):  # type: ignore[no-untyped-def]
+        def compute_loss(
+            self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+        ) -> Any:
             return keras.ops.mean(y_pred) + 0 * keras.ops.mean(y["anchor_deltas"])
 
     class Mark(keras.callbacks.Callback):
@@ -439,13 +440,14 @@ def _print(arguments: argparse.Namespace, middle: Any, results: Any, stages: Any
         table.add_column(name, justify="right")
     for (way, workers, sink), values in middle.items():
         rates = [run["images_per_second"] for run in results[way, workers, sink]]
+        in_place = middle.get(("in place", 1, sink))
         table.add_row(
             way,
             str(workers),
             sink,
             f"{values['images_per_second']:.0f}",
             f"{min(rates):.0f}-{max(rates):.0f}",
-            f"{values['images_per_second'] / middle['in place', 1, sink]['images_per_second']:.2f}",
+            f"{values['images_per_second'] / in_place['images_per_second']:.2f}" if in_place else "",
             f"{values['first_batch_s']:.2f}",
             f"{values['gap_in_batches']:.1f}",
             f"{values['cpu_s_per_100_images']:.2f}",

@@ -90,9 +90,9 @@ def match_densely(anchors: Boxes, boxes: Boxes) -> tuple[NDArray[np.int8], NDArr
 def torchvision_matcher(grid: AnchorGrid) -> Callable[[Boxes], Any] | None:
     """torchvision's box_iou and Matcher on the same anchors, or None where it is not installed."""
     try:
-        import torch
-        from torchvision.models.detection._utils import Matcher
-        from torchvision.ops import box_iou
+        import torch  # pyright: ignore[reportMissingImports]
+        from torchvision.models.detection._utils import Matcher  # pyright: ignore[reportMissingImports]
+        from torchvision.ops import box_iou  # pyright: ignore[reportMissingImports]
     except ImportError:
         return None
     anchors = torch.from_numpy(grid.anchors(INPUT_HW).copy())

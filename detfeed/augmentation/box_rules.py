@@ -118,9 +118,9 @@ def _pieces(
     data: NDArray[np.floating], image_hw: tuple[int, int], *, tiles: NDArray[np.integer], mapping: Any, **_: Any
 ) -> NDArray[np.floating]:
     """Boxes of the pieces of objects; the visible share of a piece is its share of the object's area."""
-    data = np.column_stack([_touched(data, image_hw), data[:, 4:]])
-    moved = bboxes_grid_shuffle(data, tiles, mapping, image_hw, 0, 0)
-    whole = dict(zip(data[:, 4].tolist(), np.prod(data[:, 2:4] - data[:, :2], axis=1).tolist(), strict=True))
+    rows: NDArray[Any] = np.column_stack([_touched(data, image_hw), data[:, 4:]])
+    moved = bboxes_grid_shuffle(rows, tiles, mapping, image_hw, 0, 0)
+    whole = dict(zip(rows[:, 4].tolist(), np.prod(rows[:, 2:4] - rows[:, :2], axis=1).tolist(), strict=True))
     for box in moved:
         box[5] *= min(1.0, np.prod(box[2:4] - box[:2]) / whole[box[4]])
     return moved

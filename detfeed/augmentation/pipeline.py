@@ -20,8 +20,7 @@ from albumentations.augmentations.crops.transforms import CropSizeError
 from numpy.typing import NDArray
 
 from detfeed.augmentation.box_rules import BOX_RULES, VisibleShares, unmoved
-from detfeed.augmentation.mosaic import Cells, Metadata, tiled
-from detfeed.augmentation.mosaic import Other as Other
+from detfeed.augmentation.mosaic import Cells, Metadata, Other, tiled
 from detfeed.boxes import EMPTY, Boxes
 from detfeed.images.resizing import Image
 
@@ -291,7 +290,7 @@ def _check_part(part: Any) -> None:
 
 def _with_columns(boxes: Boxes) -> NDArray[np.float64]:
     """Boxes with their row and their visible share as columns 4 and 5; float64 (N, 6)."""
-    return np.column_stack([boxes.astype(np.float64), np.arange(len(boxes)), np.ones(len(boxes))])
+    return np.column_stack([boxes.astype(np.float64), np.arange(len(boxes), dtype=np.float64), np.ones(len(boxes))])
 
 
 def _apart(data: NDArray[np.floating]) -> tuple[Boxes, NDArray[np.int64], NDArray[np.float64]]:

@@ -14,7 +14,8 @@ from detfeed.boxes import EMPTY, Boxes
 from detfeed.images.resizing import Image, resize, resize_into
 
 if TYPE_CHECKING:  # albumentations takes a second to import, and is not needed to hold a scene
-    from detfeed.augmentation.pipeline import Augmentation, Other
+    from detfeed.augmentation.mosaic import Other
+    from detfeed.augmentation.pipeline import Augmentation
 
 NO_ROWS: NDArray[np.int64] = np.zeros(0, np.int64)
 

@@ -1,4 +1,4 @@
-"""Ledger: which images could not be read, and what was fed in their place."""
+"""Ledger: images that could not be read, and the ones fed in their place."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Ledger:
         self._lock = threading.Lock()
 
     def note(self, replacements: Sequence[Replacement]) -> None:
-        """Of a batch that is handed out. One that is handed out again is not counted again.
+        """Note the replacements of a batch that is handed out. A batch that is handed out again counts once.
 
         Raises:
             ImageError: too many images can't be read.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -19,7 +20,7 @@ from detfeed.batches.plan import Plan
 from detfeed.batches.samplers import Sampler
 from detfeed.batches.samples import SampleMaker
 from detfeed.boxes import Boxes
-from detfeed.errors import ImageError, SampleError
+from detfeed.errors import ImageError, SampleError, expect
 from detfeed.images.canvases import Fixed, Resize, ShortSide, fed_wh, resized_hw_on
 from detfeed.images.decoding import Exif
 from detfeed.images.resizing import Image
@@ -57,7 +58,7 @@ class BatchLoader:
         ValueError: no images, or fewer than shards; batch_size below 1, negative seed, an `augment` that can't be used,
             a shard that does not exist, proposals of other images, another `exif` or `on_error`, or a `sampler` that
             returns no weights.
-        TypeError: a `resize`, an `augment` or `inputs` of another type.
+        TypeError: an argument of another type.
     """
 
     def __init__(
@@ -81,22 +82,18 @@ class BatchLoader:
         on_error: Literal["raise"] | Replace = "raise",
         inputs: Inputs | None = None,
     ) -> None:
-        if not callable(targets):
-            raise ValueError(f"Expected targets to be a function of a Sample. Received: {targets!r}")
-        if not isinstance(resize, ShortSide | Fixed):
-            raise TypeError(f"Expected resize to be ShortSide(...) or Fixed(...). Received: {resize!r}")
-        if batch_size < 1:
-            raise ValueError(f"Expected batch_size to be at least 1. Received: {batch_size}")
-        if seed < 0:
-            raise ValueError(f"Expected seed to be at least 0. Received: {seed}")
-        if not 0 <= min_visibility <= 1:
-            raise ValueError(f"Expected min_visibility to be a share from 0 to 1. Received: {min_visibility}")
-        if not min_size >= 0:
-            raise ValueError(f"Expected min_size to be a number of pixels, at least 0. Received: {min_size}")
-        if exif not in get_args(Exif):
-            raise ValueError(f"Expected exif to be one of {get_args(Exif)}. Received: {exif!r}")
-        if on_error != "raise" and not isinstance(on_error, Replace):
-            raise ValueError(f'Expected on_error to be "raise" or Replace(...). Received: {on_error!r}')
+        _check_arguments(
+            targets,
+            batch_size=batch_size,
+            resize=resize,
+            seed=seed,
+            min_visibility=min_visibility,
+            min_size=min_size,
+            exif=exif,
+            on_error=on_error,
+        )
+        expect(Annotations, "an Annotations table", annotations=annotations)
+        expect(Proposals | None, "a Proposals table or None", proposals=proposals)
         check_inputs(inputs)
         if proposals is not None:
             _check_proposals(proposals, annotations)
@@ -273,6 +270,36 @@ class BatchLoader:
             f"{path} (image_id {image_id}, position {position}, epoch {epoch}, batch {index}): "
             f"{type(error).__name__}: {error}{advice}"
         )
+
+
+def _check_arguments(
+    targets: TargetFunction,
+    *,
+    batch_size: int,
+    resize: Resize,
+    seed: int,
+    min_visibility: float,
+    min_size: float,
+    exif: Exif,
+    on_error: Literal["raise"] | Replace,
+) -> None:
+    if not callable(targets):
+        raise ValueError(f"Expected targets to be a function of a Sample. Received: {targets!r}")
+    expect(ShortSide | Fixed, "ShortSide(...) or Fixed(...)", resize=resize)
+    expect(Integral, "a whole number", batch_size=batch_size, seed=seed)
+    expect(Real, "a number", min_visibility=min_visibility, min_size=min_size)
+    if batch_size < 1:
+        raise ValueError(f"Expected batch_size to be at least 1. Received: {batch_size}")
+    if seed < 0:
+        raise ValueError(f"Expected seed to be at least 0. Received: {seed}")
+    if not 0 <= min_visibility <= 1:
+        raise ValueError(f"Expected min_visibility to be a share from 0 to 1. Received: {min_visibility}")
+    if not min_size >= 0:
+        raise ValueError(f"Expected min_size to be a number of pixels, at least 0. Received: {min_size}")
+    if exif not in get_args(Exif):
+        raise ValueError(f"Expected exif to be one of {get_args(Exif)}. Received: {exif!r}")
+    if on_error != "raise" and not isinstance(on_error, Replace):
+        raise ValueError(f'Expected on_error to be "raise" or Replace(...). Received: {on_error!r}')
 
 
 def _to_augmentation(augment: Any) -> tuple[Augmentation | None, ScaleJitter | None]:

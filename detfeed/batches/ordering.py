@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 
 from detfeed.images.canvases import told_apart
 
-# Spawn keys tell by their length what they belong to: 1, an epoch's order; 2, a sample, (epoch, position); 3, a sample
-# that comes again in an epoch; 4, what is fed in place of a sample; 5, what a sampler draws for an epoch.
+# The length of a spawn key tells its purpose: 1, an epoch's order; 2, a sample, (epoch, position); 3, a sample that
+# comes again in an epoch; 4, an image fed in place of a sample; 5, the draw of a sampler for an epoch.
 
 
 def sample_rng(seed: int, epoch: int, position: int, repeat: int = 0, attempt: int = 0) -> np.random.Generator:
     """The generator of one sample in one epoch, independent of all others and of who asks.
 
     Args:
-        seed, epoch, position: of which.
+        seed, epoch, position: of the sample.
         repeat: how often the position came in this epoch before.
-        attempt: to put something in its place; 0 for the sample itself.
+        attempt: number of the attempt to replace the sample; 0 for the sample itself.
     """
     key: tuple[int, ...] = (epoch, position)
     if attempt:
@@ -38,19 +38,19 @@ def draw_positions(
     seed: int,
     at_least: int = 1,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which positions come in an epoch, if each comes so often on average.
+    """Draw the positions of an epoch, each as often as its weight says on average.
 
     A position with weight w comes floor(w) or ceil(w) times. How many positions of a canvas come is the same in all
-    epochs, the sum of their weights rounded (up, if else a fraction would never come), so that the number of batches
-    is, too. For that, the fractions of the weights are changed a little in common, canvas by canvas: by less than one
-    image in all. None becomes 0.
+    epochs: the sum of their weights, rounded (up, where a fraction would never come otherwise). So the number of
+    batches is the same, too. The fractions of the weights are scaled for that, canvas by canvas, by less than one image
+    in all; none becomes 0.
 
     Args:
         weights: float64 (P,), not negative; all 1 gives every position once.
         canvas_ids: int64 (P,), for each position the canvas it is placed on.
         epoch, seed: of the draw.
-        at_least: of a canvas that has any positions with a weight, at least so many come (but none more than once for
-            it). Its positions' weights grow where they don't suffice.
+        at_least: how many positions of a canvas come at least, if it has any with a weight. Weights grow where they
+            don't suffice, but no position comes more than once for this.
 
     Returns:
         Positions, int64 (D,), ascending; and int64 (D,), how often each has come in this epoch before.

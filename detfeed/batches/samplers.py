@@ -1,9 +1,9 @@
 """Samplers: how often each image comes in an epoch.
 
-A sampler is a function of `Annotations` that returns float64 (P,), how often each of P images is to come in an epoch on
-average: 1 for once, 0 for never, 2.3 for twice and, in three of ten epochs, once more. It knows neither seed nor epoch;
-which images come how often in which epoch is drawn from it by `ordering.draw_positions`, so that all epochs have the
-same number of batches. A function of your own will do; samplers combine by multiplying what they return.
+A sampler is a function of `Annotations` that returns float64 (P,): how often each of P images appears in an epoch on
+average. 1 is once, 0 never, 2.3 twice and, in three of ten epochs, once more. The images of each epoch are drawn from
+these weights, so that all epochs have the same number of batches. Any such function will do; samplers combine by
+multiplying their weights.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class ClassBalanced:
 
 @dataclasses.dataclass(frozen=True)
 class Mix:
-    """Several sets in given shares, as `concat` puts them behind one another.
+    """Several sets in given shares, in a table that `concat` made of them.
 
     `BatchLoader(concat([a, b]), ..., sampler=Mix((len(a), len(b)), (3, 1)))` feeds three images of a for each of b.
     Within a set, all images come equally often.
@@ -117,7 +117,7 @@ class Mix:
 
 @dataclasses.dataclass(frozen=True)
 class LimitEmpty:
-    """Images without objects are left out, or all but some, which are others in each epoch.
+    """Few or none of the images without objects appear, others in each epoch.
 
     All other images come once. Ignored boxes are no objects.
 
@@ -145,7 +145,8 @@ class LimitEmpty:
 def _shown(annotations: Annotations) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Which image has an object of which class: positions and class ids, int64 (K,) and int32 (K,), each pair once."""
     objects = ~annotations.ignore
-    pairs = np.unique(np.stack([annotations.positions[objects], annotations.class_ids[objects]], axis=1), axis=0)
+    class_ids = annotations.class_ids[objects].astype(np.int64)
+    pairs = np.unique(np.stack([annotations.positions[objects], class_ids], axis=1), axis=0)
     return pairs[:, 0], pairs[:, 1].astype(np.int32)
 
 

@@ -193,7 +193,7 @@ class _Others(Sequence[Any]):
         return len(self._positions)
 
     def __getitem__(self, index: Any) -> Any:
-        from detfeed.augmentation.pipeline import Other
+        from detfeed.augmentation.mosaic import Other
 
         scene = self._maker.read(self._positions[index]).whole()
         return Other(scene.image, scene.boxes, self._places[index] + np.arange(len(scene.boxes)))

@@ -37,7 +37,9 @@ class Parser(argparse.ArgumentParser):
             }
         )
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]: argparse declares overloads
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
         """Parse all arguments; one that is unknown is an error here, so that a command reports its own."""
         try:
             namespace, unknown = super().parse_known_args(args, namespace)

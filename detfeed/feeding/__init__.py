@@ -1,1 +1,1 @@
-"""Feeding: who makes which batch when."""
+"""Feeding: which worker makes which batch, and when."""

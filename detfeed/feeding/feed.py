@@ -13,6 +13,7 @@ from numbers import Integral, Real
 
 from detfeed.batches.ledger import Ledger, Replace
 from detfeed.batches.loader import Batch, BatchLoader
+from detfeed.errors import expect
 from detfeed.feeding.executor import ExecutorWorkers
 from detfeed.feeding.jobs import Job, Key, Made, Workers, timed_load
 from detfeed.feeding.workers import LocalWorkers
@@ -137,15 +138,9 @@ class Feed:
 
 
 def _check(workers: int, max_queue_size: int, timeout: float, executor: Executor | None) -> None:
-    kinds = (
-        ("workers", workers, Integral, "a whole number"),
-        ("max_queue_size", max_queue_size, Integral, "a whole number"),
-        ("timeout", timeout, Real, "a number of seconds"),
-        ("executor", executor, Executor | None, "a concurrent.futures.Executor or None"),
-    )
-    for name, value, kind, noun in kinds:
-        if not isinstance(value, kind):  # type: ignore[arg-type]
-            raise TypeError(f"Expected {name} to be {noun}. Received: {value!r}")
+    expect(Integral, "a whole number", workers=workers, max_queue_size=max_queue_size)
+    expect(Real, "a number of seconds", timeout=timeout)
+    expect(Executor | None, "a concurrent.futures.Executor or None", executor=executor)
     if workers < 0:
         raise ValueError(f"Expected workers to be at least 0. Received: {workers}")
     for name, number in (("max_queue_size", max_queue_size), ("timeout", timeout)):

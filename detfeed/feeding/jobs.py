@@ -109,11 +109,11 @@ def seconds_left(jobs: Iterable[Job], timeout: float) -> float:
 
 
 class Workers(abc.ABC):
-    """Those who make batches.
+    """The makers of batches.
 
     Attributes:
         busy: seconds that they spent on batches, all together.
-        notes: warnings for the user; the reader empties it.
+        notes: warnings for the user; the feed issues them and empties the list.
     """
 
     busy: float
@@ -145,7 +145,7 @@ class BatchTask:
     def __setstate__(self, state: dict[str, Any]) -> None:
         import cv2
 
-        # One thread in each process: there are as many processes as the user wants threads of work.
+        # One thread: the other cores are for the other processes.
         cv2.setNumThreads(0)
         self.__dict__.update(state)
 

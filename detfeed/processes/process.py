@@ -1,6 +1,6 @@
 """Process: a fresh interpreter that runs one task again and again, and ends when its parent does.
 
-Nothing here is of detection. What a process runs is any object with a `run` method, pickled; see `Task`.
+It has nothing to do with detection: a task is any object with a `run` method that can be pickled, see `Task`.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Task(Protocol):
             A tuple of dicts of arrays, and anything else that can be pickled. Arrays from `allocate` reach the parent
             without a copy; others are pickled.
         """
+        raise NotImplementedError
 
 
 class Answer(NamedTuple):

@@ -212,9 +212,10 @@ def _found(
 
     def example(place: int) -> BadBox:
         row = int(bad[place])
+        position = int(positions[row])
         return BadBox(
-            path=draft.paths[positions[row]],
-            image_id=draft.image_ids[positions[row]].item(),
+            path=draft.paths[position],
+            image_id=draft.image_ids[position].item(),
             index=int(row - starts[place]),
             box=tuple(draft.boxes[row].tolist()),
             where=draft.where(int(file_rows[row])),

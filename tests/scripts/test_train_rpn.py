@@ -13,7 +13,6 @@ import pytest
 
 import detfeed
 import train_rpn
-from detfeed.models import training
 from detfeed.models.run_callbacks import Progress
 from detfeed.readers.formats import FORMATS, training_set, validation_set
 from written_formats import write_all
@@ -297,25 +296,3 @@ def test_data_that_cannot_be_read_ends_the_script_with_one_line(arguments, messa
     line = capsys.readouterr().err
     assert line.startswith(f"train_rpn.py: {message}")
     assert line.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("recipe", "rates"),
-    [
-        (training.Recipe(learning_rate=1.0, warmup_steps=4, decay="cosine"), {0: 0, 2: 0.5, 4: 1, 12: 0.505, 20: 0.01}),
-        (training.Recipe(learning_rate=1.0, warmup_steps=4, decay="none"), {0: 0, 2: 0.5, 4: 1, 20: 1}),
-        (training.Recipe(learning_rate=1.0, warmup_steps=0, decay="cosine"), {0: 1, 10: 0.505, 20: 0.01}),
-        (training.Recipe(learning_rate=1.0, warmup_steps=0, decay="none"), {0: 1, 20: 1}),
-    ],
-)
-def test_learning_rate_rises_and_falls_as_the_recipe_says(recipe, rates):
-    rate = recipe.build_optimizer(20)._learning_rate
-    for step, expected in rates.items():
-        assert float(rate(step) if callable(rate) else rate) == pytest.approx(expected, abs=1e-6)
-
-
-def test_recipe_with_unknown_words_is_refused():
-    with pytest.raises(ValueError, match=r'"cosine" or "none"\. Received: \'linear\''):
-        training.Recipe(decay="linear").build_optimizer(10)
-    with pytest.raises(ValueError, match=r'"adam", "adamw" or "sgd"\. Received: \'lion\''):
-        training.Recipe(optimizer="lion").build_optimizer(10)
