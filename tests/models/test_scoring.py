@@ -19,17 +19,17 @@ def sequence(shapes):
 
 
 @pytest.fixture
-def model(shapes):
+def model():
     """Finds one box of 12 x 24 pixels of the input in every image."""
 
-    def predict(sequence, *, verbose):
-        boxes = np.zeros((len(shapes), 3, 4), np.float32)
+    def predict_on_batch(x):
+        boxes = np.zeros((len(x["image"]), 3, 4), np.float32)
         boxes[:, 0] = [6, 12, 18, 36]
-        scores = np.full((len(shapes), 3), -1, np.float32)
+        scores = np.full((len(x["image"]), 3), -1, np.float32)
         scores[:, 0] = 0.75
         return {"boxes": boxes, "scores": scores}
 
-    return types.SimpleNamespace(predict=predict)
+    return types.SimpleNamespace(predict_on_batch=predict_on_batch)
 
 
 def test_proposals_are_in_pixels_of_the_files_in_the_order_of_the_annotations(model, sequence, shapes):
