@@ -14,6 +14,11 @@ class Lookahead:
     Keras 3.15.1 shuffles the indices of an epoch with the global `random.shuffle`, right after it asked for the number
     of batches. It gives the order to nobody, but a copy of the state of `random` at that moment yields the same order.
     A wrong guess costs time and nothing else, and nothing here draws from the global generator.
+
+    What the guesses earn: a default `fit` with two processes was fed 34 images/s with them and 8.5 without, and spent
+    1.8 against 4.2 CPU seconds on 100 images. (Medians of five interleaved rounds of `scripts/bench_feed.py
+    --short-side 400`, 2.4 to 6.1 times in single rounds: two cores of an AMD EPYC that did other work, too; Python
+    3.11.7, Keras 3.15.1, TensorFlow 2.21.0.)
     """
 
     def __init__(self) -> None:
