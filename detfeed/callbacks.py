@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import keras
 
@@ -15,7 +16,19 @@ from detfeed.processes.process import cores
 from detfeed.sequence import DetectionSequence
 
 
-class ResumeFeed(keras.callbacks.Callback):
+class SequenceCallback(keras.callbacks.Callback):
+    """A callback that holds a sequence. Its deep copies share the sequence, whose workers can't be copied."""
+
+    sequence: DetectionSequence
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        copied = memo[id(self)] = self.__class__.__new__(self.__class__)
+        memo[id(self.sequence)] = self.sequence
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
+
+
+class ResumeFeed(SequenceCallback):
     """Resume a restored run with exactly the batches that its model was not trained on.
 
     Put it after the callback that restores the model: `fit(sequence, shuffle=False, callbacks=[
@@ -43,7 +56,7 @@ class ResumeFeed(keras.callbacks.Callback):
         self.model._initial_epoch = epoch
 
 
-class FeedMonitor(keras.callbacks.Callback):
+class FeedMonitor(SequenceCallback):
     """Measure whether the model waits for its data, and print it after each epoch.
 
     A step waits from the moment its batch is asked for, or the step before it ends if that is later, until the batch is
@@ -131,7 +144,7 @@ class FeedMonitor(keras.callbacks.Callback):
         self._line = ""
 
 
-class ScoreDetections(keras.callbacks.Callback):
+class ScoreDetections(SequenceCallback):
     """Score what a model finds in validation images, and put the figures into the logs of the epoch.
 
     The logs get `val_AP`, `val_AP50` and all other figures of `average_precision` but those of single classes. To use

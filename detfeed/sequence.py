@@ -171,6 +171,9 @@ class DetectionSequence(keras.utils.PyDataset):
     def to_tf_data(self) -> Any:
         """This sequence as a `tf.data.Dataset`: each pass over it is one epoch, in order, from the cursor on.
 
+        A pass that was left early is fed again, as the one by which Keras builds a model. The number of batches is
+        known to TensorFlow, unless the first pass begins in mid-epoch.
+
         Raises:
             ImportError: TensorFlow is not installed.
         """
@@ -185,9 +188,15 @@ class DetectionSequence(keras.utils.PyDataset):
             return tf.TensorSpec([None, *alike[1:]], arrays[0].dtype)
 
         def one_epoch() -> Iterator[Batch]:
-            yield from self.stream(self._cursor[0] + 1)
+            for index in range(len(self)):
+                yield self._get(index)
+            self.seek(self._epoch + 1)
 
-        return tf.data.Dataset.from_generator(one_epoch, output_signature=tf.nest.map_structure(spec, *samples))
+        self.seek(*self._cursor)
+        dataset = tf.data.Dataset.from_generator(one_epoch, output_signature=tf.nest.map_structure(spec, *samples))
+        if self._first == 0:
+            dataset = dataset.apply(tf.data.experimental.assert_cardinality(self.loader.num_batches))
+        return dataset
 
     def positions(self, index: int) -> NDArray[np.int64]:
         """Rows in `annotations` of the images of a batch of this epoch, int64 (B,), as planned.

@@ -1,3 +1,4 @@
+import copy
 import time
 from types import SimpleNamespace
 
@@ -165,3 +166,14 @@ def test_restored_model_goes_on_in_the_midst_of_the_epoch_with_what_it_was_not_t
     sequence, model = fit()
     assert int(model.optimizer.iterations) == 18
     assert (sequence.epoch, len(sequence)) == (3, 6)
+
+
+@pytest.mark.parametrize("make_callback", [ResumeFeed, FeedMonitor])
+def test_deep_copy_of_a_callback_has_the_same_sequence_and_nothing_else_in_common(shapes, make_callback):
+    sequence = DetectionSequence(shapes, targets=lambda sample: {}, batch_size=4, resize=Fixed((32, 32)))
+    callback = make_callback(sequence)
+    callback.notes = [sequence]
+    copied = copy.deepcopy(callback)
+    assert type(copied) is make_callback and copied is not callback
+    assert copied.sequence is copied.notes[0] is sequence
+    assert copied.notes is not callback.notes

@@ -471,6 +471,15 @@ def test_tf_data_holds_one_epoch_after_the_other_on_every_canvas(shapes, targets
         assert all(same(batch, sequence.loader.load(epoch, index)) for index, batch in enumerate(batches))
 
 
+def test_fit_takes_a_tf_dataset_without_a_warning_and_is_fed_every_batch(shapes):
+    sequence = recorded(shapes)
+    assert fed_by_fit(sequence.to_tf_data(), epochs=2) == planned(sequence, 0, 1)
+    assert int(sequence.to_tf_data().cardinality()) == sequence.loader.num_batches
+    sequence.seek(2, 4)
+    rest = [y["position"].mean() for y, _ in sequence.to_tf_data().as_numpy_iterator()]
+    assert rest == pytest.approx(planned(sequence, 2)[4:])
+
+
 def test_batches_that_tensors_look_at_are_never_written_over(shapes):
     """TensorFlow takes aligned arrays without a copy."""
     import tensorflow as tf
