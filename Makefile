@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALL := install --quiet --disable-pip-version-check --constraint constraints.txt
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export NO_ALBUMENTATIONS_UPDATE ?= 1
 
@@ -22,11 +22,11 @@ help:
 $(VENV)/runtime: pyproject.toml constraints.txt | detfeed/models
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"detfeed needs Python 3.11 or newer, {sys.executable} is {sys.version.split()[0]}: name another with make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python $(INSTALL) --editable '.[train]'
+	$(BIN)/python -m pip $(INSTALL) --editable '.[train]'
 	@touch $@
 
 $(VENV)/dev: $(VENV)/runtime
-	$(BIN)/python $(INSTALL) --editable '.[dev]'
+	$(BIN)/python -m pip $(INSTALL) --editable '.[dev]'
 	@touch $@
 
 # The link is in git, but not in an sdist.
@@ -40,9 +40,10 @@ demo: $(VENV)/runtime
 		--warmup-steps 50 --batch-norm-momentum 0.97 --out runs/demo/rpn
 	@echo "look at runs/demo/anchors_epoch0_0.png and runs/demo/rpn/proposals.png"
 
-# Two processes: one runs the Keras tests of one worker while the other does the rest.
+# Two processes: one runs the Keras tests of one worker while the other does the rest. Measuring coverage on Python 3.11
+# takes 80 % more CPU time in tests of targets, 45 % in those of batches, none where other processes do the work.
 test: $(VENV)/dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov
 
 lint: $(VENV)/dev
 	$(BIN)/ruff format --check .
@@ -50,15 +51,15 @@ lint: $(VENV)/dev
 	$(BIN)/mypy
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
-# The first wheel is built from the sdist, and must equal the one that the clone gives. Neither pip in the environment
-# nor compiled modules: both would take longer than the example.
+# The wheel is built from the sdist, and must equal the one built from the clone. Without pip in the empty environment and
+# without compiling modules that nothing imports, this takes half the time.
 wheel: $(VENV)/dev
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation --outdir dist .
 	$(BIN)/python -m build --no-isolation --outdir dist/clone --wheel .
 	cmp dist/*.whl dist/clone/*.whl
 	$(PYTHON) -m venv --without-pip dist/venv
-	$(BIN)/python -m pip --python dist/venv/bin/python $(patsubst -m pip,,$(INSTALL)) --no-compile dist/*.whl
+	$(BIN)/python -m pip --python dist/venv/bin/python $(INSTALL) --no-compile dist/*.whl
 	dist/venv/bin/python -I tests/readme.py
 	rm -rf dist/venv dist/clone
 
@@ -71,4 +72,4 @@ bench: $(VENV)/dev
 	$(BIN)/python scripts/bench_feed.py $(if $(BENCH_COCO),--coco $(BENCH_COCO) --images $(BENCH_IMAGES))
 
 clean:
-	rm -rf $(VENV) runs dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) runs dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

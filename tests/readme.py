@@ -46,7 +46,7 @@ def lay_out_coco(instances: Path, images: Path, folder: Path) -> None:
 
 def main() -> None:
     """Run the first example and the check in an empty folder."""
-    assert not Path(detfeed.__file__).is_relative_to(ROOT), f"{detfeed.__file__} is the clone's, not the installed one"
+    assert "site-packages" in Path(detfeed.__file__).parts, f"{detfeed.__file__} is not installed: it is the clone's"
     with tempfile.TemporaryDirectory() as folder:
         drawn = detfeed.make_shapes(Path(folder) / "drawn", num_images=8, image_hw=(96, 128), seed=0)
         lay_out_coco(drawn, drawn.parent / "images", Path(folder))
