@@ -8,6 +8,7 @@ from detfeed.models.backbone import CaffeNormalize, resnet50
 from detfeed.models.fpn import UpsampleLike, fpn
 from detfeed.models.losses import dense_rpn_loss, sampled_rpn_loss
 from detfeed.models.proposals import ProposalModel, decode_boxes, nms, place_anchors, select_proposals
+from detfeed.models.roi_align import roi_align, roi_levels
 from detfeed.models.rpn import RPN, rpn_head
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "nms",
     "place_anchors",
     "resnet50",
+    "roi_align",
+    "roi_levels",
     "rpn_head",
     "sampled_rpn_loss",
     "select_proposals",
