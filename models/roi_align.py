@@ -31,7 +31,7 @@ def roi_align(
         strides: L consecutive powers of two: pixels of the input per cell of each level.
         output_size: P, bins along each side of a RoI.
         sampling_ratio: points along each side of a bin.
-        aligned: whether pixel coordinates are shifted by half a cell (detectron2's ROIAlignV2). With False, torchvision's
+        aligned: whether coordinates are shifted by half a cell (detectron2's ROIAlignV2). With False, torchvision's
             default, a RoI is at least one cell wide and high.
 
     Returns:

@@ -42,34 +42,6 @@ def jit(function):
 ways = {"tensorflow": [eager, graph, xla], "jax": [jit], "torch": [eager]}[backend]
 
 
-def with_gradients(function, weight):
-    """A function that returns the result of `function` and the gradients of its weighted sum, by each argument."""
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        def run(*arguments):
-            with tf.GradientTape() as tape:
-                tape.watch(arguments)
-                result = function(*arguments)
-                total = tf.reduce_sum(result * weight)
-            return result, [tf.convert_to_tensor(gradient) for gradient in tape.gradient(total, arguments)]
-    elif backend == "jax":
-        import jax
-
-        def run(*arguments):
-            result, pull_back = jax.vjp(function, *arguments)
-            return result, pull_back(weight)
-    else:
-
-        def run(*arguments):
-            arguments = [argument.detach().requires_grad_() for argument in arguments]
-            result = function(*arguments)
-            (result * ops.convert_to_tensor(weight)).sum().backward()
-            return result, [argument.grad for argument in arguments]
-
-    return run
-
-
 def to_numpy(tensors):
     return keras.tree.map_structure(ops.convert_to_numpy, tensors)
 
@@ -124,7 +96,7 @@ def test_roi_align_agrees_with_torchvision(golden, aligned):
 
 
 @pytest.mark.parametrize("way", ways)
-def test_multiscale_roi_align_and_its_gradients_agree_with_torchvision(golden, way):
+def test_multiscale_roi_align_and_its_gradients_agree_with_torchvision(golden, with_gradients, way):
     data = golden("multiscale_roi_align_torchvision")
     levels = [channels_last(data[f"p{level}_nchw"]) for level in range(2, 6)]
     rois, places = by_image(data["rois"])
