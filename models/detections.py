@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from detfeed.models.faster_rcnn import FasterRCNN
-from detfeed.models.image_model import ImageModel
+from detfeed.models.image_model import ImageModel, serialize_part
 from detfeed.models.proposals import clip_boxes, decode_boxes, nms, top_scores
 
 
@@ -76,7 +76,7 @@ class DetectionModel(ImageModel):
 
     def get_config(self):
         return {
-            "faster_rcnn": keras.saving.serialize_keras_object(self.faster_rcnn),
+            "faster_rcnn": serialize_part(self.faster_rcnn),
             "score_threshold": self.score_threshold,
             "nms_iou": self.nms_iou,
             "max_detections": self.max_detections,

@@ -7,7 +7,7 @@ from keras import ops
 
 from detfeed import RoiTargets
 from detfeed.models.backbone import resnet50_stage5
-from detfeed.models.image_model import ImageModel
+from detfeed.models.image_model import ImageModel, serialize_part
 from detfeed.models.losses import roi_loss
 from detfeed.models.proposals import propose_boxes
 from detfeed.models.roi_align import roi_align
@@ -203,7 +203,7 @@ class FasterRCNN(ImageModel):
         rules = self.roi_targets
         names = ("foreground_iou", "background_low", "ignore_ioa", "num_samples", "positive_fraction", "num_classes")
         return {
-            "rpn": keras.saving.serialize_keras_object(self.rpn),
+            "rpn": serialize_part(self.rpn),
             "num_classes": self.num_classes,
             "roi_targets": {
                 **{name: getattr(rules, name) for name in names},

@@ -26,3 +26,10 @@ class ImageModel(keras.Model):
                 }
             ]
         return super().export(filepath, format, verbose, input_signature, **kwargs)
+
+
+def serialize_part(model: keras.Model) -> dict:
+    """The config of a model that is part of another one, without its optimizer: only the outer model is trained."""
+    config = keras.saving.serialize_keras_object(model)
+    config.pop("compile_config", None)
+    return config

@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from detfeed.boxes import MAX_LOG_SCALE
-from detfeed.models.image_model import ImageModel
+from detfeed.models.image_model import ImageModel, serialize_part
 from detfeed.models.rpn import RPN
 from detfeed.targets.anchors import AnchorGrid
 
@@ -68,7 +68,7 @@ class ProposalModel(ImageModel):
 
     def get_config(self):
         return {
-            "rpn": keras.saving.serialize_keras_object(self.rpn),
+            "rpn": serialize_part(self.rpn),
             "pre_nms": self.pre_nms,
             "post_nms": self.post_nms,
             "nms_iou": self.nms_iou,

@@ -23,13 +23,12 @@ def to_numpy(tensors):
 
 
 def draw_sample(rng):
-    """A sample with boxes in quarters of a pixel: their areas and IoUs are exact, ties and equal thresholds included."""
+    """A sample with boxes in quarters of a pixel: areas and IoUs are exact, ties and equal thresholds included."""
     image_hw = rng.integers((20, 30), INPUT_HW, endpoint=True)
 
     def boxes(count):
         low = rng.integers(-8, 4 * INPUT_HW[1], (count, 2)) / 4
-        boxes = np.concatenate([low, low + rng.integers(0, 100, (count, 2)) / 4], axis=1).astype(np.float32)
-        return boxes
+        return np.concatenate([low, low + rng.integers(0, 100, (count, 2)) / 4], axis=1).astype(np.float32)
 
     num_boxes = int(rng.integers(0, 6))
     truth = boxes(num_boxes)
@@ -127,7 +126,7 @@ def test_image_without_boxes_or_proposals_gives_unused_places():
 @pytest.mark.parametrize("counts", [(0, 0, 5), (2, 3, 0), (9, 1, 2), (9, 30, 2), (1, 30, 0), (0, 30, 3)])
 @pytest.mark.parametrize(("num_samples", "positive_fraction"), [(8, 0.25), (1, 0.25), (8, 1.0)])
 def test_foreground_fills_its_share_and_background_the_rest(counts, num_samples, positive_fraction):
-    num_positive, num_negative, num_ignored = counts
+    num_positive, num_negative, _ = counts
     states = np.repeat([1, 0, -1], counts).astype(np.int8)[None]
     states = np.random.default_rng(0).permuted(states, axis=1)
     rows, drawn = to_numpy(sample_rois(states, num_samples=num_samples, positive_fraction=positive_fraction, seed=0))
