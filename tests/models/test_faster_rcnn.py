@@ -18,6 +18,8 @@ from detfeed import AnchorGrid, RoiTargets
 from detfeed.models import RPN, DetectionModel, FasterRCNN, ProposalModel, roi_align, roi_loss
 
 backend = keras.backend.backend()
+# Compiling a step takes longer than running it; JAX has to compile either way.
+without_compiling = {"run_eagerly": backend != "jax"}
 input_hw = (64, 96)
 NUM_CLASSES = 3
 LOSSES = ("rpn_objectness_loss", "rpn_box_loss", "roi_class_loss", "roi_box_loss")
@@ -167,7 +169,7 @@ def test_fit_trains_jointly_on_boxes_in_x(rng):
 def test_fit_trains_on_rois_from_files(rng):
     model = build()
     model.rpn.head.trainable = False
-    model.compile(optimizer=keras.optimizers.SGD(1e-7))
+    model.compile(optimizer=keras.optimizers.SGD(1e-7), **without_compiling)
     with pytest.raises(ValueError, match=r'"boxes".*or "rois".*Received: y with \[\'anchor_index\'\], and no boxes'):
         model.compute_loss(y={"anchor_index": 0}, y_pred={"rois": 0})
     with pytest.raises(ValueError, match=r"targets of the RPN beside boxes in x. Received: y with \[\]"):
@@ -186,7 +188,7 @@ def test_fit_trains_on_rois_from_files(rng):
 def test_loss_of_the_roi_head_does_not_reach_the_head_of_the_rpn(rng):
     model = build(AnchorGrid.c4(), num_samples=4)
     assert model.roi_size == 14
-    model.compile(optimizer=keras.optimizers.SGD(1e-7))
+    model.compile(optimizer=keras.optimizers.SGD(1e-7), **without_compiling)
     heads = model.rpn.head, model.head
     kernels = [[v for v in head.trainable_variables if v.path.endswith("kernel")] for head in heads]
     before = to_numpy(kernels)
@@ -248,9 +250,10 @@ def test_boxes_keep_their_precision_under_mixed_precision(rng):
 
 
 def test_saved_models_are_the_same_when_loaded(model, rng, tmp_path):
+    """With the RPN and the Faster R-CNN inside them."""
     inputs = make_inputs(rng)
     wrapped = ProposalModel(model.rpn, pre_nms=20, post_nms=10), DetectionModel(model, score_threshold=0.0, pre_nms=50)
-    for original in (model.rpn, model, *wrapped):
+    for original in wrapped:
         original.save(tmp_path / "model.keras")
         loaded = keras.saving.load_model(tmp_path / "model.keras")
         assert type(loaded) is type(original) and loaded.get_config() == original.get_config()
