@@ -127,7 +127,7 @@ def voc_average_precision(
         objects = objects[~ignored[objects]]
         right = np.zeros(len(objects), bool)
         right[np.unique(objects, return_index=True)[1]] = True  # the best one of each object
-        hits = np.cumsum(right & (objects >= 0))
+        hits = np.cumsum(right & (objects >= 0), dtype=np.int64)
         precision = hits / np.arange(1, len(hits) + 1)
         by_rule["AP50_area"].append(_area_under(hits, precision, num_objects))
         by_rule["AP50_11points"].append(_mean_of_11_points(hits, precision, num_objects))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -151,7 +153,9 @@ class FasterRCNN(ImageModel):
             ops.cast(ops.reshape(box_deltas, (batch, num_rois, self.num_classes, 4)), "float32"),
         )
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
         """The loss that fit and evaluate use.
 
         Args:
@@ -186,7 +190,7 @@ class FasterRCNN(ImageModel):
         losses[self.roi_class_loss], losses[self.roi_box_loss] = roi_loss(
             y_pred["class_logits"], y_pred["box_deltas"], roi_targets["roi_class_ids"], roi_targets["roi_deltas"]
         )
-        # Weighted by the batch as Keras weighs `loss`, of which they are then the parts.
+        # Keras weights its metric `loss` by the batch size. With the same weights these four metrics are its parts.
         batch = ops.shape(y_pred["objectness"])[0]
         for metric, loss in losses.items():
             metric.update_state(loss, sample_weight=batch)

@@ -63,7 +63,7 @@ class PaddedBoxes:
                 f"have. Received: {names!r}"
             )
         self.num_boxes = num_boxes
-        self.form = form
+        self.form: BoxForm = form
         self.names = dict(names)
         self.padding = padding
 
