@@ -28,6 +28,7 @@ class Passes:
         self._by_threads = by_threads
         self.evaluating = False  # whether Keras iterates to evaluate or to predict
         self._within = False  # whether an epoch of Keras's is under way
+        self._fits = False  # whether a fit has begun, and none of its epochs
         self.restart()
 
     def restart(self) -> None:
@@ -41,7 +42,10 @@ class Passes:
         frame = _find("fit", "evaluate", "predict")
         self.evaluating = frame is not None and frame.f_code.co_name != "fit"
         self._within = True
-        return 0 if frame is None or self.evaluating else int(frame.f_locals.get("initial_epoch", 0))
+        fits, self._fits = self._fits, False
+        # Once in a fit: `f_locals` keeps what the names stand for now until it is asked for again. In each epoch, this
+        # would hold the iterator of the last one, whose end would stop the next one for half a second.
+        return int(frame.f_locals.get("initial_epoch", 0)) if frame and fits and not self.evaluating else 0
 
     def end(self, count: int) -> bool:
         """Keras ends an epoch of its own, or will iterate anew; returns whether all `count` batches were used."""
@@ -50,7 +54,7 @@ class Passes:
             return False
         if _find("reset"):
             # Before the first epoch of a fit, and after a look at a batch that the model is built by.
-            self._over = True
+            self._over = self._fits = True
             return False
         self._used = self._used or within
         return within and len(self._asked) == count
