@@ -1,6 +1,7 @@
 """Sequences in Keras. TensorFlow starts once, for this file; JAX and torch run in processes of their own."""
 
 import copy
+import gc
 import importlib.util
 import json
 import os
@@ -204,6 +205,19 @@ def test_fit_that_begins_with_a_later_epoch_is_fed_that_epoch(shapes):
     sequence = recorded(shapes)
     assert fed_by_fit(sequence, initial_epoch=2, epochs=4) == planned(sequence, 2, 3)
     assert fed_by_fit(sequence, epochs=1) == planned(sequence, 4)
+
+
+def test_iterators_of_epochs_that_are_over_are_let_go(shapes):
+    alive = []
+
+    class Count(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            alive.append(sum(type(held).__name__ == "OwnedIterator" for held in gc.get_objects()))
+
+    model = Recorder()
+    model.compile(optimizer="sgd")
+    model.fit(recorded(shapes), epochs=3, verbose=0, callbacks=[Count()])
+    assert set(alive) == {1}  # the one of this epoch: the end of another would stop it for a while
 
 
 def test_epoch_that_was_not_ended_is_fed_again(shapes):
