@@ -1,10 +1,15 @@
 from pathlib import Path
 
 import cv2
+import hypothesis
 import numpy as np
 import pytest
 
 from detfeed import Annotations, make_shapes, read_coco
+
+# No test depends on how fast the machine is.
+hypothesis.settings.register_profile("detfeed", deadline=None)
+hypothesis.settings.load_profile("detfeed")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -19,7 +19,7 @@ CALLS = ROOT / "tests" / "typed_calls.py"
 def run_mypy(files):
     """Messages of mypy by file and line."""
     command = [sys.executable, "-m", "mypy", "--no-error-summary", *map(str, files)]
-    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800)
     assert not output.stderr
     found = {}
     for path, line, message in re.findall(r"^(.+?):(\d+): error: (.*)", output.stdout, re.MULTILINE):
@@ -30,7 +30,7 @@ def run_mypy(files):
 def run_pyright(files):
     """Messages of pyright by file and line."""
     command = [sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable, "--outputjson", *map(str, files)]
-    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800)
     found = {}
     for diagnostic in json.loads(output.stdout)["generalDiagnostics"]:
         place = Path(diagnostic["file"]).resolve(), diagnostic["range"]["start"]["line"] + 1

@@ -3,7 +3,7 @@
 import albumentations
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from detfeed.augmentation.pipeline import Augmentation
@@ -83,7 +83,6 @@ def test_scene_without_boxes_goes_through_every_operation():
 
 
 @given(scenes())
-@settings(deadline=None)
 def test_flipping_twice_gives_the_scene_back_and_once_moves_all_alike(scene):
     flipped = scene.flipped()
     assert same(flipped.flipped(), scene)
@@ -95,7 +94,6 @@ def test_flipping_twice_gives_the_scene_back_and_once_moves_all_alike(scene):
 
 
 @given(scenes(), st.data())
-@settings(deadline=None)
 def test_crop_keeps_what_is_inside_and_knows_its_share(scene, data):
     x0, y0 = data.draw(st.integers(0, WIDTH - 2)), data.draw(st.integers(0, HEIGHT - 2))
     x1, y1 = data.draw(st.integers(x0 + 1, WIDTH)), data.draw(st.integers(y0 + 1, HEIGHT))
@@ -109,7 +107,6 @@ def test_crop_keeps_what_is_inside_and_knows_its_share(scene, data):
 
 
 @given(scenes(), st.integers(1, 3), st.integers(1, 3))
-@settings(deadline=None)
 def test_enlarging_moves_all_alike(scene, down, right):
     size_hw = HEIGHT * down, WIDTH * right
     canvas = np.full((size_hw[0] + 5, size_hw[1] + 7, 3), 9, np.uint8)

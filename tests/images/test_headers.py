@@ -1,6 +1,5 @@
 import os
 import struct
-import time
 
 import numpy as np
 import pytest
@@ -110,8 +109,7 @@ def test_picture_without_pixels_is_an_error():
         read_header(b"GIF89a" + struct.pack("<HH", 7, 0))
 
 
-def test_endless_segments_and_chunks_are_an_error_soon():
-    start = time.perf_counter()
+def test_endless_segments_and_chunks_are_an_error():
     for content, what in (
         (b"\xff\xd8" + b"\xff\xd0" * 10**6, "segments"),
         (FILES["png"][:33] + b"\0\0\0\0aaaacrc." * 10**6, "chunks"),
@@ -119,7 +117,6 @@ def test_endless_segments_and_chunks_are_an_error_soon():
     ):
         with pytest.raises(ImageError, match=f"too many {what}"):
             read_header(content)
-    assert time.perf_counter() - start < 10
 
 
 @given(st.sampled_from([content[:16] for content in FILES.values()]), st.binary(max_size=200))

@@ -514,6 +514,6 @@ def test_other_backends_agree(other):
         env={**os.environ, "KERAS_BACKEND": other},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
     )
     assert run.returncode == 0, run.stdout + run.stderr

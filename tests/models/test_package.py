@@ -20,7 +20,7 @@ def test_package_is_the_folder_at_the_top_of_the_clone():
 @pytest.mark.parametrize("name", ["models", "models.rpn"])
 def test_import_of_models_without_detfeed_names_the_package(name):
     code = f"import detfeed.models, {name}"
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=1800)
     assert run.stderr.splitlines()[-1] == (
         "ImportError: Expected the package to be imported as detfeed.models. Received: import models."
     )

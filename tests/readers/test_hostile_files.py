@@ -26,7 +26,7 @@ from detfeed import (
     read_yolo,
 )
 
-few = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 INSTANCES = {
     "images": [

@@ -32,7 +32,7 @@ def test_processes_fed_their_shards_end_with_the_same_losses_and_weights(tmp_pat
         )
         for index in range(2)
     ]
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    outputs = [process.communicate(timeout=1800)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     first, second = ([line for line in output.splitlines() if line.startswith("losses")] for output in outputs)
     assert len(first) == 1 and first == second, outputs

@@ -259,7 +259,7 @@ def rules_of(draw):
     }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(scenes(), rules_of())
 def test_matching_agrees_with_the_dense_way(scene, rules):
     grid, boxes, ignore, input_hw, image_hw = scene
@@ -271,7 +271,7 @@ def test_matching_agrees_with_the_dense_way(scene, rules):
     assert differences(grid, boxes, ours, theirs, **rules) == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(scenes(), st.booleans(), st.sampled_from([(0.7, 0.3), (0.5, 0.4)]), st.sampled_from([0.3, 0.5]))
 def test_the_dense_way_agrees_with_a_slow_loop_written_from_the_paper(scene, low_quality, thresholds, ioa):
     grid, boxes, ignore, input_hw, image_hw = scene
