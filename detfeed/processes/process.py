@@ -94,6 +94,9 @@ class Process:
 
     def __init__(self, task: bytes) -> None:
         _reap()
+        if not sys.executable:
+            # Where Python is embedded, or was started in an odd way.
+            raise ValueError(f"Expected sys.executable to be the path of Python. Received: {sys.executable!r}")
         self._reader = Reader()
         self._task = task
         self._loaded = False

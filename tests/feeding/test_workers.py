@@ -1,7 +1,10 @@
 """Workers and their faults, which are real ones. No Keras here."""
 
+import builtins
 import contextlib
 import ctypes
+import errno
+import itertools
 import os
 import signal
 import subprocess
@@ -17,6 +20,8 @@ import pytest
 
 from detfeed import Feed, SampleError, WorkerError
 from detfeed.feeding.jobs import Job
+from detfeed.feeding.workers import _State
+from detfeed.processes import process, slots
 from feeds import IDS, KINDS, LONG, alive, children, keys_of, make_loader, same, take, wait_until
 
 
@@ -145,6 +150,58 @@ def hanging(shapes, tmp_path, monkeypatch):
     return make
 
 
+@pytest.mark.parametrize(
+    ("owner", "name", "error", "after"),
+    [
+        (process, "bytearray", MemoryError(), 9),
+        (process, "_receive_exactly", KeyboardInterrupt(), 12),
+        (process, "_unpickle_answer", MemoryError(), 3),
+        (slots, "_map", OSError(errno.ENOMEM, "Cannot allocate memory"), 2),
+        (slots, "_view", MemoryError(), 20),
+    ],
+)
+def test_no_batch_is_taken_for_another_after_a_failure_to_receive_one(shapes, monkeypatch, owner, name, error, after):
+    loader = make_loader(shapes, augment=None)
+    keys = keys_of(loader, epochs=3)
+    before = len(os.listdir("/proc/self/fd"))
+    calls = itertools.count()
+    function = getattr(owner, name, None) or getattr(builtins, name)
+
+    def failing(*arguments):
+        if next(calls) == after:
+            raise error
+        return function(*arguments)
+
+    monkeypatch.setattr(owner, name, failing, raising=False)
+    feed = Feed(loader, workers=2, use_multiprocessing=True, max_queue_size=4)
+    with pytest.warns(UserWarning, match=f"its answer could not be received .{type(error).__name__}.*made again") as w:
+        batches = list(take(feed, keys))
+    assert len(w) == 1 and next(calls) > after
+    for key, batch in zip(keys, batches, strict=True):
+        assert same(batch, loader.load(*key))
+    feed.close()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=IDS)
+@pytest.mark.parametrize("error", [MemoryError(), KeyboardInterrupt()])
+@pytest.mark.parametrize("name", ["_take_job", "_do", "_has_done", "_make", "_start_process", "_is_over"])
+def test_thread_that_ends_by_anything_anywhere_leaves_nobody_waiting(shapes, monkeypatch, kind, error, name):
+    function = getattr(_State, name)
+
+    def failing(self, *arguments):
+        monkeypatch.setattr(_State, name, function)
+        raise error
+
+    monkeypatch.setattr(_State, name, failing)
+    feed = Feed(make_loader(shapes, augment=None), **{**kind, "workers": 2})
+    monkeypatch.setattr(feed, "ahead", 0)  # and so a single worker
+    with pytest.raises((WorkerError, MemoryError), match=r"KeyboardInterrupt|MemoryError|^$"):
+        feed.get((0, 0))
+    assert same(feed.get((0, 1)), feed.loader.load(0, 1))
+    feed.close()
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=IDS)
 def test_batch_that_hangs_is_made_again_by_another_worker(shapes, hanging, kind):
     loader = hanging(times=1)
@@ -187,16 +244,56 @@ def test_error_in_a_worker_arrives_with_its_place_and_the_workers_traceback(shap
     assert "in divide_by_nothing" in str(caught.value.__cause__)
 
 
-def test_process_that_can_not_be_started_is_an_error_and_no_hang(shapes, monkeypatch):
+@pytest.mark.parametrize(
+    ("owner", "name", "broken", "kind", "what"),
+    [
+        (subprocess, "Popen", BlockingIOError("Resource temporarily unavailable"), "process", "Resource temporarily"),
+        (subprocess, "Popen", PermissionError(13, "Permission denied"), "process", "Permission denied"),
+        (subprocess, "Popen", MemoryError(), "process", "MemoryError"),
+        (process.socket, "socketpair", OSError(24, "Too many open files"), "process", "Too many open files"),
+        (process, "Reader", MemoryError(), "process", "MemoryError"),
+        (threading.Thread, "start", RuntimeError("can't start new thread"), "process", "can't start new thread"),
+        (threading.Thread, "start", RuntimeError("can't start new thread"), "thread", "can't start new thread"),
+        (threading.Thread, "start", MemoryError(), "thread", "MemoryError"),
+        (sys, "executable", None, "process", "Expected sys.executable to be the path of Python. Received: None"),
+        (sys, "executable", "", "process", "Expected sys.executable to be the path of Python. Received: ''"),
+        (sys, "executable", "/no/such/file", "process", "No such file"),
+        (sys, "executable", "/bin/false", "process", "3 died of it, the last: ended with status 1"),
+    ],
+)
+def test_worker_that_can_not_be_started_by_anything_is_an_error_with_the_reason(
+    shapes, monkeypatch, owner, name, broken, kind, what
+):
     def refuse(*arguments, **named):
-        raise BlockingIOError("Resource temporarily unavailable")
+        raise broken
 
-    monkeypatch.setattr(subprocess, "Popen", refuse)
-    feed = Feed(make_loader(shapes), workers=2, use_multiprocessing=True)
-    with pytest.raises(WorkerError, match="Could not start a worker process: Resource temporarily unavailable"):
-        feed.get((0, 0))
+    monkeypatch.setattr(owner, name, refuse if isinstance(broken, BaseException) else broken)
+    feed = Feed(make_loader(shapes, augment=None), workers=2, use_multiprocessing=kind == "process")
+    keys = keys_of(feed.loader, epochs=1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "A worker process ended with status 1 while it started")
+        with pytest.raises(WorkerError, match=f"^Could not start a worker {kind}: .*{what}"):
+            feed.get(keys[0], keys[1:])
     monkeypatch.undo()
-    assert same(feed.get((0, 1)), feed.loader.load(0, 1))
+    for key, batch in zip(keys, take(feed, keys), strict=True):  # those that were to be made ahead, too
+        assert same(batch, feed.loader.load(*key))
+
+
+def test_worker_that_can_not_be_started_is_told_once_where_others_make_the_batches(shapes, monkeypatch):
+    popen, started = subprocess.Popen, []
+
+    def one(*arguments, **named):
+        if started:
+            raise BlockingIOError("Resource temporarily unavailable")
+        started.append(True)
+        return popen(*arguments, **named)
+
+    monkeypatch.setattr(subprocess, "Popen", one)
+    feed = Feed(make_loader(shapes, augment=None), workers=2, use_multiprocessing=True)
+    keys = keys_of(feed.loader)
+    with pytest.warns(UserWarning, match="Could not start a worker process: Resource .* made by fewer workers") as w:
+        assert all(same(batch, feed.loader.load(*key)) for key, batch in zip(keys, take(feed, keys), strict=True))
+    assert len(w) == 1
 
 
 def test_threads_of_ours_have_one_of_cv2_each_as_long_as_there_are_any(shapes):
