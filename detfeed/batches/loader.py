@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import warnings
 from collections.abc import Callable
 from numbers import Integral, Real
@@ -182,7 +184,10 @@ class BatchLoader:
                 image_hw[row] = sample.image_hw
                 targets.append(_split(self.targets(sample)))
                 _check_alike(targets[-1], targets[0])
-            except Exception as error:
+            except BaseException as error:
+                if _is_ctrl_c(error):
+                    raise
+                # A SystemExit among them: a training that a target function ends would look like one that is done.
                 raise self._sample_error(error, fed, epoch, index) from error
             for failed, text in unreadable:
                 replacement = Replacement(epoch, index, failed, *self._name(failed), text, *self._name(fed))
@@ -261,7 +266,7 @@ class BatchLoader:
     def _name(self, position: int) -> tuple[str, int | str]:
         return self.annotations.paths[position], self.annotations.image_id(position)
 
-    def _sample_error(self, error: Exception, position: int, epoch: int, index: int) -> SampleError:
+    def _sample_error(self, error: BaseException, position: int, epoch: int, index: int) -> SampleError:
         path, image_id = self._name(position)
         advice = ""
         if isinstance(error, ImageError) and self.on_error == "raise":
@@ -322,6 +327,12 @@ def _check_proposals(proposals: Proposals, annotations: Annotations) -> None:
             f"reads them. Received: {proposals} and {annotations}"
         )
     _warn_of_proposals_outside(proposals, annotations)
+
+
+def _is_ctrl_c(error: BaseException) -> bool:
+    """Whether the user interrupts: that reaches the main thread alone, and no process that ignores it."""
+    is_main = threading.current_thread() is threading.main_thread()
+    return isinstance(error, KeyboardInterrupt) and is_main and signal.getsignal(signal.SIGINT) != signal.SIG_IGN
 
 
 def _split(targets: Any) -> tuple[Arrays, ...]:

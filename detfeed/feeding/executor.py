@@ -49,7 +49,12 @@ class ExecutorWorkers(Workers):
 
     def _submit(self, job: Job, pickled: bytes | None = None) -> None:
         job.begin()
-        inner = self._open[job] = self._executor.submit(load_batch, self._token, job.key, pickled)
+        try:
+            inner = self._executor.submit(load_batch, self._token, job.key, pickled)
+        except Exception as error:  # it is shut down, or broken
+            job.fail(_failure(job, error))
+            return
+        self._open[job] = inner
         inner.add_done_callback(lambda inner: self._done(job, inner))
 
     def _done(self, job: Job, inner: Future[Any]) -> None:
@@ -63,11 +68,11 @@ class ExecutorWorkers(Workers):
                     self._submit(job, self._pickled)
                     return
             except BaseException as error:
-                job.result.set_exception(error if isinstance(error, DetfeedError) else _failure(job, error))
+                job.fail(error if isinstance(error, DetfeedError) else _failure(job, error))
                 return
             made, seconds = answer
             self.busy += seconds
-        job.result.set_result(made)
+        job.finish(made)
 
     def seconds_left(self) -> float:
         with self._lock:

@@ -22,8 +22,9 @@ from detfeed.feeding.workers import LocalWorkers
 class Feed:
     """Hands out the batches of a loader, which the asking thread makes, or workers ahead of it.
 
-    The batches are the same bits whoever makes them, in whatever order. Workers start when the first batch is asked
-    for. They live until `close`, and end with this object.
+    The batches are the same bits whoever makes them, in whatever order. Workers start when a batch is asked for that
+    they have not made ahead. They end with `close`, with this object, and after a while in which nobody asks; what they
+    have made ahead is kept then, and they start again unseen.
 
     Args:
         loader: makes the batches.
@@ -87,7 +88,7 @@ class Feed:
 
         Raises:
             SampleError: a sample of it could not be made.
-            WorkerError: workers died of it or hung, again and again.
+            WorkerError: workers died of it or hung, again and again, or could not be started.
             ImageError: too many images could not be read, see `Replace`.
         """
         asked = time.perf_counter()
@@ -100,16 +101,7 @@ class Feed:
     def _get(self, key: Key, upcoming: Iterable[Key]) -> Made:
         if os.getpid() != self._pid:
             self._reset()  # a fork has none of the threads: it gets workers of its own
-        with self._lock:
-            if self._workers is None:
-                self._workers = self._start()
-            workers = self._workers
-            job = self._ahead.pop(key, None) or Job(self.loader, key)
-            self._asked.append(job)
-            # Drop jobs made ahead that are no longer expected.
-            expected = islice(upcoming, self.ahead)
-            self._ahead = {key: self._ahead.get(key) or Job(self.loader, key) for key in expected}
-            workers.plan([*self._asked, *self._ahead.values()])
+        job, workers = self._ask(key, upcoming)
         try:
             while not job.result.done():
                 try:
@@ -118,11 +110,40 @@ class Feed:
                     workers.expire()
             return job.result.result()
         finally:
-            with self._lock:
-                self._asked.remove(job)
-                notes, workers.notes[:] = list(workers.notes), []
+            notes = self._leave(job, workers)
             for note in notes:
                 warnings.warn(note, stacklevel=4)
+
+    def _ask(self, key: Key, upcoming: Iterable[Key]) -> tuple[Job, Workers]:
+        """Plan the job of a batch and of those expected after it."""
+        with self._lock:
+            if self._workers is None:
+                self._workers = self._start()
+            job = self._expect(key)
+            self._ahead.pop(key, None)
+            # Drop jobs made ahead that are no longer expected.
+            self._ahead = {later: self._expect(later) for later in islice(upcoming, self.ahead)}
+            self._asked.append(job)
+            try:
+                self._workers.plan([*self._asked, *self._ahead.values()])
+            except BaseException:
+                self._asked.remove(job)
+                raise
+            return job, self._workers
+
+    def _expect(self, key: Key) -> Job:
+        """The job that makes a batch ahead; a new one where there is none, or where workers could not begin with it."""
+        job = self._ahead.get(key)
+        return Job(self.loader, key) if job is None or job.missed else job
+
+    def _leave(self, job: Job, workers: Workers) -> list[str]:
+        """Note that nobody waits for a job any more; returns what is to be told."""
+        with self._lock:
+            self._asked.remove(job)
+            notes = []
+            while workers.notes:
+                notes.append(workers.notes.pop(0))
+            return notes
 
     def _start(self) -> Workers:
         if self.executor is not None:
@@ -130,7 +151,13 @@ class Feed:
         return LocalWorkers(self.loader, self.num_workers, processes=self.use_multiprocessing, timeout=self.timeout)
 
     def close(self) -> None:
-        """End the workers now; the next batch asked for starts new ones."""
+        """End the workers now; the next batch asked for starts new ones.
+
+        A thread inside a target function can't be ended. It is waited for half a second at most, and ends when it comes
+        back.
+        """
+        if os.getpid() != self._pid:
+            return self._reset()
         with self._lock:
             workers, self._workers, self._ahead = self._workers, None, {}
         if workers is not None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import dataclasses
+import pickle
 import time
 from collections.abc import Iterable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from typing import Any
+
+from numpy.typing import NDArray
 
 from detfeed.batches.ledger import Replacement
 from detfeed.batches.loader import Batch, BatchLoader
-from detfeed.errors import WorkerError
+from detfeed.errors import SampleError, WorkerError
 from detfeed.processes.slots import Allocate
 
 Key = tuple[int, int]  # epoch and index of a batch
@@ -53,6 +57,11 @@ class Job:
         paths = self.loader.annotations.paths
         return f"Its images: {', '.join(paths[position] for position in self.loader.batches(epoch)[index].tolist())}."
 
+    @property
+    def missed(self) -> bool:
+        """Whether it has failed before a worker began with it, which says nothing about its batch."""
+        return self.started is None and self.result.done()
+
     def begin(self) -> None:
         """Note that a worker begins with it now."""
         self.started = time.monotonic()
@@ -70,7 +79,7 @@ class Job:
         self.deaths += 1
         if self.deaths < MAX_DEATHS:
             return f"A worker process {how} while it made {self.name}. It was replaced; the batch is made again."
-        self.result.set_exception(
+        self.fail(
             WorkerError(
                 f"A worker process {how} while it made {self.name}, the last of {self.deaths} that died of it. "
                 f"{self.images} Look for a damaged file there, or for too little memory."
@@ -92,15 +101,29 @@ class Job:
         self.timeouts += 1
         if self.timeouts < MAX_TIMEOUTS:
             return f"{self.name.capitalize()} {late}. {then}"
-        self.result.set_exception(
+        self.fail(
             WorkerError(f"{self.name.capitalize()} {late}, {self.timeouts} times. {self.images} {advice}".rstrip())
         )
         return None
 
+    def fail(self, error: BaseException) -> None:
+        """Let its result be an error, if it has none yet. One that would end the program becomes a WorkerError."""
+        if not isinstance(error, Exception):
+            failure = WorkerError(f"{type(error).__name__}: {error} ended a worker at {self.name}. {self.images}")
+            failure.__cause__ = error
+            error = failure
+        # Two threads may end it, one of which closes the workers.
+        with contextlib.suppress(InvalidStateError):
+            self.result.set_exception(error)
+
+    def finish(self, made: Made) -> None:
+        """Let its result be a batch, if it has none yet."""
+        with contextlib.suppress(InvalidStateError):
+            self.result.set_result(made)
+
     def cancel(self) -> None:
         """Let its result be an error, if it has none yet."""
-        if not self.result.done():
-            self.result.set_exception(CancelledError())
+        self.fail(CancelledError())
 
 
 def seconds_left(jobs: Iterable[Job], timeout: float) -> float:
@@ -150,9 +173,30 @@ class BatchTask:
         self.__dict__.update(state)
 
     def run(self, allocate: Allocate, epoch: int, index: int) -> Made:
-        """Make a batch."""
+        """Make a batch.
+
+        Raises:
+            SampleError: a target can't be pickled; or as `BatchLoader.load`.
+        """
         replaced: list[Replacement] = []
-        return self.loader.load(epoch, index, allocate, replaced.append), replaced
+        batch = self.loader.load(epoch, index, allocate, replaced.append)
+        for part in batch:
+            for name, array in part.items() if isinstance(part, dict) else ():
+                if array.dtype.hasobject:
+                    self._check_objects(name, array, epoch, index)
+        return batch, replaced
+
+    def _check_objects(self, name: str, array: NDArray[Any], epoch: int, index: int) -> None:
+        """Numbers can always be sent; among objects there may be one that can't, for which its target answers."""
+        for position, row in zip(self.loader.batches(epoch)[index].tolist(), array, strict=True):
+            try:
+                pickle.dumps(row, pickle.HIGHEST_PROTOCOL)
+            except Exception as error:
+                raise SampleError(
+                    f"{self.loader.annotations.paths[position]} (position {position}, epoch {epoch}, batch {index}): "
+                    f"{type(error).__name__}: {error}. Expected targets that can be pickled, to send them from worker "
+                    f"processes; {name!r} can't. Return numbers, or use threads: use_multiprocessing=False."
+                ) from error
 
 
 def pickled_task(loader: BatchLoader) -> bytes:

@@ -50,6 +50,19 @@ class Parcel(NamedTuple):
     given_up: list[int]
 
 
+class Returned(NamedTuple):
+    """Slots on their way back to their writer.
+
+    Attributes:
+        free: numbers of slots that nobody holds.
+        shared: numbers of slots that were held while this process was forked. The child may still look at their
+            arrays, so that they are never written to again; the child has them for itself.
+    """
+
+    free: list[int]
+    shared: list[int]
+
+
 @dataclasses.dataclass
 class _Slot:
     number: int
@@ -82,8 +95,13 @@ def _map(fd: int, size: int) -> memoryview:
     if address == ctypes.c_void_p(-1).value:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    memory = (ctypes.c_ubyte * size).from_address(address)
-    weakref.finalize(memory, _libc().munmap, address, size).atexit = False
+    try:
+        memory = (ctypes.c_ubyte * size).from_address(address)
+        unmap = weakref.finalize(memory, _libc().munmap, address, size)
+    except BaseException:
+        _libc().munmap(address, size)
+        raise
+    unmap.atexit = False
     return memoryview(memory)
 
 
@@ -111,9 +129,10 @@ def _reserve(size: int) -> tuple[int, memoryview]:
 
 
 class Writer:
-    """The slots of the process that sends: `allocate` the arrays of one parcel, `pack` it, then the next.
+    """The slots of the process that sends: `allocate` the arrays of one parcel, `pack` and send it, then the next.
 
-    A slot that the reader still holds is never written to; if no slot is free, one more is made.
+    Each parcel ends with `note_sent` or with `abandon`. A slot that the reader still holds is never written to; if no
+    slot is free, one more is made.
 
     Attributes:
         refused: why there was no shared memory for the latest parcel; empty if there was.
@@ -150,25 +169,32 @@ class Writer:
         return array
 
     def pack(self, parts: Parts) -> tuple[Parcel, int | None]:
-        """Finish the parcel; arrays that are not in its slot travel inside it.
+        """The parcel; arrays that are not in its slot travel inside it.
 
         Returns:
-            The parcel, and the slot's file descriptor if the reader does not have it yet. Close it once it is sent.
+            The parcel, and the slot's file descriptor if the reader does not have it yet.
         """
-        # Arrays that did not fit this time will fit into later slots.
-        self._besides = max(self._besides, self._used - (self._first or 0))
         placed = tuple(
             _each(part, lambda array: self._placed[id(array)][1] if id(array) in self._placed else array)
             for part in parts
         )
-        fd = None
-        if self._slot is not None:
-            fd, self._slot.fd = self._slot.fd, None
-            self._lent[self._slot.number] = self._slot
-        parcel = Parcel(placed, None if self._slot is None else self._slot.number, self._given_up)
+        slot = self._slot
+        if slot is None:
+            return Parcel(placed, None, self._given_up), None
+        return Parcel(placed, slot.number, self._given_up), slot.fd
+
+    def note_sent(self) -> None:
+        """Note that the parcel was sent, or that there was none: the reader has its slot."""
+        # Arrays that did not fit this time will fit into later slots.
+        self._besides = max(self._besides, self._used - (self._first or 0))
         self._given_up = []
+        slot = self._slot
+        if slot is not None:
+            self._lent[slot.number] = slot
+            if slot.fd is not None:
+                os.close(slot.fd)
+                slot.fd = None
         self._begin()
-        return parcel, fd
 
     def abandon(self) -> None:
         """Forget the arrays of a parcel that could not be finished."""
@@ -176,9 +202,11 @@ class Writer:
             self._free.append(self._slot)
         self._begin()
 
-    def release(self, numbers: list[int]) -> None:
-        """Take back slots that the reader does not hold any more."""
-        self._free += [self._lent.pop(number) for number in numbers]
+    def release(self, returned: Returned) -> None:
+        """Take back the slots that the reader does not hold any more."""
+        self._free += [self._lent.pop(number) for number in returned.free]
+        for number in returned.shared:
+            del self._lent[number]
 
     def _take(self, size: int) -> None:
         """Take the smallest free slot of at least `size` bytes, or make one."""
@@ -216,31 +244,48 @@ class Reader:
     def __init__(self) -> None:
         self._memories: dict[int, memoryview] = {}
         # Filled by the thread that drops the last array, in the midst of anything: append takes no lock.
-        self._released: deque[int] = deque()
+        self._released: deque[tuple[int, int]] = deque()  # slots, and the number of forks when they were lent
 
     def unpack(self, parcel: Parcel, fd: int | None) -> Parts:
-        """The arrays of a parcel; `fd` is the descriptor that came with it, closed here."""
+        """The arrays of a parcel; `fd` is the descriptor that came with it, which is not needed any more after this."""
         for number in parcel.given_up:
             del self._memories[number]
         if parcel.slot is None:
             return parcel.parts
         if fd is not None:
             self._memories[parcel.slot] = _map(fd, os.fstat(fd).st_size)
-            os.close(fd)
         # This one array is the base of all in the slot, so it lives as long as any of them.
         root = np.frombuffer(self._memories[parcel.slot], np.uint8)
-        weakref.finalize(root, self._released.append, parcel.slot).atexit = False
+        weakref.finalize(root, self._released.append, (parcel.slot, _forks)).atexit = False
         return tuple(
             _each(part, lambda array: _view(root, array) if isinstance(array, Place) else array)
             for part in parcel.parts
         )
 
-    def take_released(self) -> list[int]:
-        """Numbers of the slots whose arrays are all gone, each once."""
-        numbers = []
+    def take_released(self) -> Returned:
+        """The slots whose arrays are all gone, each once."""
+        returned = Returned([], [])
         while self._released:
-            numbers.append(self._released.popleft())
-        return numbers
+            number, forks = self._released.popleft()
+            if forks == _forks:
+                returned.free.append(number)
+            else:
+                del self._memories[number]
+                returned.shared.append(number)
+        return returned
+
+
+_forks = 0
+
+
+def _note_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    # Before and after: arrays that another thread gets meanwhile may or may not be in the child.
+    os.register_at_fork(before=_note_fork, after_in_parent=_note_fork)
 
 
 def _each(part: Any, function: Callable[[Any], Any]) -> Any:

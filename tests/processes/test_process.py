@@ -1,16 +1,23 @@
+import builtins
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
+import types
+import weakref
+from pathlib import Path
 
 import cloudpickle
 import numpy as np
 import pytest
 
-from detfeed.processes.process import Process, ProcessDied, ProcessTraceback, cores
+from detfeed.processes import process as process_module
+from detfeed.processes import slots
+from detfeed.processes.process import AnswerNotSent, Process, ProcessDied, ProcessTraceback, cores
 
 
 class Task:
@@ -62,11 +69,6 @@ def test_arrays_come_through_shared_memory_or_pickled_and_anything_besides(start
 
 
 def test_held_arrays_are_not_written_over_and_outlive_their_process(start):
-    def full(allocate, value):
-        array = allocate((1000,), np.int32)
-        array[...] = value
-        return ({"array": array},), None
-
     process = start(full)
     held = [process.call(value).arrays[0]["array"] for value in range(5)]
     process.end()
@@ -142,6 +144,144 @@ def test_task_that_can_not_be_unpickled_is_an_error_of_every_call():
                 process.call()
     finally:
         process.end()
+
+
+def full(allocate, value):
+    array = allocate((1000,), np.int32)
+    array[...] = value
+    return ({"array": array},), None
+
+
+def fail_once(monkeypatch, owner, name, error):
+    """Let the next call of a function fail."""
+    function = getattr(owner, name, None) or getattr(builtins, name)
+
+    def failing(*arguments, **named):
+        monkeypatch.setattr(owner, name, function, raising=False)
+        raise error
+
+    monkeypatch.setattr(owner, name, failing, raising=False)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), KeyboardInterrupt(), OSError(12, "Cannot allocate memory")])
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (process_module, "_receive_exactly"),
+        (process_module, "bytearray"),
+        (process_module, "_unpickle_answer"),
+        (slots, "_map"),
+        (slots, "memoryview"),
+        (slots, "_view"),
+        (np, "frombuffer"),
+        (process_module, "Answer"),
+    ],
+)
+def test_failure_to_receive_an_answer_ends_the_process_and_loses_no_descriptor(start, monkeypatch, owner, name, error):
+    before = len(os.listdir("/proc/self/fd"))
+    process = start(full)
+    process.load()
+    fail_once(monkeypatch, owner, name, error)
+    with pytest.raises(ProcessDied, match=f"^was ended because .* not be received .{type(error).__name__}") as caught:
+        process.call(1)
+    assert not str(error) or str(error) in str(caught.value)
+    assert process.ended and process._popen.returncode is not None
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_mapping_that_can_not_be_looked_after_is_not_left_behind(start, monkeypatch):
+    def mappings():
+        return Path("/proc/self/maps").read_text().count("memfd:detfeed")
+
+    before = mappings()
+    process = start(full)
+    process.load()
+    fail_once(monkeypatch, weakref, "finalize", MemoryError())
+    with pytest.raises(ProcessDied):
+        process.call(1)
+    assert mappings() == before
+
+
+def test_answer_to_another_call_is_refused(start):
+    process = start(full)
+    process.call(1)
+    process._calls += 1  # as if an answer were still in the connection
+    process_module._send(process._socket, process._calls, pickle.dumps(((2,), slots.Returned([], []))))
+    with pytest.raises(ProcessDied, match="it is that of call 2 and not of call 3"):
+        process.call(3)
+
+
+@pytest.mark.parametrize("header", [b"\xff" * 16, b"\0" * 7 + b"\2" + b"\xff" * 8])
+def test_header_that_makes_no_sense_ends_the_process(start, header):
+    def overwrite(allocate):
+        os.write(int(sys.argv[2]), header)
+        return (), None
+
+    with pytest.raises(ProcessDied, match="was ended because its answer could not be received"):
+        start(overwrite).call()
+
+
+def test_descriptor_that_finds_no_place_ends_the_process_and_says_so(start):
+    process = start(full)
+    process.load()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+        with pytest.raises(ProcessDied, match="Too many open files"):
+            process.call(1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize("what", ["lambda", "lock", "file", "generator"])
+def test_answer_that_can_not_be_pickled_says_why_and_the_next_one_comes(start, what):
+    def answer(allocate, what):
+        array = allocate((1000,), np.int32)
+        array[...] = 7
+        odd = {"lambda": lambda: 0, "lock": threading.Lock(), "file": sys.stderr, "generator": (i for i in ())}
+        return ({"array": array},), odd.get(what)
+
+    process = start(answer)
+    with pytest.raises(AnswerNotSent, match=r"it can't be pickled: .*(lambda|lock|TextIOWrapper|generator)"):
+        process.call(what)
+    for _ in range(3):
+        assert (process.call("nothing").arrays[0]["array"] == 7).all()
+
+
+def test_answer_that_can_not_be_unpickled_here_says_why(start):
+    def answer(allocate):
+        module = sys.modules["only_there"] = types.ModuleType("only_there")
+        module.Odd = type("Odd", (), {"__module__": "only_there"})
+        return (), module.Odd()
+
+    process = start(answer)
+    with pytest.raises(AnswerNotSent, match=r"it can't be unpickled here: ModuleNotFoundError: .*only_there"):
+        process.call()
+    assert process.ended
+
+
+def test_error_whose_class_is_not_here_comes_as_its_text(start):
+    def fail(allocate):
+        module = sys.modules["only_there"] = types.ModuleType("only_there")
+        module.Odd = type("Odd", (Exception,), {"__module__": "only_there"})
+        raise module.Odd("so it is")
+
+    with pytest.raises(RuntimeError, match=r"^Odd: so it is$"):
+        start(fail).call()
+
+
+def test_error_whose_text_fails_comes_as_its_name(start):
+    def fail(allocate):
+        class Mute(Exception):
+            def __str__(self):
+                raise ValueError
+
+        raise Mute
+
+    with pytest.raises(RuntimeError, match=r"^Mute$"):
+        start(fail).call()
 
 
 @pytest.mark.parametrize(
