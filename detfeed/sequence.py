@@ -233,8 +233,8 @@ class DetectionSequence(keras.utils.PyDataset):
             self.seek(self._epoch + 1)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # A subclass may have attributes of its own, of any name but these two.
-        fed = {"loader", "feed"} if type(self).__module__ != __name__ else _FED
+        # A subclass may have attributes of its own, of any name but this one.
+        fed = {"loader"} if type(self).__module__ != __name__ else _FED
         if name in fed and "feed" in vars(self):
             raise AttributeError(
                 f"Expected a sequence that feeds what it was made for. Received: a new {name}. Make another one, or "
@@ -336,7 +336,7 @@ class RoiTargetSequence(DetectionSequence):
         return self.loader.proposals
 
 
-_FED = frozenset({"loader", "feed", "targets", *BatchArguments.__annotations__})
+_FED = frozenset({"loader", "targets", *BatchArguments.__annotations__})
 
 
 class _FromCocoArguments(AnchorSequenceArguments, CocoArguments):

@@ -504,6 +504,77 @@ def test_evaluate_and_predict_and_validation_data_with_workers_of_their_own_see_
     assert model.predict(validation, verbose=0) == pytest.approx(expected[order], rel=1e-5)
 
 
+@pytest.fixture
+def staged(shapes):
+    """A sequence whose images are grey until epoch 2, and larger from then on."""
+
+    def gray(sample):
+        return {"gray": np.float32([(sample.image[..., 0] == sample.image[..., 2]).all()])}
+
+    return DetectionSequence(
+        shapes,
+        targets=gray,
+        batch_size=4,
+        resize=ShortSide(96),
+        augment=albumentations.ToGray(p=1),
+        inputs={"image": "image"},
+        schedule={2: {"augment": None, "resize": ShortSide(128)}},
+    )
+
+
+def assert_staged(batches, epochs):
+    count = len(batches) // len(epochs)
+    for place, (x, y) in enumerate(batches):
+        epoch = epochs[place // count]
+        assert (np.asarray(y["gray"]) == (epoch < 2)).all()
+        assert min(x["image"].shape[1:3]) == (96 if epoch < 2 else 128)
+
+
+def test_arguments_change_with_their_epoch_however_it_is_come_to(staged):
+    whole = [batch for _ in range(3) for batch in staged]
+    assert_staged(whole, [0, 1, 2])
+    staged.seek(2, 1)
+    assert same(staged[0], whole[2 * staged.loader.num_batches + 1])
+    staged.seek(1)
+    assert_staged(list(staged.stream(4)), [1, 2, 3])
+    staged.seek(1)
+    dataset = staged.to_tf_data()
+    assert_staged([batch for _ in range(2) for batch in dataset], [1, 2])
+
+
+@pytest.mark.parametrize("initial_epoch", [0, 1, 2])
+def test_fit_goes_on_over_a_change_of_size_and_augmentation(staged, initial_epoch):
+    image = keras.Input((None, None, 3), name="image")
+    mean = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(image))
+    model = keras.Model({"image": image}, {"gray": keras.layers.Dense(1)(mean)})
+    model.compile("sgd", loss="mse")
+    model.fit(staged, initial_epoch=initial_epoch, epochs=3, verbose=0)
+    assert int(model.optimizer.iterations) == (3 - initial_epoch) * staged.loader.num_batches
+    assert staged.epoch == 3
+
+
+def test_canvas_that_tensorflow_would_refuse_later_is_refused_when_the_sequence_is_made(shapes):
+    with pytest.raises(ValueError, match=r"canvases vary .* only where .*fit\(other, initial_epoch=4\)"):
+        make(shapes, resize=Fixed((96, 96)), schedule={4: {"resize": Fixed((128, 128))}})
+
+
+def test_sequence_can_not_be_changed_without_effect(shapes):
+    class Own(DetectionSequence):
+        def __init__(self, annotations, **arguments):
+            self.augment = None
+            super().__init__(annotations, **arguments)
+            self.batch_size = arguments["batch_size"]
+
+    own = Own(shapes, targets=lambda sample: {}, batch_size=4, resize=ShortSide(96))
+    assert (own.batch_size, own.augment) == (4, None)
+    sequence = make(shapes)
+    for of, name in [(sequence, "augment"), (sequence, "targets"), (sequence, "loader"), (own, "loader")]:
+        with pytest.raises(AttributeError, match=f"a new {name}. Make another one, or let schedule="):
+            setattr(of, name, None)
+    with pytest.raises(AttributeError, match="a new targets"):
+        sequence.loader.targets = None
+
+
 def test_sequence_can_not_be_copied_and_says_what_can(shapes):
     with pytest.raises(TypeError, match="or send its `loader`"):
         copy.copy(make(shapes))

@@ -86,9 +86,7 @@ def misspelt(data: Annotations, anchors: AnchorGrid, proposals: Proposals) -> No
     AnchorTargetSequence(data, anchors, batch_size=2, resize=SMALL, positive_iuo=0.5)  # wrong: positive_iuo
     DetectionSequence(data, targets=count, batch_size=2, resize=SMALL, positive_iou=0.5)  # wrong: positive_iou
     DetectionSequence(data, targets=count, batch_size=2, resize=SMALL, use_multiprocesing=True)  # wrong: multiprocesing
-    DetectionSequence(
-        data, targets=count, batch_size=2, resize=SMALL, schedule={9: {"agument": None}}
-    )  # wrong: agument
+    BatchLoader(data, count, batch_size=2, resize=SMALL, schedule={9: {"agument": None}})  # wrong: agument
     RoiTargetSequence(data, proposals, batch_size=2, resize=SMALL, forground_iou=0.5)  # wrong: forground_iou
     BatchLoader(data, count, batch_size=2, resize=SMALL, workers=2)  # wrong: workers
     AnchorTargets(anchors, positive_iuo=0.5)  # wrong: positive_iuo

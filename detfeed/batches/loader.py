@@ -136,7 +136,7 @@ class BatchLoader:
 
     def check_learnable(self) -> None:
         """Raise ValueError if a `schedule` has canvases that TensorFlow would refuse in the middle of a fit."""
-        check_learnable(self._stages)
+        check_learnable(self._stages, area=getattr(self.targets, "form", None) == "dense")
 
     def stage(self, epoch: int) -> Stage:
         """What it does in an epoch."""

@@ -151,25 +151,30 @@ def make_stages(schedule: Mapping[int, StageArguments] | None, **arguments: Any)
     return stages
 
 
-def check_learnable(stages: Mapping[int, Stage]) -> None:
+def check_learnable(stages: Mapping[int, Stage], *, area: bool) -> None:
     """Raise ValueError if TensorFlow would refuse a canvas of a later stage.
 
     TensorFlow learns from an epoch's batches 0 and 1 which sides vary (see `told_apart`). A fit may begin in any stage,
     and goes on to all later ones.
+
+    Args:
+        stages: by first epoch, ascending.
+        area: whether an axis of a target is as long as the canvas is large, as that of all anchors.
     """
     epochs = list(stages)
     canvases = [stage.plan.canvases for stage in stages.values()]
-    for place, epoch in enumerate(epochs):
-        ahead = np.concatenate(canvases[place:])
-        own, all_vary = _varying(canvases[place]), _varying(ahead)
-        if place + 1 < len(epochs) and ((all_vary & ~own).any() or not told_apart(canvases[place]).any()):
+    for place, following in enumerate(epochs[1:]):
+        own, ahead = canvases[place], np.concatenate(canvases[place:])
+        fixed = _varying(ahead) & ~_varying(own)
+        if not area:
+            fixed = fixed[:2]
+        if fixed.any() or not told_apart(own).any():
             raise ValueError(
-                "Expected a schedule whose canvases vary in height, width and area only where those of the epochs "
-                "before vary, since TensorFlow learns from a fit's first two batches which sides do. Received: "
-                f"{canvases[place].tolist()} from epoch {epoch} on, and {np.unique(ahead, axis=0).tolist()} with all "
-                "after it. Keep the canvas and change the size of images on it (augment=recipes.lsj(...), "
-                f'"multiscale"), or end the fit and go on with another sequence by fit(other, initial_epoch='
-                f"{epochs[place + 1]})"
+                "Expected a schedule whose canvases vary in height and width (and area, for dense targets) only where "
+                "those before vary, since TensorFlow learns from the first two batches of a fit what varies. "
+                f"Received: {own.tolist()} from epoch {epochs[place]} on, and {np.unique(ahead, axis=0).tolist()} "
+                "with all after it. Keep the canvas and change the size of images on it (augment=recipes.lsj(...)), "
+                f"or end the fit and go on with another sequence by fit(other, initial_epoch={following})"
             )
 
 

@@ -6,7 +6,7 @@ import albumentations
 import numpy as np
 import pytest
 
-from detfeed import BatchLoader, Feed, Fixed, Mix, Proposals, Replace, ShortSide
+from detfeed import AnchorGrid, AnchorTargets, BatchLoader, Feed, Fixed, Mix, Proposals, Replace, ShortSide
 
 
 def everything(sample):
@@ -25,6 +25,7 @@ def same(batch, other):
     )
 
 
+GRID = AnchorGrid.fpn()
 FLIP = albumentations.HorizontalFlip(p=1)
 
 
@@ -207,3 +208,11 @@ def test_canvas_that_a_fit_from_a_later_epoch_on_would_refuse_is_found(annotate)
     schedule = {5: {"resize": Fixed((64, 64))}, 6: {"resize": ShortSide(96)}}
     with pytest.raises(ValueError, match=r"from epoch 5 on, .*fit\(other, initial_epoch=6\)"):
         make(table, resize=ShortSide(64), schedule=schedule).check_learnable()
+
+
+def test_area_counts_for_dense_targets_alone(table):
+    # Landscapes and portraits have one area before the change and another one after it.
+    arguments = {"batch_size": 4, "resize": ShortSide(90), "schedule": {3: {"resize": ShortSide(120)}}}
+    BatchLoader(table, AnchorTargets(GRID), **arguments).check_learnable()
+    with pytest.raises(ValueError, match=r"canvases vary in height and width \(and area, for dense targets\)"):
+        BatchLoader(table, AnchorTargets(GRID, form="dense"), **arguments).check_learnable()
