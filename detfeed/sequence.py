@@ -25,7 +25,7 @@ from detfeed.feeding.arguments import (
 from detfeed.feeding.feed import Feed
 from detfeed.feeding.jobs import timed_load
 from detfeed.feeding.lookahead import Lookahead
-from detfeed.feeding.passes import Passes
+from detfeed.feeding.passes import Passes, count_replicas
 from detfeed.proposals import Proposals
 from detfeed.readers.coco import CocoArguments, read_coco
 from detfeed.readers.voc import VocArguments, read_voc
@@ -127,6 +127,9 @@ class DetectionSequence(keras.utils.PyDataset):
     def num_batches(self) -> int:
         """Batches in this epoch."""
         self._lookahead.note_length_asked()
+        replicas = count_replicas()
+        if replicas > 1:
+            self.loader.check_divisible(replicas)
         return len(self)
 
     def __len__(self) -> int:

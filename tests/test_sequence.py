@@ -575,6 +575,56 @@ def test_sequence_can_not_be_changed_without_effect(shapes):
         sequence.loader.targets = None
 
 
+MIRRORED = """
+import keras, numpy as np, sys, tensorflow as tf
+from detfeed import DetectionSequence, Fixed, read_coco
+
+devices = [tf.config.LogicalDeviceConfiguration()] * 3
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
+data = read_coco(*sys.argv[1:])
+
+def make(replicas, **arguments):
+    with tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)]).scope():
+        image = keras.Input((None, None, 3), name="image")
+        mean = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(image))
+        model = keras.Model({"image": image}, {"count": keras.layers.Dense(1)(mean)})
+        model.compile("sgd", loss="mse")
+    count = lambda sample: {"count": np.float32([len(sample.boxes)])}
+    arguments = {"inputs": {"image": "image"}, "resize": Fixed((48, 64)), **arguments}
+    return model, DetectionSequence(data, targets=count, **arguments)
+
+all_but_one = lambda data: np.float64([1] * 23 + [0])
+for method, replicas, size in (("fit", 2, 10), ("evaluate", 3, 4)):
+    model, sequence = make(replicas, batch_size=size, sampler=all_but_one)
+    try:
+        getattr(model, method)(sequence, verbose=0)
+    except ValueError as error:
+        print(error)
+model, train = make(2, batch_size=4, sampler=all_but_one, drop_last=True)
+_, odd = make(2, batch_size=4, sampler=all_but_one, shuffle=False)
+model.fit(train, validation_data=odd, verbose=0)
+print(len(model.predict(odd, verbose=0)["count"]), "predicted")
+"""
+
+
+def test_batch_that_replicas_can_not_share_is_found_before_tensorflow_fails_in_it(shapes):
+    folder = Path(shapes.source).parent
+    run = subprocess.run(
+        [sys.executable, "-c", MIRRORED, shapes.source, str(folder / "images")],
+        env={**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert run.returncode == 0, run.stderr
+    short, uneven, predicted = run.stdout.splitlines()
+    assert "Received: batches of 3 images, with batch_size=10. Use drop_last=True, since" in short
+    assert (
+        "Received: batches of 3, 4 images, with batch_size=4. Use a batch_size that is a multiple of 3, and" in uneven
+    )
+    assert predicted == "23 predicted"
+
+
 def test_sequence_can_not_be_copied_and_says_what_can(shapes):
     with pytest.raises(TypeError, match="or send its `loader`"):
         copy.copy(make(shapes))

@@ -95,6 +95,7 @@ class BatchLoader:
         self.seed = seed
         self.on_error = on_error
         self.inputs = inputs
+        self._shuffle = shuffle
         self._stages = make_stages(
             schedule,
             annotations=annotations,
@@ -137,6 +138,27 @@ class BatchLoader:
     def check_learnable(self) -> None:
         """Raise ValueError if a `schedule` has canvases that TensorFlow would refuse in the middle of a fit."""
         check_learnable(self._stages, area=getattr(self.targets, "form", None) == "dense")
+
+    def check_divisible(self, replicas: int) -> None:
+        """Raise ValueError unless a model can be trained or scored on each batch, divided among so many replicas.
+
+        `tf.distribute` gives each replica ceil(B / replicas) images of a batch of B, as long as there are any; Keras
+        fails on a replica without images, and on a first batch that is not divided evenly.
+        """
+        leading, sizes = set(), set()
+        for epoch in self._stages:
+            batches = [len(batch) for batch in self.batches(epoch)]
+            sizes.update(batches)
+            leading.update(batches if self._shuffle else batches[:1])
+        empty = {size for size in sizes if -(-size // replicas) * (replicas - 1) >= size}
+        if refused := empty | {size for size in leading if size % replicas}:
+            advice = f"a batch_size that is a multiple of {replicas}, and " if self.batch_size % replicas else ""
+            received = ", ".join(map(str, sorted(refused)))
+            raise ValueError(
+                f"Expected batches that {replicas} replicas can share: each gets an image, and all as many of the "
+                f"first batch, which may be any if shuffled. Received: batches of {received} images, with batch_size={self.batch_size}. Use {advice}drop_last=True, since the last batch of each "
+                "canvas may be short"
+            )
 
     def stage(self, epoch: int) -> Stage:
         """What it does in an epoch."""
