@@ -16,6 +16,7 @@ from detfeed.average_precision import average_precision, voc_average_precision
 from detfeed.batches.ledger import Replace
 from detfeed.batches.loader import BatchLoader
 from detfeed.batches.samplers import ClassBalanced, LimitEmpty, Mix, RepeatFactor
+from detfeed.batches.stages import StageArguments
 from detfeed.errors import (
     AnnotationError,
     DetfeedError,
@@ -96,6 +97,7 @@ __all__ = [
     "ScoreDetections",
     "SequenceArguments",
     "ShortSide",
+    "StageArguments",
     "WorkerError",
     "average_precision",
     "check",

@@ -57,7 +57,7 @@ def predict_detections(model: Any, sequence: DetectionSequence, detect: Detect, 
         x = sequence.feed.get(key, (keys[later] for later in range(place + 1, len(keys))))[0]
         positions = loader.batches(epoch)[place].tolist()
         for position, one in zip(positions, _split(detect(model, x), len(positions)), strict=True):
-            found[position] = _to_file(loader, position, *one)
+            found[position] = _to_file(loader, epoch, position, *one)
         bar.update(place + 1)
     boxes, scores, class_ids = zip(*(found[position] for position in range(len(found))), strict=True)
     return Detections(list(boxes), list(scores), list(class_ids))
@@ -66,7 +66,7 @@ def predict_detections(model: Any, sequence: DetectionSequence, detect: Detect, 
 def check_whole(loader: BatchLoader, epoch: int) -> None:
     """Raise ValueError unless an epoch has each image once, and as it is in its file."""
     advice = "Make a sequence for scoring, of the same annotations, resize and batch_size, without"
-    if loader.augment is not None or loader.scale is not None:
+    if loader.stage(epoch).augments:
         raise ValueError(
             "Expected a sequence that does not augment, so that boxes can be mapped back to the image files. Received: "
             f"one with augment. {advice} augment."
@@ -100,7 +100,7 @@ def _split(answer: Any, num_images: int) -> list[tuple[Any, Any, Any]]:
 
 
 def _to_file(
-    loader: BatchLoader, position: int, boxes: NDArray[Any], scores: NDArray[Any], class_ids: NDArray[Any]
+    loader: BatchLoader, epoch: int, position: int, boxes: NDArray[Any], scores: NDArray[Any], class_ids: NDArray[Any]
 ) -> tuple[Boxes, NDArray[np.float32], NDArray[np.int32]]:
     """The detections of one image without padding, in pixels of its file."""
     boxes = boxes.reshape(-1, 4) if boxes.size == 0 else boxes
@@ -119,4 +119,5 @@ def _to_file(
             f"{loader.annotations.paths[position]}"
         )
     there = whole >= 0
-    return loader.to_file(position, boxes[there].astype(np.float32)), scores[there].astype(np.float32), whole[there]
+    boxes = loader.to_file(position, boxes[there].astype(np.float32), epoch=epoch)
+    return boxes, scores[there].astype(np.float32), whole[there]

@@ -16,6 +16,7 @@ from detfeed.batches.loader import Batch, BatchLoader, TargetFunction
 from detfeed.feeding.arguments import (
     AnchorArguments,
     AnchorSequenceArguments,
+    BatchArguments,
     FeedArguments,
     RoiArguments,
     RoiSequenceArguments,
@@ -24,7 +25,7 @@ from detfeed.feeding.arguments import (
 from detfeed.feeding.feed import Feed
 from detfeed.feeding.jobs import timed_load
 from detfeed.feeding.lookahead import Lookahead
-from detfeed.feeding.passes import Passes
+from detfeed.feeding.passes import Passes, count_replicas
 from detfeed.proposals import Proposals
 from detfeed.readers.coco import CocoArguments, read_coco
 from detfeed.readers.voc import VocArguments, read_voc
@@ -46,6 +47,8 @@ class DetectionSequence(keras.utils.PyDataset):
     Workers are the sequence's own and not Keras's. They start with the first batch, live across epochs, and make
     batches ahead. They end with `close`, with the sequence, or with the process.
 
+    What is fed can't be changed once a sequence is made; `schedule` says what changes in which epoch.
+
     Args:
         annotations: the data set.
         targets: function of a `Sample`; see `BatchLoader`.
@@ -53,7 +56,7 @@ class DetectionSequence(keras.utils.PyDataset):
         batch_size, resize, workers, ...: see `SequenceArguments`.
 
     Raises:
-        ValueError: see `BatchLoader`.
+        ValueError: see `BatchLoader`; or, on TensorFlow, a `schedule` with canvases that it would refuse.
     """
 
     def __init__(
@@ -66,6 +69,8 @@ class DetectionSequence(keras.utils.PyDataset):
     ) -> None:
         of_feed, of_loader = _apart(arguments, FeedArguments)
         self.loader = BatchLoader(annotations, targets, proposals=proposals, **of_loader)
+        if keras.backend.backend() == "tensorflow":
+            self.loader.check_learnable()
         self.feed = Feed(self.loader, **of_feed)
         # Keras must not start workers on top. Those of Keras 3.15.1 lose batches on JAX and torch, too: what they had
         # ready after fit's first look at the data is fed as the start of the first epoch.
@@ -122,6 +127,9 @@ class DetectionSequence(keras.utils.PyDataset):
     def num_batches(self) -> int:
         """Batches in this epoch."""
         self._lookahead.note_length_asked()
+        replicas = count_replicas()
+        if replicas > 1:
+            self.loader.check_divisible(replicas)
         return len(self)
 
     def __len__(self) -> int:
@@ -176,9 +184,11 @@ class DetectionSequence(keras.utils.PyDataset):
 
         Raises:
             ImportError: TensorFlow is not installed.
+            ValueError: a `schedule` with canvases that TensorFlow would refuse.
         """
         import tensorflow as tf
 
+        self.loader.check_learnable()
         # What is replaced in these is told when they are fed.
         samples = [timed_load(self.loader, (0, index))[0][0] for index in range(min(2, self.loader.num_batches))]
 
@@ -224,6 +234,16 @@ class DetectionSequence(keras.utils.PyDataset):
         """Called by Keras."""
         if self._passes.end(len(self)):
             self.seek(self._epoch + 1)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # A subclass may have attributes of its own, of any name but this one.
+        fed = {"loader"} if type(self).__module__ != __name__ else _FED
+        if name in fed and "feed" in vars(self):
+            raise AttributeError(
+                f"Expected a sequence that feeds what it was made for. Received: a new {name}. Make another one, or "
+                "let schedule={epoch: {...}} change arguments from an epoch on"
+            )
+        super().__setattr__(name, value)
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -317,6 +337,9 @@ class RoiTargetSequence(DetectionSequence):
     @property
     def proposals(self) -> Proposals | None:
         return self.loader.proposals
+
+
+_FED = frozenset({"loader", "targets", *BatchArguments.__annotations__})
 
 
 class _FromCocoArguments(AnchorSequenceArguments, CocoArguments):

@@ -518,6 +518,127 @@ def test_evaluate_and_predict_and_validation_data_with_workers_of_their_own_see_
     assert model.predict(validation, verbose=0) == pytest.approx(expected[order], rel=1e-5)
 
 
+@pytest.fixture
+def staged(shapes):
+    """A sequence whose images are grey until epoch 2, and larger from then on."""
+
+    def gray(sample):
+        return {"gray": np.float32([(sample.image[..., 0] == sample.image[..., 2]).all()])}
+
+    return DetectionSequence(
+        shapes,
+        targets=gray,
+        batch_size=4,
+        resize=ShortSide(96),
+        augment=albumentations.ToGray(p=1),
+        inputs={"image": "image"},
+        schedule={2: {"augment": None, "resize": ShortSide(128)}},
+    )
+
+
+def assert_staged(batches, epochs):
+    count = len(batches) // len(epochs)
+    for place, (x, y) in enumerate(batches):
+        epoch = epochs[place // count]
+        assert (np.asarray(y["gray"]) == (epoch < 2)).all()
+        assert min(x["image"].shape[1:3]) == (96 if epoch < 2 else 128)
+
+
+def test_arguments_change_with_their_epoch_however_it_is_come_to(staged):
+    whole = [batch for _ in range(3) for batch in staged]
+    assert_staged(whole, [0, 1, 2])
+    staged.seek(2, 1)
+    assert same(staged[0], whole[2 * staged.loader.num_batches + 1])
+    staged.seek(1)
+    assert_staged(list(staged.stream(4)), [1, 2, 3])
+    staged.seek(1)
+    dataset = staged.to_tf_data()
+    assert_staged([batch for _ in range(2) for batch in dataset], [1, 2])
+
+
+@pytest.mark.parametrize("initial_epoch", [0, 1, 2])
+def test_fit_goes_on_over_a_change_of_size_and_augmentation(staged, initial_epoch):
+    image = keras.Input((None, None, 3), name="image")
+    mean = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(image))
+    model = keras.Model({"image": image}, {"gray": keras.layers.Dense(1)(mean)})
+    model.compile("sgd", loss="mse")
+    model.fit(staged, initial_epoch=initial_epoch, epochs=3, verbose=0)
+    assert int(model.optimizer.iterations) == (3 - initial_epoch) * staged.loader.num_batches
+    assert staged.epoch == 3
+
+
+def test_canvas_that_tensorflow_would_refuse_later_is_refused_when_the_sequence_is_made(shapes):
+    with pytest.raises(ValueError, match=r"canvases vary .* only where .*fit\(other, initial_epoch=4\)"):
+        make(shapes, resize=Fixed((96, 96)), schedule={4: {"resize": Fixed((128, 128))}})
+
+
+def test_sequence_can_not_be_changed_without_effect(shapes):
+    class Own(DetectionSequence):
+        def __init__(self, annotations, **arguments):
+            self.augment = None
+            super().__init__(annotations, **arguments)
+            self.batch_size = arguments["batch_size"]
+
+    own = Own(shapes, targets=lambda sample: {}, batch_size=4, resize=ShortSide(96))
+    assert (own.batch_size, own.augment) == (4, None)
+    sequence = make(shapes)
+    for of, name in [(sequence, "augment"), (sequence, "targets"), (sequence, "loader"), (own, "loader")]:
+        with pytest.raises(AttributeError, match=f"a new {name}. Make another one, or let schedule="):
+            setattr(of, name, None)
+    with pytest.raises(AttributeError, match="a new targets"):
+        sequence.loader.targets = None
+
+
+MIRRORED = """
+import keras, numpy as np, sys, tensorflow as tf
+from detfeed import DetectionSequence, Fixed, read_coco
+
+devices = [tf.config.LogicalDeviceConfiguration()] * 3
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], devices)
+data = read_coco(*sys.argv[1:])
+
+def make(replicas, **arguments):
+    with tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(replicas)]).scope():
+        image = keras.Input((None, None, 3), name="image")
+        mean = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(image))
+        model = keras.Model({"image": image}, {"count": keras.layers.Dense(1)(mean)})
+        model.compile("sgd", loss="mse")
+    count = lambda sample: {"count": np.float32([len(sample.boxes)])}
+    arguments = {"inputs": {"image": "image"}, "resize": Fixed((48, 64)), **arguments}
+    return model, DetectionSequence(data, targets=count, **arguments)
+
+all_but_one = lambda data: np.float64([1] * 23 + [0])
+for method, replicas, size in (("fit", 2, 10), ("evaluate", 3, 4)):
+    model, sequence = make(replicas, batch_size=size, sampler=all_but_one)
+    try:
+        getattr(model, method)(sequence, verbose=0)
+    except ValueError as error:
+        print(error)
+model, train = make(2, batch_size=4, sampler=all_but_one, drop_last=True)
+_, odd = make(2, batch_size=4, sampler=all_but_one, shuffle=False)
+model.fit(train, validation_data=odd, verbose=0)
+print(len(model.predict(odd, verbose=0)["count"]), "predicted")
+"""
+
+
+def test_batch_that_replicas_can_not_share_is_found_before_tensorflow_fails_in_it(shapes):
+    folder = Path(shapes.source).parent
+    run = subprocess.run(
+        [sys.executable, "-c", MIRRORED, shapes.source, str(folder / "images")],
+        env={**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert run.returncode == 0, run.stderr
+    short, uneven, predicted = run.stdout.splitlines()
+    assert "Received: batches of 3 images, with batch_size=10. Use drop_last=True, since" in short
+    assert (
+        "Received: batches of 3, 4 images, with batch_size=4. Use a batch_size that is a multiple of 3, and" in uneven
+    )
+    assert predicted == "23 predicted"
+
+
 def test_sequence_can_not_be_copied_and_says_what_can(shapes):
     with pytest.raises(TypeError, match="or send its `loader`"):
         copy.copy(make(shapes))

@@ -65,6 +65,7 @@ def right(data: Annotations, anchors: AnchorGrid, proposals: Proposals) -> None:
     AnchorTargetSequence.from_coco("a.json", "images", anchors, batch_size=2, resize=SMALL, invalid="drop")
     AnchorTargetSequence.from_voc("VOC", "train", anchors, batch_size=2, resize=SMALL, annotation_dir="XML")
     DetectionSequence(data, targets=count, batch_size=2, resize=SMALL, augment="flip")
+    DetectionSequence(data, targets=count, batch_size=2, resize=SMALL, augment="ssd", schedule={90: {"augment": None}})
     DetectionSequence(data, targets=weighed, batch_size=2, resize=SMALL, on_error="raise", timeout=60)
     DetectionSequence(data, targets=RoiTargets(), proposals=proposals, batch_size=2, resize=SMALL)
     RoiTargetSequence(data, proposals, batch_size=2, resize=SMALL, num_samples=64)
@@ -85,6 +86,7 @@ def misspelt(data: Annotations, anchors: AnchorGrid, proposals: Proposals) -> No
     AnchorTargetSequence(data, anchors, batch_size=2, resize=SMALL, positive_iuo=0.5)  # wrong: positive_iuo
     DetectionSequence(data, targets=count, batch_size=2, resize=SMALL, positive_iou=0.5)  # wrong: positive_iou
     DetectionSequence(data, targets=count, batch_size=2, resize=SMALL, use_multiprocesing=True)  # wrong: multiprocesing
+    BatchLoader(data, count, batch_size=2, resize=SMALL, schedule={9: {"agument": None}})  # wrong: agument
     RoiTargetSequence(data, proposals, batch_size=2, resize=SMALL, forground_iou=0.5)  # wrong: forground_iou
     BatchLoader(data, count, batch_size=2, resize=SMALL, workers=2)  # wrong: workers
     AnchorTargets(anchors, positive_iuo=0.5)  # wrong: positive_iuo
@@ -106,6 +108,7 @@ def mistyped(data: Annotations, anchors: AnchorGrid, proposals: Proposals) -> No
     DetectionSequence(data, targets=count, batch_size=2, resize=600)  # wrong: resize
     DetectionSequence(data, targets=count, resize=SMALL)  # wrong: batch_size
     DetectionSequence(data, targets=count, batch_size=2, resize=SMALL, on_error="replace")  # wrong: on_error
+    BatchLoader(data, count, batch_size=2, resize=SMALL, schedule={9: {"min_size": "8"}})  # wrong: min_size
     AnchorTargetSequence(data, [32, 64], batch_size=2, resize=SMALL)  # wrong: AnchorGrid
     AnchorTargetSequence(data, anchors, targets="spares", batch_size=2, resize=SMALL)  # wrong: spares
     RoiTargetSequence(data, "proposals.json", batch_size=2, resize=SMALL)  # wrong: Proposals

@@ -5,32 +5,28 @@ from __future__ import annotations
 import signal
 import threading
 import warnings
-from collections.abc import Callable
-from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from detfeed import boxes as geometry
 from detfeed.annotations import Annotations
-from detfeed.augmentation.scale import Recipe, ScaleJitter
 from detfeed.batches.inputs import Inputs, arrange, check_inputs
 from detfeed.batches.ledger import Replace, Replacement
 from detfeed.batches.ordering import sample_rng
 from detfeed.batches.plan import Plan
 from detfeed.batches.samplers import Sampler
-from detfeed.batches.samples import SampleMaker
+from detfeed.batches.stages import Stage, StageArguments, check_learnable, make_stages
 from detfeed.boxes import Boxes
 from detfeed.errors import ImageError, SampleError, expect
-from detfeed.images.canvases import Fixed, Resize, ShortSide, fed_wh, resized_hw_on
+from detfeed.images.canvases import Resize, fed_wh
 from detfeed.images.decoding import Exif
 from detfeed.images.resizing import Image
 from detfeed.proposals import Proposals
 from detfeed.sample import Arrays, Sample
-
-if TYPE_CHECKING:
-    from detfeed.augmentation.pipeline import Augmentation
 
 TargetFunction = Callable[[Sample], Any]
 Batch = tuple[Any, ...]  # x, y and perhaps sample_weight: dicts of arrays, but for an x that is a bare array
@@ -41,6 +37,8 @@ MAX_ATTEMPTS = 8  # to replace an image that can't be read
 
 class BatchLoader:
     """Makes the batches of an epoch, each a function of (seed, epoch, index) alone.
+
+    It can't be changed once it is made: workers have copies of it. `schedule` says what changes in which epoch.
 
     Args:
         annotations: the data set; at least one image.
@@ -53,13 +51,13 @@ class BatchLoader:
     Attributes:
         num_images: how many images ever come, which is up to the sampler.
         num_batches: in each epoch.
-        canvases: int64 (K, 2), heights and widths in pixels.
-        canvas_ids: int64 (P,), the canvas of each image.
+        canvases: int64 (K, 2), heights and widths in pixels, before a `schedule` changes them.
+        canvas_ids: int64 (P,), the canvas of each image, likewise.
 
     Raises:
         ValueError: no images, or fewer than shards; batch_size below 1, negative seed, an `augment` that can't be used,
-            a shard that does not exist, proposals of other images, another `exif` or `on_error`, or a `sampler` that
-            returns no weights.
+            a shard that does not exist, proposals of other images, another `exif` or `on_error`, a `sampler` that
+            returns no weights, or a `schedule` that changes the number of batches.
         TypeError: an argument of another type.
     """
 
@@ -83,17 +81,10 @@ class BatchLoader:
         sampler: Sampler | None = None,
         on_error: Literal["raise"] | Replace = "raise",
         inputs: Inputs | None = None,
+        schedule: Mapping[int, StageArguments] | None = None,
     ) -> None:
-        _check_arguments(
-            targets,
-            batch_size=batch_size,
-            resize=resize,
-            seed=seed,
-            min_visibility=min_visibility,
-            min_size=min_size,
-            exif=exif,
-            on_error=on_error,
-        )
+        own = vars(self).keys() - ()  # of a subclass
+        _check_arguments(targets, batch_size=batch_size, seed=seed, exif=exif, on_error=on_error)
         expect(Annotations, "an Annotations table", annotations=annotations)
         expect(Proposals | None, "a Proposals table or None", proposals=proposals)
         check_inputs(inputs)
@@ -103,48 +94,81 @@ class BatchLoader:
         self.targets = targets
         self.proposals = proposals
         self.batch_size = batch_size
-        self.resize = resize
-        self.augment, self.scale = _to_augmentation(augment)
         self.seed = seed
         self.on_error = on_error
         self.inputs = inputs
-        if self.augment is not None and self.augment.num_others and (proposals is not None or on_error != "raise"):
-            raise ValueError(
-                'Expected no proposals, and on_error="raise", with a Mosaic in augment: its other images bring no '
-                f"proposals, and are not replaced. Received: {proposals} and on_error={on_error!r}"
-            )
-        self._plan = Plan(
-            annotations,
-            batch_size=batch_size,
-            resize=resize,
-            shuffle=shuffle,
-            seed=seed,
-            drop_last=drop_last,
-            shard=shard,
-            sampler=sampler,
-        )
-        self.canvases = self._plan.canvases
-        self.canvas_ids = self._plan.canvas_ids
-        self.num_batches = self._plan.num_batches
-        self.num_images = int(np.count_nonzero(self._plan.comes))
-        self._samples = SampleMaker(
-            annotations,
-            self._plan,
-            resize=resize,
-            exif=exif,
-            min_visibility=min_visibility,
-            min_size=min_size,
-            reduce=augment is None if reduce is None else reduce,
-            augmentation=self.augment,
-            scale=self.scale,
+        self._shuffle = shuffle
+        self._stages = make_stages(
+            schedule,
+            annotations=annotations,
             proposals=proposals,
             uses_masks=getattr(targets, "uses_masks", True),
+            exif=exif,
+            on_error=on_error,
+            planning={
+                "batch_size": batch_size,
+                "shuffle": shuffle,
+                "seed": seed,
+                "drop_last": drop_last,
+                "shard": shard,
+            },
+            resize=resize,
+            augment=augment,
+            sampler=sampler,
+            min_visibility=min_visibility,
+            min_size=min_size,
+            reduce=reduce,
         )
-        _warn_of_small_objects(annotations, resize, min_size)
+        plan = self._stages[0].plan
+        self.canvases = plan.canvases
+        self.canvas_ids = plan.canvas_ids
+        self.num_batches = plan.num_batches
+        self.num_images = int(np.logical_or.reduce([stage.plan.comes for stage in self._stages.values()]).sum())
+        _warn_of_small_objects(annotations, self._stages.values())
+        self._fixed = frozenset(vars(self).keys() - own)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        fixed: frozenset[str] = self.__dict__.get("_fixed", frozenset())
+        # A subclass may have attributes of its own.
+        if fixed and (type(self) is BatchLoader or name in fixed or name in StageArguments.__annotations__):
+            raise AttributeError(
+                f"Expected a loader that stays as it was made, since its workers have copies of it. Received: a new "
+                f"{name}. Make another one, or let schedule={{epoch: {{...}}}} change arguments from an epoch on"
+            )
+        super().__setattr__(name, value)
+
+    def check_learnable(self) -> None:
+        """Raise ValueError if a `schedule` has canvases that TensorFlow would refuse in the middle of a fit."""
+        check_learnable(self._stages, area=getattr(self.targets, "form", None) == "dense")
+
+    def check_divisible(self, replicas: int) -> None:
+        """Raise ValueError unless a model can be trained or scored on each batch, divided among so many replicas.
+
+        `tf.distribute` gives each replica ceil(B / replicas) images of a batch of B, as long as there are any; Keras
+        fails on a replica without images, and on a first batch that is not divided evenly.
+        """
+        leading, sizes = set(), set()
+        for epoch in self._stages:
+            batches = [len(batch) for batch in self.batches(epoch)]
+            sizes.update(batches)
+            leading.update(batches if self._shuffle else batches[:1])
+        empty = {size for size in sizes if -(-size // replicas) * (replicas - 1) >= size}
+        if refused := empty | {size for size in leading if size % replicas}:
+            advice = f"a batch_size that is a multiple of {replicas}, and " if self.batch_size % replicas else ""
+            received = ", ".join(map(str, sorted(refused)))
+            raise ValueError(
+                f"Expected batches that {replicas} replicas can share: each gets an image, and all as many of the "
+                f"first batch, which may be any if shuffled. Received: batches of {received} images, with batch_size={self.batch_size}. Use {advice}drop_last=True, since the last batch of each "
+                "canvas may be short"
+            )
+
+    def stage(self, epoch: int) -> Stage:
+        """What it does in an epoch."""
+        return self._stages[max(first for first in self._stages if first <= epoch)]
 
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
         """Positions of each batch of an epoch, int64 (B,)."""
-        return self._plan.epoch(epoch).positions
+        return self.stage(epoch).plan.epoch(epoch).positions
 
     def load(
         self,
@@ -170,9 +194,10 @@ class BatchLoader:
             ValueError: `inputs` names an array that x does not have.
             SampleError: a sample could not be made; the message names image, position, epoch and batch.
         """
-        planned = self._plan.epoch(epoch)
+        stage = self.stage(epoch)
+        planned = stage.plan.epoch(epoch)
         places = list(zip(planned.positions[index].tolist(), planned.repeats[index].tolist(), strict=True))
-        canvas_hw = self._plan.canvas_hw(places[0][0])
+        canvas_hw = stage.plan.canvas_hw(places[0][0])
         images = allocate((len(places), *canvas_hw, 3), np.uint8)
         image_hw = allocate((len(places), 2), np.int32)
         targets: list[tuple[Arrays, ...]] = []
@@ -213,37 +238,38 @@ class BatchLoader:
         Raises:
             ImageError: the image can't be read or is not of the annotated size, whatever `on_error`.
         """
+        stage = self.stage(epoch)
         if canvas is None:
-            canvas = np.empty((*self._plan.canvas_hw(position), 3), np.uint8)
-        return self._samples.make(position, sample_rng(self.seed, epoch, position, repeat), canvas)
+            canvas = np.empty((*stage.plan.canvas_hw(position), 3), np.uint8)
+        return stage.samples.make(position, sample_rng(self.seed, epoch, position, repeat), canvas)
 
-    def placed_hw(self, position: int) -> tuple[int, int]:
+    def placed_hw(self, position: int, *, epoch: int = 0) -> tuple[int, int]:
         """Height and width in pixels that an image has on its canvas, if no augmentation changes its shape."""
-        height, width = self.annotations.image_hw[position].tolist()
-        return resized_hw_on(self.resize, (height, width), self._plan.canvas_hw(position))
+        return self.stage(epoch).placed_hw(position)
 
-    def to_file(self, position: int, boxes: Boxes) -> Boxes:
+    def to_file(self, position: int, boxes: Boxes, *, epoch: int = 0) -> Boxes:
         """Boxes on an image's canvas, float32 (R, 4) xyxy, in pixels of the image file and clipped to it.
 
         Holds if no augmentation has changed the image.
         """
         height, width = self.annotations.image_hw[position].tolist()
-        return geometry.rescale(boxes, self.placed_hw(position), (height, width))
+        return geometry.rescale(boxes, self.placed_hw(position, epoch=epoch), (height, width))
 
     def _load_or_replace(
         self, epoch: int, position: int, repeat: int, canvas: Image
     ) -> tuple[Sample, list[tuple[int, str]]]:
         """A sample, and the images that could not be read on the way to it: their positions and errors."""
+        stage = self.stage(epoch)
         unreadable: list[tuple[int, str]] = []
         tried: int | None = position
         for attempt in range(1 + MAX_ATTEMPTS):
             rng = sample_rng(self.seed, epoch, position, repeat, attempt)
             if attempt:
-                tried = self._draw_other(position, [failed for failed, _ in unreadable], rng)
+                tried = _draw_other(stage.plan, position, [failed for failed, _ in unreadable], rng)
             if tried is None:
                 break
             try:
-                return self._samples.make(tried, rng, canvas), unreadable
+                return stage.samples.make(tried, rng, canvas), unreadable
             except ImageError as error:
                 if self.on_error == "raise":
                     raise
@@ -253,15 +279,6 @@ class BatchLoader:
         if others:
             reason = f"None of the images drawn to replace it could be read either: {others}"
         raise ImageError(f"{unreadable[0][1]}. {reason}")
-
-    def _draw_other(self, position: int, failed: list[int], rng: np.random.Generator) -> int | None:
-        """An image to feed in place of one that can't be read: of its canvas, or of any if that has no other."""
-        left = self._plan.comes.copy()
-        left[failed] = False
-        canvas_ids = self._plan.canvas_ids
-        alike = left & (canvas_ids == canvas_ids[position])
-        others = np.flatnonzero(alike if alike.any() else left)
-        return int(rng.choice(others)) if len(others) else None
 
     def _name(self, position: int) -> tuple[str, int | str]:
         return self.annotations.paths[position], self.annotations.image_id(position)
@@ -281,43 +298,21 @@ def _check_arguments(
     targets: TargetFunction,
     *,
     batch_size: int,
-    resize: Resize,
     seed: int,
-    min_visibility: float,
-    min_size: float,
     exif: Exif,
     on_error: Literal["raise"] | Replace,
 ) -> None:
     if not callable(targets):
         raise ValueError(f"Expected targets to be a function of a Sample. Received: {targets!r}")
-    expect(ShortSide | Fixed, "ShortSide(...) or Fixed(...)", resize=resize)
     expect(Integral, "a whole number", batch_size=batch_size, seed=seed)
-    expect(Real, "a number", min_visibility=min_visibility, min_size=min_size)
     if batch_size < 1:
         raise ValueError(f"Expected batch_size to be at least 1. Received: {batch_size}")
     if seed < 0:
         raise ValueError(f"Expected seed to be at least 0. Received: {seed}")
-    if not 0 <= min_visibility <= 1:
-        raise ValueError(f"Expected min_visibility to be a share from 0 to 1. Received: {min_visibility}")
-    if not min_size >= 0:
-        raise ValueError(f"Expected min_size to be a number of pixels, at least 0. Received: {min_size}")
     if exif not in get_args(Exif):
         raise ValueError(f"Expected exif to be one of {get_args(Exif)}. Received: {exif!r}")
     if on_error != "raise" and not isinstance(on_error, Replace):
         raise ValueError(f'Expected on_error to be "raise" or Replace(...). Received: {on_error!r}')
-
-
-def _to_augmentation(augment: Any) -> tuple[Augmentation | None, ScaleJitter | None]:
-    """The pipeline and the variation of scale that an argument `augment` stands for."""
-    if augment is None:
-        return None, None
-    # Imported only where it is used: albumentations takes a second.
-    from detfeed.augmentation import recipes
-    from detfeed.augmentation.pipeline import Augmentation
-
-    recipe = recipes.named(augment) if isinstance(augment, str) else augment
-    transform, scale = recipe if isinstance(recipe, Recipe) else (recipe, None)
-    return Augmentation(transform), scale
 
 
 def _check_proposals(proposals: Proposals, annotations: Annotations) -> None:
@@ -333,6 +328,15 @@ def _is_ctrl_c(error: BaseException) -> bool:
     """Whether the user interrupts: that reaches the main thread alone, and no process that ignores it."""
     is_main = threading.current_thread() is threading.main_thread()
     return isinstance(error, KeyboardInterrupt) and is_main and signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+
+
+def _draw_other(plan: Plan, position: int, failed: list[int], rng: np.random.Generator) -> int | None:
+    """An image to feed in place of one that can't be read: of its canvas, or of any if that has no other."""
+    left = plan.comes.copy()
+    left[failed] = False
+    alike = left & (plan.canvas_ids == plan.canvas_ids[position])
+    others = np.flatnonzero(alike if alike.any() else left)
+    return int(rng.choice(others)) if len(others) else None
 
 
 def _split(targets: Any) -> tuple[Arrays, ...]:
@@ -364,18 +368,19 @@ def _check_alike(parts: tuple[Arrays, ...], first: tuple[Arrays, ...]) -> None:
         )
 
 
-def _warn_of_small_objects(annotations: Annotations, resize: Resize, min_size: float) -> None:
+def _warn_of_small_objects(annotations: Annotations, stages: Iterable[Stage]) -> None:
     """Warn once, before anything is fed, of objects that `min_size` makes ignore regions, augmentation aside."""
-    sides = fed_wh(annotations.boxes, annotations.offsets, annotations.image_hw, resize).min(axis=1)
-    small = ~annotations.ignore & (sides < min_size)
-    if small.any():
-        row = int(np.argmax(small))
-        warnings.warn(
-            f"{annotations.source}: {int(small.sum())} of {len(small)} boxes are fed with a side under {min_size:g} "
-            f"pixels, and ignored (min_size); the first is {annotations.boxes[row].tolist()} in "
-            f"{annotations.paths[annotations.position_of(row)]}",
-            stacklevel=3,
-        )
+    for resize, min_size in dict.fromkeys((stage.resize, stage.min_size) for stage in stages):
+        sides = fed_wh(annotations.boxes, annotations.offsets, annotations.image_hw, resize).min(axis=1)
+        small = ~annotations.ignore & (sides < min_size)
+        if small.any():
+            row = int(np.argmax(small))
+            warnings.warn(
+                f"{annotations.source}: {int(small.sum())} of {len(small)} boxes are fed with a side under "
+                f"{min_size:g} pixels, and ignored (min_size); the first is {annotations.boxes[row].tolist()} in "
+                f"{annotations.paths[annotations.position_of(row)]}",
+                stacklevel=3,
+            )
 
 
 def _warn_of_proposals_outside(proposals: Proposals, annotations: Annotations) -> None:

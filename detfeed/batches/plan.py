@@ -21,7 +21,13 @@ class PlannedEpoch(NamedTuple):
 
 
 class Plan:
-    """Plans the epochs of a data set; arguments as of `BatchArguments`.
+    """Plans the epochs of a data set.
+
+    Args:
+        annotations: the data set.
+        batch_size, ...: see `BatchArguments`.
+        like: a plan for another size. If the same images come, those that share a canvas there share one here, so that
+            the batches are the same.
 
     Attributes:
         canvases: int64 (K, 2), heights and widths.
@@ -45,6 +51,7 @@ class Plan:
         drop_last: bool,
         shard: tuple[int, int],
         sampler: Sampler | None,
+        like: Plan | None = None,
     ) -> None:
         shard_index, num_shards = shard
         if len(annotations) == 0:
@@ -63,7 +70,14 @@ class Plan:
         self._shard = (shard_index, num_shards)
         # Each canvas has an image for each shard, or a whole batch.
         self._at_least = num_shards * (batch_size if drop_last else 1)
-        self.canvases, self.canvas_ids = _assign_canvases(resize, annotations.image_hw, self.comes, self._at_least)
+        image_hw = annotations.image_hw
+        self.canvases: NDArray[np.int64]
+        self.canvas_ids: NDArray[np.int64]
+        if like is not None and np.array_equal(like.comes, self.comes):
+            self.canvas_ids = like.canvas_ids
+            self.canvases = _canvases_of(self.canvas_ids[self.comes], resize.padded_hw(image_hw[self.comes]))
+        else:
+            self.canvases, self.canvas_ids = _assign_canvases(resize, image_hw, self.comes, self._at_least)
         self._epochs: dict[int, PlannedEpoch] = {}
         self.num_batches = len(self.epoch(0).positions)
         if self.num_batches == 0:
@@ -136,3 +150,10 @@ def _assign_canvases(
         sides = resize.resized_hw(image_hw[~comes])
         canvas_ids[~comes] = np.abs(canvases - sides[:, None]).sum(axis=2).argmin(axis=1)
     return canvases, canvas_ids
+
+
+def _canvases_of(canvas_ids: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The smallest canvases, int64 (K, 2), that hold images of sizes (P, 2), grouped by ids (P,) from 0 to K - 1."""
+    canvases = np.zeros((canvas_ids.max() + 1, 2), np.int64)
+    np.maximum.at(canvases, canvas_ids, sizes)
+    return canvases

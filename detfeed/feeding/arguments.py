@@ -5,12 +5,14 @@ mistyped one, and an editor completes them. Defaults stand in the signatures of 
 and `RoiTargets`.
 """
 
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from typing import Any, Literal, Required, TypedDict
 
 from detfeed.batches.inputs import Inputs
 from detfeed.batches.ledger import Replace
 from detfeed.batches.samplers import Sampler
+from detfeed.batches.stages import StageArguments
 from detfeed.boxes import DeltaWeights
 from detfeed.images.canvases import Resize
 from detfeed.images.decoding import Exif
@@ -53,6 +55,9 @@ class BatchArguments(TypedDict, total=False):
         inputs: x in the structure that the model takes. None: the dict of image, image_hw, and what the target function
             adds. "image": that array alone. `{"images": "image"}`: a dict of the model's names, each with the name here
             of the array it gets. Arrays that are not named are left out.
+        schedule: what changes from which epoch on, counted from 0: `{90: {"augment": None}}` turns augmentation off
+            for epoch 90 and all after it; see `StageArguments`. What no later entry changes stays. Another `resize`
+            changes the size of images and canvases, and leaves images of a batch together.
     """
 
     batch_size: Required[int]
@@ -69,6 +74,7 @@ class BatchArguments(TypedDict, total=False):
     sampler: Sampler | None
     on_error: Literal["raise"] | Replace
     inputs: Inputs | None
+    schedule: Mapping[int, StageArguments] | None
 
 
 class FeedArguments(TypedDict, total=False):

@@ -79,6 +79,20 @@ class Passes:
         return not (self.evaluating or looks)
 
 
+def count_replicas() -> int:
+    """Among how many replicas Keras, which asks for the number of batches now, will divide the batches of a pass.
+
+    1 for `predict`, which takes any. Only TensorFlow's `tf.distribute` divides batches; Keras makes its iterator with
+    the strategy.
+    """
+    frame = _find("__init__")
+    while frame is not None and "distribute_strategy" not in frame.f_code.co_varnames:
+        frame = frame.f_back if frame.f_code.co_name == "__init__" else None
+    if frame is None or _find("predict"):
+        return 1
+    return int(frame.f_locals["distribute_strategy"].num_replicas_in_sync)
+
+
 def _find(*names: str) -> FrameType | None:
     """The innermost running function of Keras that has one of some names."""
     frame: FrameType | None = sys._getframe(2)

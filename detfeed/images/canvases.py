@@ -50,6 +50,10 @@ class ShortSide:
             scale = np.minimum(scale, self.max_side / sides.max(axis=1))
         return np.maximum(np.rint(sides * scale[:, None]), 1).astype(np.int64)
 
+    def padded_hw(self, image_hw: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Heights and widths of the smallest canvas for each image; int64 (P, 2)."""
+        return -(-self.resized_hw(image_hw) // self.multiple) * self.multiple
+
     def canvases(
         self, image_hw: NDArray[np.integer], *, at_least: int = 1
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -63,8 +67,7 @@ class ShortSide:
         Returns:
             int64 (K, 2), heights and widths of the canvases, K <= max_canvases; and int64 (P,), each image's canvas.
         """
-        padded = -(-self.resized_hw(image_hw) // self.multiple) * self.multiple
-        return _few_canvases(padded, self.max_canvases, at_least)
+        return _few_canvases(self.padded_hw(image_hw), self.max_canvases, at_least)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +96,10 @@ class Fixed:
         sides = np.asarray(image_hw, np.float64)
         scale = (np.asarray(self.input_hw) / sides).min(axis=1)
         return np.clip(np.rint(sides * scale[:, None]), 1, self.input_hw).astype(np.int64)
+
+    def padded_hw(self, image_hw: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Height and width of the canvas for each image; int64 (P, 2)."""
+        return np.tile(np.array(self.input_hw, np.int64), (len(image_hw), 1))
 
     def canvases(
         self, image_hw: NDArray[np.integer], *, at_least: int = 1

@@ -643,3 +643,25 @@ def test_box_the_size_of_a_point_does_not_take_the_samples_of_the_objects(data):
         sample = loader.load_sample(0, position)
         deltas = loader.targets(sample)[1]["anchor_deltas"]
         assert (np.abs(deltas).max() > 2) == few
+
+
+@pytest.mark.parametrize(
+    ("sizes", "arguments", "refused"),
+    [
+        ([8, 8], {}, None),
+        ([8, 8, 2], {}, None),  # the last of a canvas: 1 and 1
+        ([8, 3], {}, "3"),  # may come first
+        ([8, 3], {"shuffle": False}, None),
+        ([8, 1], {"shuffle": False}, "1"),  # one replica has nothing
+        ([8, 1], {"drop_last": True}, None),
+        ([7, 7], {"batch_size": 7, "shuffle": False}, "7"),
+    ],
+)
+def test_batches_that_two_replicas_can_not_share_are_named(annotate, sizes, arguments, refused):
+    table = annotate([(20, 30)] * sum(sizes), [[]] * sum(sizes))
+    loader = BatchLoader(table, no_targets, **{"batch_size": 8, "resize": Fixed((20, 30)), **arguments})
+    if refused is None:
+        loader.check_divisible(2)
+    else:
+        with pytest.raises(ValueError, match=rf"Received: batches of {refused} images.* Use .*drop_last=True"):
+            loader.check_divisible(2)
