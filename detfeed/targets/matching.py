@@ -13,6 +13,7 @@ Letters in shapes: A anchors, N boxes, S anchor shapes, P positives.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -319,11 +320,17 @@ def _ignore_region(
 ) -> None:
     """Set to IGNORED the negative anchors of which `region`, float64 (4,), or its mask covers at least that share."""
     sums = None if mask is None else sum_mask(mask)
+    region = region if sums is None else sums.box
+    # A share that float32 rounds to the threshold reaches it.
+    threshold = np.float32(ignore_ioa)
+    least = (float(threshold) + float(np.nextafter(threshold, np.float32(0)))) / 2
     for shape in range(len(shapes.area)):
-        x, y = (_cells_on(shapes, shape, region, axis) for axis in (0, 1))  # [X], [Y]
-        shift_x, shift_y = shapes.step[shape] * x, shapes.step[shape] * y
-        edges_x = shapes.low[0, shape] + shift_x, shapes.high[0, shape] + shift_x
-        edges_y = shapes.low[1, shape] + shift_y, shapes.high[1, shape] + shift_y
+        # An anchor that is covered by some share is so by at least that share in x, and in y.
+        needed = least * (1 - 1e-6) * shapes.size[:, shape]  # [2]
+        x, y = (_cells_on(shapes, shape, region, needed[axis], axis) for axis in (0, 1))  # [X], [Y]
+        if len(x) == 0 or len(y) == 0:
+            continue
+        edges_x, edges_y = (_edges(shapes, shape, cells, axis) for axis, cells in ((0, x), (1, y)))
         if sums is not None:
             covered = covered_grid(sums, edges_x, edges_y)  # [Y, X]
         else:
@@ -331,18 +338,29 @@ def _ignore_region(
             shared_x = np.maximum(_overlap(most[0], *edges_x, region[0], region[2]), 0)  # [X]
             shared_y = np.maximum(_overlap(most[1], *edges_y, region[1], region[3]), 0)  # [Y]
             covered = np.outer(shared_y, shared_x)  # [Y, X]
-        share = (covered / shapes.area[shape]).astype(np.float32)
-        row, column = np.nonzero(share >= np.float32(ignore_ioa))
-        anchor = shapes.anchor(shape, x[column], y[row])
-        states[anchor[states[anchor] == NEGATIVE]] = IGNORED
+        plane = _plane(shapes, states, shape)[y[0] : y[-1] + 1, x[0] : x[-1] + 1]
+        plane[(covered >= least * shapes.area[shape]) & (plane == NEGATIVE)] = IGNORED
 
 
-def _cells_on(shapes: _Shapes, shape: int, region: Floats, axis: int) -> Ints:
-    """Columns (axis 0) or rows (axis 1) in which anchors of a shape may overlap a region."""
+def _cells_on(shapes: _Shapes, shape: int, region: Floats, needed: float, axis: int) -> Ints:
+    """Columns (axis 0) or rows (axis 1) in which anchors of a shape overlap a region by at least `needed` pixels."""
     low, high, step = shapes.low[axis, shape], shapes.high[axis, shape], shapes.step[shape]
-    first = max(0, int((region[axis] - high) // step))
-    last = min(int(shapes.cells[axis, shape]) - 1, int((region[axis + 2] - low) // step))
-    return np.arange(first, last + 1)
+    first = math.ceil((region[axis] + needed - high) / step - 1e-6)
+    last = math.floor((region[axis + 2] - needed - low) / step + 1e-6)
+    return np.arange(max(first, 0), min(last + 1, int(shapes.cells[axis, shape])))
+
+
+def _edges(shapes: _Shapes, shape: int, cells: Ints, axis: int) -> tuple[Floats, Floats]:
+    """The two edges, in x (axis 0) or y (axis 1), of the anchors of a shape in some columns or rows."""
+    shift = shapes.step[shape] * cells
+    return shapes.low[axis, shape] + shift, shapes.high[axis, shape] + shift
+
+
+def _plane(shapes: _Shapes, states: NDArray[np.int8], shape: int) -> NDArray[np.int8]:
+    """The states of the anchors of a shape, a view of `states`, (rows, columns)."""
+    columns, rows = shapes.cells[:, shape]
+    start, (across, down) = int(shapes.first[shape]), shapes.stride[:, shape]
+    return np.lib.stride_tricks.as_strided(states[start:], (rows, columns), (down, across))
 
 
 def _ignore_rest(shapes: _Shapes, states: NDArray[np.int8], allowed: Ints) -> None:
@@ -354,11 +372,9 @@ def _ignore_rest(shapes: _Shapes, states: NDArray[np.int8], allowed: Ints) -> No
         columns, rows = shapes.cells[:, shape]
         if first_x == first_y == 0 and last_x == columns - 1 and last_y == rows - 1:
             continue
-        k = int(shapes.stride[0, shape])
-        start = int(shapes.first[shape])
-        view = np.lib.stride_tricks.as_strided(states[start:], (rows, columns), (k * columns, k))
-        view[:first_y] = view[last_y + 1 :] = IGNORED
-        view[:, :first_x] = view[:, last_x + 1 :] = IGNORED
+        plane = _plane(shapes, states, shape)
+        plane[:first_y] = plane[last_y + 1 :] = IGNORED
+        plane[:, :first_x] = plane[:, last_x + 1 :] = IGNORED
 
 
 COUNTS = ("positive", "low_quality", "unmatched", "ignored", "lost")
