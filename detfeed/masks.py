@@ -7,13 +7,12 @@ for the share of a pixel that belongs to it.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from detfeed.boxes import Boxes
 
 Floats = NDArray[np.float64]
 Runs = NDArray[np.int32]
@@ -101,39 +100,59 @@ def covered_grid(sums: MaskSums, x: tuple[Floats, Floats], y: tuple[Floats, Floa
     Returns:
         float64 (R, C).
     """
+    table = sums.sums
+    (x0, x1), (y0, y1) = (
+        [_place(edges - sums.box[axis], table.shape[1 - axis]) for edges in pair] for axis, pair in enumerate((x, y))
+    )
     # Rows first, since a row lies in one piece in memory: 2.6 times as fast (800 x 1200, 100 x 150 boxes, numpy 2.4).
-    left, top = sums.box[:2]
-    rows = _at(sums.sums, y[1] - top, axis=0) - _at(sums.sums, y[0] - top, axis=0)
-    covered: Floats = (_at(rows, x[1] - left, axis=1) - _at(rows, x[0] - left, axis=1)) / 255
+    lower, upper = (place.between(lambda at: table.take(at, 0), spread=(-1, 1)) for place in (y1, y0))
+    rows = lower - upper
+    right, left = (place.between(lambda at: rows.take(at, 1)) for place in (x1, x0))
+    covered: Floats = (right - left) / 255
     return covered
 
 
-def covered_boxes(sums: MaskSums, boxes: Boxes) -> Floats:
-    """The area that a mask covers of each box, float32 (N, 4), in square pixels; float64 (N,)."""
+def covered_boxes(sums: MaskSums, boxes: NDArray[np.floating]) -> Floats:
+    """The area that a mask covers of each box, (N, 4) xyxy, in square pixels; float64 (N,), to the bit as in a grid."""
     table = sums.sums
-    left, top = sums.box[:2]
-    total = np.zeros(len(boxes))
-    for x_column, y_column, sign in ((2, 3, 1), (0, 3, -1), (2, 1, -1), (0, 1, 1)):
-        x, next_x, x_share = _place(boxes[:, x_column] - left, table.shape[1])
-        y, next_y, y_share = _place(boxes[:, y_column] - top, table.shape[0])
-        above = table[y, x] * (1 - x_share) + table[y, next_x] * x_share
-        below = table[next_y, x] * (1 - x_share) + table[next_y, next_x] * x_share
-        total += sign * (above * (1 - y_share) + below * y_share)
-    return total / 255
+    (x0, x1), (y0, y1) = (
+        [_place(boxes[:, side] - sums.box[axis], table.shape[1 - axis]) for side in (axis, axis + 2)] for axis in (0, 1)
+    )
+
+    def columns(x: NDArray[np.int64]) -> NDArray[Any]:
+        lower, upper = (place.between(lambda y: table[y, x]) for place in (y1, y0))
+        return lower - upper
+
+    right, left = (place.between(columns) for place in (x1, x0))
+    covered: Floats = (right - left) / 255
+    return covered
 
 
-def _at(sums: NDArray[Any], place: Floats, *, axis: int) -> NDArray[Any]:
-    """Rows or columns of the sums at places between pixels; exact, since sums are linear within a pixel."""
-    before, after, share = _place(place, sums.shape[axis])
-    if not share.any():  # on corners of pixels, as are all anchors of whole pixels
-        return sums.take(before, axis)
-    share = share[:, None] if axis == 0 else share
-    interpolated: Floats = sums.take(before, axis) * (1 - share) + sums.take(after, axis) * share
-    return interpolated
+class _Place(NamedTuple):
+    """Places between corners of pixels: the corners before and after each, and the share of the way between them."""
+
+    before: NDArray[np.int64]
+    after: NDArray[np.int64]
+    share: Floats
+
+    def between(
+        self, values: Callable[[NDArray[np.int64]], NDArray[Any]], *, spread: tuple[int, ...] = (-1,)
+    ) -> NDArray[Any]:
+        """Sums at the places, from those at corners; exact, since sums are linear within a pixel.
+
+        Args:
+            values: a function of corners.
+            spread: shape of the places in which `values` answers.
+        """
+        before = values(self.before)
+        if not self.share.any():  # on corners, as are all anchors of whole pixels
+            return before
+        share = self.share.reshape(spread)
+        interpolated: Floats = before * (1 - share) + values(self.after) * share
+        return interpolated
 
 
-def _place(place: NDArray[np.floating], corners: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
-    """The corners before and after each place, and the share of the way from the one to the other."""
+def _place(place: NDArray[np.floating], corners: int) -> _Place:
     inside = np.clip(np.asarray(place, np.float64), 0, corners - 1)
     before = inside.astype(np.int64)
-    return before, np.minimum(before + 1, corners - 1), inside - before
+    return _Place(before, np.minimum(before + 1, corners - 1), inside - before)
