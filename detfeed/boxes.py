@@ -67,11 +67,15 @@ def rescale(boxes: Boxes, image_hw: tuple[int, ...], new_hw: tuple[int, ...]) ->
     return clip((boxes * scale).astype(np.float32), new_hw)
 
 
-def flip_horizontal(boxes: Boxes, width: float) -> Boxes:
-    """Boxes of the mirrored image; mirrored twice they are the same again."""
+def flip(boxes: Boxes, side: float, *, axis: int) -> Boxes:
+    """Boxes of the image mirrored left to right (axis 0) or top to bottom (axis 1); mirrored twice they are the same.
+
+    Args:
+        side: the image's width (axis 0) or height (axis 1) in pixels.
+    """
     flipped = boxes.copy()
-    flipped[:, 0] = width - boxes[:, 2]
-    flipped[:, 2] = width - boxes[:, 0]
+    flipped[:, axis] = side - boxes[:, axis + 2]
+    flipped[:, axis + 2] = side - boxes[:, axis]
     return flipped
 
 

@@ -20,7 +20,7 @@ from detfeed import boxes as geometry
 from detfeed.boxes import Boxes
 from detfeed.images.resizing import Image, resize_into
 from detfeed.sample import Arrays, Sample
-from detfeed.targets.matching import COUNTS, NEGATIVE, POSITIVE, AnchorMatches, count_matches
+from detfeed.targets.matches import COUNTS, NEGATIVE, POSITIVE, AnchorMatches, count_matches
 
 Colour = tuple[int, int, int]
 

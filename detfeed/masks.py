@@ -7,13 +7,12 @@ for the share of a pixel that belongs to it.
 from __future__ import annotations
 
 import struct
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from detfeed.boxes import Boxes
 
 Floats = NDArray[np.float64]
 Runs = NDArray[np.int32]
@@ -68,51 +67,92 @@ def fill_mask(runs: Runs, image_hw: tuple[int, int]) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.repeat(values, runs).reshape(image_hw[::-1]).T)
 
 
-def sum_mask(mask: NDArray[np.uint8]) -> Floats:
-    """Summed-area table: the covered part of the pixels above and left of each corner; float64 (H + 1, W + 1)."""
-    # Whole numbers below 2**53, so exact. Two cumsums of numpy take 13 times as long (800 x 1200, numpy 2.4, cv2 4.14).
-    sums: Any = cv2.integral(mask, sdepth=cv2.CV_64F)
-    sums /= 255  # in place, without 8 bytes more for each pixel
-    return cast(Floats, sums)
+class MaskSums(NamedTuple):
+    """The summed-area table of a mask, over the rectangle that holds all of its pixels above 0.
+
+    Attributes:
+        sums: (h + 1, w + 1), the sum of the pixels above and left of each corner, as whole numbers of 1 / 255 pixel;
+            int32, or float64 where 32 bits do not hold them.
+        box: float64 (4,), the rectangle, xyxy pixels of the mask; one pixel if the mask has none above 0.
+    """
+
+    sums: NDArray[Any]
+    box: Floats
 
 
-def covered_grid(sums: Floats, x: tuple[Floats, Floats], y: tuple[Floats, Floats]) -> Floats:
+def sum_mask(mask: NDArray[np.uint8]) -> MaskSums:
+    """The summed-area table of a mask, uint8 (H, W)."""
+    x, y, width, height = cv2.boundingRect(mask)
+    part = mask[y : y + max(height, 1), x : x + max(width, 1)]
+    # Two cumsums of numpy take 13 times as long (800 x 1200, numpy 2.4, cv2 4.14).
+    sums: Any = cv2.integral(part, sdepth=cv2.CV_32S if 255 * part.size < 2**31 else cv2.CV_64F)
+    return MaskSums(sums, np.array([x, y, x + part.shape[1], y + part.shape[0]], np.float64))
+
+
+def covered_grid(sums: MaskSums, x: tuple[Floats, Floats], y: tuple[Floats, Floats]) -> Floats:
     """The area that a mask covers of each box of a grid, in square pixels; exact for corners between pixels.
 
     Args:
-        sums: the answer of `sum_mask`, float64 (H + 1, W + 1).
+        sums: the answer of `sum_mask`.
         x: left and right edges of the C columns of boxes, float64 (C,) each, in pixels; they may lie outside.
         y: upper and lower edges of the R rows, float64 (R,) each.
 
     Returns:
         float64 (R, C).
     """
+    table = sums.sums
+    (x0, x1), (y0, y1) = (
+        [_place(edges - sums.box[axis], table.shape[1 - axis]) for edges in pair] for axis, pair in enumerate((x, y))
+    )
     # Rows first, since a row lies in one piece in memory: 2.6 times as fast (800 x 1200, 100 x 150 boxes, numpy 2.4).
-    rows = _at(sums, y[1], axis=0) - _at(sums, y[0], axis=0)
-    return _at(rows, x[1], axis=1) - _at(rows, x[0], axis=1)
+    lower, upper = (place.between(lambda at: table.take(at, 0), spread=(-1, 1)) for place in (y1, y0))
+    rows = lower - upper
+    right, left = (place.between(lambda at: rows.take(at, 1)) for place in (x1, x0))
+    covered: Floats = (right - left) / 255
+    return covered
 
 
-def covered_boxes(sums: Floats, boxes: Boxes) -> Floats:
-    """The area that a mask covers of each box, float32 (N, 4), in square pixels; float64 (N,)."""
-    total = np.zeros(len(boxes))
-    for x_column, y_column, sign in ((2, 3, 1), (0, 3, -1), (2, 1, -1), (0, 1, 1)):
-        x, x_share = _place(boxes[:, x_column], sums.shape[1])
-        y, y_share = _place(boxes[:, y_column], sums.shape[0])
-        above = sums[y, x] * (1 - x_share) + sums[y, x + 1] * x_share
-        below = sums[y + 1, x] * (1 - x_share) + sums[y + 1, x + 1] * x_share
-        total += sign * (above * (1 - y_share) + below * y_share)
-    return total
+def covered_boxes(sums: MaskSums, boxes: NDArray[np.floating]) -> Floats:
+    """The area that a mask covers of each box, (N, 4) xyxy, in square pixels; float64 (N,), to the bit as in a grid."""
+    table = sums.sums
+    (x0, x1), (y0, y1) = (
+        [_place(boxes[:, side] - sums.box[axis], table.shape[1 - axis]) for side in (axis, axis + 2)] for axis in (0, 1)
+    )
+
+    def columns(x: NDArray[np.int64]) -> NDArray[Any]:
+        lower, upper = (place.between(lambda y: table[y, x]) for place in (y1, y0))
+        return lower - upper
+
+    right, left = (place.between(columns) for place in (x1, x0))
+    covered: Floats = (right - left) / 255
+    return covered
 
 
-def _at(sums: Floats, place: Floats, *, axis: int) -> Floats:
-    """Rows or columns of the sums at places between pixels; exact, since sums are linear within a pixel."""
-    before, share = _place(place, sums.shape[axis])
-    share = share[:, None] if axis == 0 else share
-    return sums.take(before, axis) * (1 - share) + sums.take(before + 1, axis) * share
+class _Place(NamedTuple):
+    """Places between corners of pixels: the corners before and after each, and the share of the way between them."""
+
+    before: NDArray[np.int64]
+    after: NDArray[np.int64]
+    share: Floats
+
+    def between(
+        self, values: Callable[[NDArray[np.int64]], NDArray[Any]], *, spread: tuple[int, ...] = (-1,)
+    ) -> NDArray[Any]:
+        """Sums at the places, from those at corners; exact, since sums are linear within a pixel.
+
+        Args:
+            values: a function of corners.
+            spread: shape of the places in which `values` answers.
+        """
+        before = values(self.before)
+        if not self.share.any():  # on corners, as are all anchors of whole pixels
+            return before
+        share = self.share.reshape(spread)
+        interpolated: Floats = before * (1 - share) + values(self.after) * share
+        return interpolated
 
 
-def _place(place: NDArray[np.floating], corners: int) -> tuple[NDArray[np.int64], Floats]:
-    """The corner before each place, and the share of the way from it to the next corner."""
+def _place(place: NDArray[np.floating], corners: int) -> _Place:
     inside = np.clip(np.asarray(place, np.float64), 0, corners - 1)
-    before = np.minimum(inside.astype(np.int64), corners - 2)
-    return before, inside - before
+    before = inside.astype(np.int64)
+    return _Place(before, np.minimum(before + 1, corners - 1), inside - before)

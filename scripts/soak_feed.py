@@ -48,7 +48,7 @@ def digest(batch: Any) -> str:
     for part in batch:
         for name, array in sorted(part.items()):
             total.update(f"{name}{array.dtype}{array.shape}".encode())
-            total.update(np.ascontiguousarray(array))
+            total.update(np.ascontiguousarray(array).tobytes())
     return total.hexdigest()
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from detfeed import boxes as geometry
-from detfeed.targets.matching import IGNORED, NEGATIVE, POSITIVE, AnchorMatches
+from detfeed.targets.matches import IGNORED, NEGATIVE, POSITIVE, AnchorMatches
 
 
 def match_densely(

@@ -29,7 +29,7 @@ def test_no_boxes_are_ordinary():
     assert geometry.iou(some, NONE).shape == (1, 0)
     assert geometry.ioa(NONE, some).shape == (0, 1)
     assert geometry.clip(NONE, (5, 5)).shape == (0, 4)
-    assert geometry.flip_horizontal(NONE, 5).shape == (0, 4)
+    assert geometry.flip(NONE, 5, axis=0).shape == (0, 4)
     assert geometry.from_xywh([]).shape == (0, 4)
     assert geometry.to_xywh(NONE).shape == (0, 4)
     assert geometry.encode_deltas(NONE, NONE).shape == (0, 4)
@@ -64,10 +64,10 @@ def test_clip_keeps_the_part_inside_and_empties_boxes_outside():
     np.testing.assert_array_equal(clipped, np.float32([[0, 2, 3, 10], [15, 10, 15, 10]]))
 
 
-@given(corners)
-def test_flipping_twice_gives_the_boxes_back(boxes):
-    once = geometry.flip_horizontal(boxes, 1200)
-    np.testing.assert_array_equal(geometry.flip_horizontal(once, 1200), boxes)
+@given(corners, st.sampled_from([0, 1]))
+def test_flipping_twice_gives_the_boxes_back(boxes, axis):
+    once = geometry.flip(boxes, 1200, axis=axis)
+    np.testing.assert_array_equal(geometry.flip(once, 1200, axis=axis), boxes)
     np.testing.assert_array_equal(geometry.area(once), geometry.area(boxes))
 
 

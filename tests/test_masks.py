@@ -58,9 +58,24 @@ def test_the_summed_area_table_is_two_cumulative_sums():
         np.full((5000, 5000), 255, "u1"),
     ):
         expected = mask.astype(np.int64).cumsum(axis=0).cumsum(axis=1)
-        sums = sum_mask(mask)
-        assert sums.dtype == np.float64 and not sums[0].any() and not sums[:, 0].any()
-        np.testing.assert_array_equal(sums[1:, 1:], expected / 255)
+        sums, box = sum_mask(mask)
+        assert box.tolist() == [0, 0, *mask.shape[::-1]]
+        assert not sums[0].any() and not sums[:, 0].any()
+        np.testing.assert_array_equal(sums[1:, 1:], expected)
+
+
+@given(
+    arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.sampled_from([0, 0, 0, 0, 7, 255])),
+    st.lists(st.tuples(*[st.sampled_from([-3, 0, 1, 2.25, 4, 6.5, 9, 12])] * 4), max_size=4),
+)
+def test_of_a_mask_with_empty_edges_as_much_is_covered_as_of_the_mask_pixel_by_pixel(mask, corners):
+    corners = np.array(corners, np.float32).reshape(-1, 4)
+    boxes = np.concatenate([np.minimum(corners[:, :2], corners[:, 2:]), np.maximum(corners[:, :2], corners[:, 2:])], 1)
+    fine = np.repeat(np.repeat(mask, 4, axis=0), 4, axis=1).astype(float) / 255 / 16
+    expected = [
+        fine[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)].sum() for x0, y0, x1, y1 in (4 * boxes).astype(int)
+    ]
+    np.testing.assert_allclose(covered_boxes(sum_mask(mask), boxes), expected, atol=1e-9)
 
 
 def test_boxes_on_a_grid_and_one_by_one_are_covered_alike():

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import functools
 import math
-import random
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from detfeed.augmentation.box_rules import BOX_RULES, VisibleShares, unmoved
 from detfeed.augmentation.mosaic import Cells, Metadata, Other, tiled
+from detfeed.augmentation.moves import M, draw_from, moves_of
 from detfeed.boxes import EMPTY, Boxes
 from detfeed.images.resizing import Image
 
@@ -76,6 +76,7 @@ class Augmentation:
     def __init__(self, transform: Any) -> None:
         _check_transform(transform)
         self._compose = _composed(transform)
+        self._moves = moves_of(self._compose)
         self._cells = _mend_boxes(self._compose)
         self._local = threading.local()
         self._try_out()
@@ -88,6 +89,13 @@ class Augmentation:
     @property
     def num_others(self) -> int:
         return 0 if self._cells is None else self._cells.num_others
+
+    def moved(self, scene: M, rng: np.random.Generator) -> M | None:
+        """The scene as a call leaves its image, boxes, masks and proposals, if the pipeline has flips and crops alone.
+
+        Boxes differ by what albumentations' shares of sides are off, some 1e-5 pixels. None: it has other transforms.
+        """
+        return None if self._moves is None else self._moves(scene, draw_from(rng))
 
     def __call__(
         self,
@@ -116,7 +124,7 @@ class Augmentation:
         compose = self._of_this_thread()
         # Not set_random_seed, which gives every transform its own generator with the same seed: a flip and a blur with
         # p=0.5 each would always be done together or not at all.
-        compose.set_random_state(rng, random.Random(int(rng.integers(2**63))))
+        compose.set_random_state(rng, draw_from(rng))
         optional: dict[str, Any] = {"masks": list(masks)} if len(masks) else {}
         if self._cells is not None:
             optional[self._cells.metadata_key] = Metadata(others, self._cells)
@@ -181,7 +189,7 @@ class Augmentation:
         return compose
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_compose": self._compose, "_cells": self._cells}
+        return {"_compose": self._compose, "_cells": self._cells, "_moves": self._moves}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

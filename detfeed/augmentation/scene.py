@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from detfeed import boxes as geometry
 from detfeed.boxes import EMPTY, Boxes
-from detfeed.images.resizing import Image, resize, resize_into
+from detfeed.images.resizing import Image, flip, resize, resize_into
 
 if TYPE_CHECKING:  # albumentations takes a second to import, and is not needed to hold a scene
     from detfeed.augmentation.mosaic import Other
@@ -79,7 +79,7 @@ class Scene:
     def cropped(self, window: tuple[int, int, int, int]) -> Self:
         """The part of the scene in a window, x0, y0, x1, y1 in whole pixels of the image.
 
-        Boxes end at the window's edge; those without area in it are gone.
+        Boxes and proposals end at the window's edge; those without area in it are gone.
         """
         scene = self.whole()
         x0, y0, x1, y1 = window
@@ -88,6 +88,7 @@ class Scene:
         boxes = geometry.clip(scene.boxes - corner, frame_hw)
         areas = geometry.area(boxes)
         inside = np.flatnonzero(areas > 0)
+        proposals = geometry.clip(scene.proposals - corner, frame_hw)
         cut = dataclasses.replace(
             scene,
             image=scene.image[y0:y1, x0:x1],
@@ -95,20 +96,20 @@ class Scene:
             boxes=boxes,
             visible=scene.visible * (areas / geometry.area(scene.boxes)),
             masks={row: mask[y0:y1, x0:x1] for row, mask in scene.masks.items()},
-            proposals=geometry.clip(scene.proposals - corner, frame_hw),
+            proposals=proposals[geometry.area(proposals) > 0],
         )
         return cut._select(inside)
 
-    def flipped(self) -> Self:
-        """The scene mirrored left to right; doing it twice gives the scene back."""
+    def flipped(self, *, axis: int = 0) -> Self:
+        """The scene mirrored left to right (axis 0) or top to bottom (axis 1); doing it twice gives the scene back."""
         scene = self.whole()
-        width = scene.frame_hw[1]
+        side = scene.frame_hw[1 - axis]
         return dataclasses.replace(
             scene,
-            image=np.ascontiguousarray(scene.image[:, ::-1]),
-            boxes=geometry.flip_horizontal(scene.boxes, width),
-            masks={row: np.ascontiguousarray(mask[:, ::-1]) for row, mask in scene.masks.items()},
-            proposals=geometry.flip_horizontal(scene.proposals, width),
+            image=flip(scene.image, axis=axis),
+            boxes=geometry.flip(scene.boxes, side, axis=axis),
+            masks={row: flip(mask, axis=axis) for row, mask in scene.masks.items()},
+            proposals=geometry.flip(scene.proposals, side, axis=axis),
         )
 
     def augmented(
@@ -129,6 +130,9 @@ class Scene:
             other_rows: int64 (K,), the rows in the table of annotations of all boxes of the others.
         """
         scene = self.whole()
+        moved = augmentation.moved(scene, rng)
+        if moved is not None:
+            return moved
         masks = {} if len(others) else scene.masks
         new = augmentation(
             scene.image, scene.boxes, rng, proposals=scene.proposals, masks=list(masks.values()), others=others

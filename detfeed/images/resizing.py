@@ -1,10 +1,15 @@
-"""Resizing: pixels at another height and width."""
+"""Resizing: pixels at another height and width, or mirrored."""
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
+
+
+def flip(image: Image, *, axis: int) -> Image:
+    """An image, uint8 (H, W, 3), or a mask, uint8 (H, W), mirrored left to right (axis 0) or top to bottom (axis 1)."""
+    return cv2.flip(image, 1 - axis)  # type: ignore[return-value]
 
 
 def resize(image: Image, size_hw: tuple[int, int]) -> Image:

@@ -18,7 +18,9 @@ from detfeed.boxes import DeltaWeights
 from detfeed.errors import expect
 from detfeed.sample import Arrays, Sample
 from detfeed.targets.anchors import AnchorGrid
-from detfeed.targets.matching import COUNTS, IGNORED, POSITIVE, AnchorMatches, count_matches, match_anchors
+from detfeed.targets.matches import COUNTS, IGNORED, POSITIVE, AnchorMatches, count_matches
+from detfeed.targets.matching import match_objects
+from detfeed.targets.regions import Regions
 from detfeed.targets.sampling import Crowd, check_sampling, draw
 
 Form = Literal["sampled", "dense"]
@@ -109,6 +111,9 @@ class AnchorTargets:
             are positive, so use a focal loss. Objectness has its last axis for Keras's stock losses, which average over
             it: so their loss is one number an anchor, and so are the weights.
         """
+        if self.form == "sampled" and not self.counts:
+            # Only the regions' anchors that are drawn matter.
+            return {}, self._sampled(sample, self._match_objects(sample), self._regions(sample))
         matches = self.match(sample)
         x: Arrays = {}
         if self.counts:
@@ -122,22 +127,35 @@ class AnchorTargets:
 
     def match(self, sample: Sample) -> AnchorMatches:
         """The answer of `match_anchors` for one sample."""
-        return match_anchors(
+        matches = self._match_objects(sample)
+        self._regions(sample).hide(matches.states)
+        return matches
+
+    def _match_objects(self, sample: Sample) -> AnchorMatches:
+        return match_objects(
             self.anchors,
             sample.boxes,
             input_hw=sample.input_hw,
             image_hw=sample.image_hw,
             ignore=sample.ignore,
-            masks=sample.masks if self.uses_masks else None,
             positive_iou=self.positive_iou,
             negative_iou=self.negative_iou,
             low_quality=self.low_quality,
-            ignore_ioa=self.ignore_ioa,
             straddle=self.straddle,
         )
 
-    def _sampled(self, sample: Sample, matches: AnchorMatches) -> Arrays:
-        drawn = draw(matches, sample.rng, self.num_samples, self.positive_fraction)
+    def _regions(self, sample: Sample) -> Regions:
+        return Regions(
+            self.anchors,
+            sample.boxes,
+            sample.ignore,
+            input_hw=sample.input_hw,
+            masks=sample.masks if self.uses_masks else None,
+            ignore_ioa=self.ignore_ioa,
+        )
+
+    def _sampled(self, sample: Sample, matches: AnchorMatches, regions: Regions | None = None) -> Arrays:
+        drawn = draw(matches, sample.rng, self.num_samples, self.positive_fraction, regions=regions)
         p = len(drawn.match)
         deltas = np.zeros((self.num_samples, 4), np.float32)
         deltas[:p] = self._deltas(sample, drawn.rows[:p], drawn.match)

@@ -12,7 +12,6 @@ Letters in shapes: A anchors, N boxes, S anchor shapes, P positives.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -21,70 +20,12 @@ from numpy.typing import NDArray
 
 from detfeed import boxes as geometry
 from detfeed.boxes import Boxes
-from detfeed.masks import covered_grid, sum_mask
+from detfeed.targets.anchor_shapes import AnchorShapes, Floats, Ints, shapes_of, shared_length
 from detfeed.targets.anchors import AnchorGrid
+from detfeed.targets.matches import IGNORED, POSITIVE, AnchorMatches
+from detfeed.targets.regions import Regions
 
-POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
-
-Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
-Ints = NDArray[np.int64]
-
-
-class AnchorMatches(NamedTuple):
-    """The answer of `match_anchors`.
-
-    Attributes:
-        states: int8 (A,), POSITIVE 1, NEGATIVE 0 or IGNORED -1.
-        positive: int64 (P,), indices of the positive anchors, ascending.
-        match: int64 (P,), for each positive anchor the row of its box in `boxes`.
-        iou: float32 (P,), its IoU with that box; below `positive_iou` for low-quality positives.
-    """
-
-    states: NDArray[np.int8]
-    positive: Ints
-    match: Ints
-    iou: Floats32
-
-
-class _Shapes(NamedTuple):
-    """The S anchor shapes of a grid on an input, level by level; x before y where there are two."""
-
-    low: Floats  # [2, S], corners of the anchor in row 0, column 0
-    high: Floats  # [2, S]
-    size: Floats  # [2, S]
-    area: Floats  # [S]
-    step: Floats  # [S], pixels from one anchor to the next, the same in x and y
-    cells: Ints  # [2, S], columns and rows
-    first: Ints  # [S], index of the anchor in row 0, column 0
-    stride: Ints  # [2, S], what one column and one row add to that index
-    num_anchors: int
-
-    def anchor(self, shape: Ints | int, x: Ints, y: Ints) -> Ints:
-        """Indices of the anchors of a shape, or of one shape each, in columns x and rows y."""
-        return self.first[shape] + x * self.stride[0, shape] + y * self.stride[1, shape]
-
-
-@functools.lru_cache(maxsize=64)
-def _shapes(grid: AnchorGrid, height: int, width: int) -> _Shapes:
-    cells = [grid.cell_anchors(level) for level in range(grid.num_levels)]
-    level = np.repeat(np.arange(grid.num_levels), grid.num_cell_anchors)  # [S]
-    corners = np.concatenate(cells).T  # [4, S]
-    low, high = corners[:2], corners[2:]
-    features = np.array(grid.feature_hw((height, width)))  # [L, 2]
-    per_level = np.array(grid.num_anchors_per_level((height, width)))  # [L]
-    k = np.array(grid.num_cell_anchors)[level]  # [S], anchors a cell
-    return _Shapes(
-        low=low,
-        high=high,
-        size=high - low,
-        area=np.prod(high - low, axis=0),
-        step=np.array(grid.strides, np.float64)[level],
-        cells=features[level].T[::-1],
-        first=(np.cumsum(per_level) - per_level)[level] + np.concatenate([np.arange(len(c)) for c in cells]),
-        stride=np.stack([k, k * features[level, 1]]),
-        num_anchors=int(per_level.sum()),
-    )
 
 
 def match_anchors(
@@ -103,10 +44,46 @@ def match_anchors(
 ) -> AnchorMatches:
     """Decide for every anchor whether it shows an object, and which one.
 
+    An anchor is what `match_objects` makes of it, but ignore regions turn negatives to ignored, never positives.
+
+    Args:
+        grid, boxes, input_hw, image_hw, ignore, positive_iou, negative_iou, low_quality, straddle: see `match_objects`.
+        masks, ignore_ioa: see `Regions`.
+    """
+    matches = match_objects(
+        grid,
+        boxes,
+        input_hw=input_hw,
+        image_hw=image_hw,
+        ignore=ignore,
+        positive_iou=positive_iou,
+        negative_iou=negative_iou,
+        low_quality=low_quality,
+        straddle=straddle,
+    )
+    if ignore is not None:
+        Regions(grid, boxes, ignore, input_hw=input_hw, masks=masks, ignore_ioa=ignore_ioa).hide(matches.states)
+    return matches
+
+
+def match_objects(
+    grid: AnchorGrid,
+    boxes: Boxes,
+    *,
+    input_hw: tuple[int, int],
+    image_hw: tuple[int, int] | None = None,
+    ignore: NDArray[np.bool_] | None = None,
+    positive_iou: float = 0.7,
+    negative_iou: float = 0.3,
+    low_quality: bool = True,
+    straddle: float | None = None,
+) -> AnchorMatches:
+    """Decide for every anchor whether it shows an object, and which one, whatever ignore regions cover.
+
     An anchor is positive if its best IoU is at least `positive_iou`, or (with `low_quality`) if no anchor has a higher
     IoU with some box, ties included, as long as that IoU is above 0. It is negative if its IoU with every box is below
     `negative_iou`, and ignored otherwise. The box of a positive anchor is the one of its highest IoU, the first among
-    equals, even if another box made it positive. Ignore regions turn negatives to ignored, never positives.
+    equals, even if another box made it positive.
 
     Args:
         grid: the anchors.
@@ -116,18 +93,15 @@ def match_anchors(
         image_hw: height and width of the true image in the input's top left corner; anchors centred outside it are
             ignored and take no part in matching. None: the image fills the input, and every anchor takes part.
         ignore: bool (N,), True for boxes that are ignore regions rather than objects. None: no box is.
-        masks: by row of `boxes`, the masks of ignore regions: uint8 (H, W) at the size of the true image, 0 to 255 for
-            the share of a pixel that belongs to the region. A mask counts instead of its box.
         positive_iou, negative_iou: the thresholds, 0 < negative_iou <= positive_iou.
         low_quality: whether the best anchors of a box are positive whatever their IoU.
-        ignore_ioa: an anchor is ignored if an ignore region covers at least this share of it.
         straddle: pixels by which an anchor may reach out of the true image before it is ignored. None: any number.
 
     Source: Ren et al. 2015, section 3.1.2. Agrees with torchvision's Matcher wherever every box overlaps some anchor.
         There, a box with IoU 0 with every anchor makes every anchor positive; here it makes none positive.
     """
     limit_hw = input_hw if image_hw is None else image_hw
-    shapes = _shapes(grid, int(input_hw[0]), int(input_hw[1]))
+    shapes = shapes_of(grid, int(input_hw[0]), int(input_hw[1]))
     allowed = _allowed(shapes, image_hw, limit_hw, straddle)
     corners = boxes.astype(np.float64)  # [N, 4]
     is_region = np.zeros(len(boxes), bool) if ignore is None else ignore
@@ -147,14 +121,12 @@ def match_anchors(
         states[positive] = POSITIVE
         best, iou = _best_boxes(found, enough, positive, grid.anchors(input_hw), corners[objects])
         match = objects[best]
-    for row in np.flatnonzero(is_region):
-        _ignore_region(shapes, states, corners[row], ignore_ioa, None if masks is None else masks.get(int(row)))
     _ignore_rest(shapes, states, allowed)
     return AnchorMatches(states, positive, match, iou)
 
 
 def _allowed(
-    shapes: _Shapes, image_hw: tuple[int, int] | None, limit_hw: tuple[int, int], straddle: float | None
+    shapes: AnchorShapes, image_hw: tuple[int, int] | None, limit_hw: tuple[int, int], straddle: float | None
 ) -> Ints:
     """First and last column and row of the anchors that take part; int64 (2, 2, S): first or last, x or y."""
     first, last = np.zeros_like(shapes.cells), shapes.cells - 1  # [2, S]
@@ -181,7 +153,7 @@ class _Found(NamedTuple):
     highest: Floats32  # [N]
 
 
-def _find(shapes: _Shapes, allowed: Ints, boxes: Floats, threshold: float, low_quality: bool) -> _Found:
+def _find(shapes: AnchorShapes, allowed: Ints, boxes: Floats, threshold: float, low_quality: bool) -> _Found:
     """All IoUs of at least `threshold`; with `low_quality` also those as high as the highest of their box.
 
     Letters in shapes: W pairs of a box and an anchor shape, X and Y columns and rows of their windows, C cells of
@@ -221,7 +193,7 @@ class _Best(NamedTuple):
     iou: Floats32  # [N, S]
 
 
-def _best_of_shapes(shapes: _Shapes, allowed: Ints, boxes: Floats) -> _Best:
+def _best_of_shapes(shapes: AnchorShapes, allowed: Ints, boxes: Floats) -> _Best:
     """The nearest anchor of each shape, which has the highest overlap of that shape both in x and in y."""
     low, high = boxes.T[:2, :, None], boxes.T[2:, :, None]  # [2, N, 1]
     first, last = allowed[:, :, None]  # [2, 1, S]
@@ -229,7 +201,7 @@ def _best_of_shapes(shapes: _Shapes, allowed: Ints, boxes: Floats) -> _Best:
     wanted = (low + high - (shapes.low + shapes.high)[:, None]) / (2 * shapes.step)  # [2, N, S]
     shift = shapes.step * np.minimum(np.maximum(np.rint(wanted), first), last)  # [2, N, S]
     most = np.minimum(shapes.size[:, None], high - low)  # [2, N, S]
-    overlap = _overlap(most, shapes.low[:, None] + shift, shapes.high[:, None] + shift, low, high)  # [2, N, S]
+    overlap = shared_length(most, shapes.low[:, None] + shift, shapes.high[:, None] + shift, low, high)  # [2, N, S]
     overlap *= (allowed[0] <= allowed[1]).all(axis=0)
     np.maximum(overlap, 0, out=overlap)
     areas = shapes.area + np.prod(high - low, axis=0)  # [N, S]
@@ -248,7 +220,7 @@ class _Window(NamedTuple):
 
 
 def _window(
-    shapes: _Shapes, allowed: Ints, boxes: Floats, box: Ints, shape: Ints, *, axis: int, needed: Floats
+    shapes: AnchorShapes, allowed: Ints, boxes: Floats, box: Ints, shape: Ints, *, axis: int, needed: Floats
 ) -> _Window:
     """The columns (axis 0) or rows (axis 1) in which the anchors of each of W pairs overlap by at least `needed`."""
     low, high = boxes[box, axis], boxes[box, axis + 2]  # [W]
@@ -264,7 +236,7 @@ def _window(
     cell = np.arange(len(pair)) - np.repeat(start - first, count)  # [X]
     shift = step[pair] * cell
     most = np.minimum(shapes.size[axis, shape], high - low)  # [W]
-    overlap = _overlap(most[pair], anchor_low[pair] + shift, anchor_high[pair] + shift, low[pair], high[pair])
+    overlap = shared_length(most[pair], anchor_low[pair] + shift, anchor_high[pair] + shift, low[pair], high[pair])
     return _Window(cell, pair, np.maximum(overlap, 0), start, count)
 
 
@@ -275,14 +247,6 @@ def _cross(rows: _Window, columns: _Window) -> tuple[Ints, Ints]:
     row = np.repeat(np.arange(len(count)), count)  # [C]
     column = np.arange(len(row)) + np.repeat(columns.starts[rows.pair] - start, count)  # [C]
     return row, column
-
-
-def _overlap(most: Floats, anchor_low: Floats, anchor_high: Floats, low: Floats, high: Floats) -> Floats:
-    """Pixels that two intervals share, at most `most`, the length of the shorter one; negative for a gap between them.
-
-    Where one interval holds the other, `most` is exact; a difference of corners would be off by their rounding.
-    """
-    return np.minimum(most, np.minimum(anchor_high - low, high - anchor_low))
 
 
 def _best_boxes(
@@ -314,38 +278,7 @@ def _best_boxes(
     return best, iou
 
 
-def _ignore_region(
-    shapes: _Shapes, states: NDArray[np.int8], region: Floats, ignore_ioa: float, mask: NDArray[np.uint8] | None
-) -> None:
-    """Set to IGNORED the negative anchors of which `region`, float64 (4,), or its mask covers at least that share."""
-    sums = None if mask is None else sum_mask(mask)
-    for shape in range(len(shapes.area)):
-        x, y = (_cells_on(shapes, shape, region, axis) for axis in (0, 1))  # [X], [Y]
-        shift_x, shift_y = shapes.step[shape] * x, shapes.step[shape] * y
-        edges_x = shapes.low[0, shape] + shift_x, shapes.high[0, shape] + shift_x
-        edges_y = shapes.low[1, shape] + shift_y, shapes.high[1, shape] + shift_y
-        if sums is not None:
-            covered = covered_grid(sums, edges_x, edges_y)  # [Y, X]
-        else:
-            most = np.minimum(shapes.size[:, shape], region[2:] - region[:2])  # [2]
-            shared_x = np.maximum(_overlap(most[0], *edges_x, region[0], region[2]), 0)  # [X]
-            shared_y = np.maximum(_overlap(most[1], *edges_y, region[1], region[3]), 0)  # [Y]
-            covered = np.outer(shared_y, shared_x)  # [Y, X]
-        share = (covered / shapes.area[shape]).astype(np.float32)
-        row, column = np.nonzero(share >= np.float32(ignore_ioa))
-        anchor = shapes.anchor(shape, x[column], y[row])
-        states[anchor[states[anchor] == NEGATIVE]] = IGNORED
-
-
-def _cells_on(shapes: _Shapes, shape: int, region: Floats, axis: int) -> Ints:
-    """Columns (axis 0) or rows (axis 1) in which anchors of a shape may overlap a region."""
-    low, high, step = shapes.low[axis, shape], shapes.high[axis, shape], shapes.step[shape]
-    first = max(0, int((region[axis] - high) // step))
-    last = min(int(shapes.cells[axis, shape]) - 1, int((region[axis + 2] - low) // step))
-    return np.arange(first, last + 1)
-
-
-def _ignore_rest(shapes: _Shapes, states: NDArray[np.int8], allowed: Ints) -> None:
+def _ignore_rest(shapes: AnchorShapes, states: NDArray[np.int8], allowed: Ints) -> None:
     """Set to IGNORED the anchors that take no part."""
     if (allowed[0] == 0).all() and (allowed[1] == shapes.cells - 1).all():
         return
@@ -354,45 +287,6 @@ def _ignore_rest(shapes: _Shapes, states: NDArray[np.int8], allowed: Ints) -> No
         columns, rows = shapes.cells[:, shape]
         if first_x == first_y == 0 and last_x == columns - 1 and last_y == rows - 1:
             continue
-        k = int(shapes.stride[0, shape])
-        start = int(shapes.first[shape])
-        view = np.lib.stride_tricks.as_strided(states[start:], (rows, columns), (k * columns, k))
-        view[:first_y] = view[last_y + 1 :] = IGNORED
-        view[:, :first_x] = view[:, last_x + 1 :] = IGNORED
-
-
-COUNTS = ("positive", "low_quality", "unmatched", "ignored", "lost")
-
-
-def count_matches(
-    matches: AnchorMatches,
-    boxes: Boxes,
-    *,
-    ignore: NDArray[np.bool_] | None = None,
-    positive_iou: float = 0.7,
-) -> NDArray[np.int32]:
-    """Count the results of matching.
-
-    Args:
-        matches: the answer of `match_anchors`.
-        boxes, ignore, positive_iou: as given to `match_anchors`: float32 (N, 4) inside the image, and bool (N,).
-
-    Returns:
-        int32 (5,), in the order of COUNTS: positive anchors; low-quality ones, which are positive below `positive_iou`
-        because no anchor is better; objects with area that no positive anchor matches; ignored anchors; lost objects,
-        which have no area.
-    """
-    objects = np.ones(len(boxes), bool) if ignore is None else ~ignore
-    has_area = geometry.area(boxes) > 0
-    matched = np.zeros(len(boxes), bool)
-    matched[matches.match] = True
-    return np.array(
-        [
-            len(matches.positive),
-            (matches.iou < np.float32(positive_iou)).sum(),
-            (objects & has_area & ~matched).sum(),
-            (matches.states == IGNORED).sum(),
-            (objects & ~has_area).sum(),
-        ],
-        np.int32,
-    )
+        plane = shapes.plane(states, shape)
+        plane[:first_y] = plane[last_y + 1 :] = IGNORED
+        plane[:, :first_x] = plane[:, last_x + 1 :] = IGNORED

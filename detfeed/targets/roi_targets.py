@@ -12,7 +12,7 @@ from detfeed.boxes import Boxes, DeltaWeights
 from detfeed.errors import expect
 from detfeed.masks import covered_boxes, sum_mask
 from detfeed.sample import Arrays, Sample
-from detfeed.targets.matching import IGNORED, NEGATIVE, POSITIVE, AnchorMatches
+from detfeed.targets.matches import IGNORED, NEGATIVE, POSITIVE, AnchorMatches
 from detfeed.targets.sampling import Crowd, check_sampling, draw
 
 

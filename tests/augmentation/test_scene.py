@@ -82,10 +82,10 @@ def test_scene_without_boxes_goes_through_every_operation():
         assert moved.frame_hw == moved.image.shape[:2]
 
 
-@given(scenes())
-def test_flipping_twice_gives_the_scene_back_and_once_moves_all_alike(scene):
-    flipped = scene.flipped()
-    assert same(flipped.flipped(), scene)
+@given(scenes(), st.sampled_from([0, 1]))
+def test_flipping_twice_gives_the_scene_back_and_once_moves_all_alike(scene, axis):
+    flipped = scene.flipped(axis=axis)
+    assert same(flipped.flipped(axis=axis), scene)
     assert {row: box.tolist() for row, box in zip(flipped.rows.tolist(), flipped.boxes, strict=True)} == painted(
         flipped
     )

@@ -24,7 +24,7 @@ from detfeed import (
     read_voc,
 )
 from detfeed.images.decoding import read_image
-from detfeed.targets.matching import COUNTS
+from detfeed.targets.matches import COUNTS
 from image_files import encode, picture
 
 GRID = AnchorGrid.fpn()

@@ -5,7 +5,9 @@ import pytest
 
 from detfeed import AnchorGrid, AnchorTargets, Sample
 from detfeed import boxes as geometry
-from detfeed.targets.matching import COUNTS, match_anchors
+from detfeed.targets.matches import COUNTS
+from detfeed.targets.matching import match_anchors
+from detfeed.targets.sampling import draw
 
 TILES = AnchorGrid(strides=(16,), cell_sizes_wh=(((16.0, 16.0),),), offset=0.5)
 FPN = AnchorGrid.fpn()
@@ -185,3 +187,16 @@ def test_crowds_count_by_their_mask_or_cheaper_by_their_box():
     by_mask, by_box = (AnchorTargets(TILES, crowd=crowd_by).match(crowd).states for crowd_by in ("mask", "box"))
     assert np.flatnonzero(by_mask == -1).tolist() == [0, 1]
     assert (by_box == -1).all()
+
+
+def test_drawn_anchors_are_those_of_the_matcher_though_only_they_are_tested_against_the_mask_of_a_crowd():
+    mask = np.zeros((256, 320), np.uint8)
+    mask[::2, 40:300] = mask[20:200] = 255
+    crowd = sample([(0, 0, 320, 256), (5, 9, 60, 90)], [True, False], image_hw=(256, 320), input_hw=(256, 320))
+    targets = AnchorTargets(FPN)
+    for seed in range(10):
+        one, other = (dataclasses.replace(crowd, masks={0: mask}, rng=np.random.default_rng(seed)) for _ in range(2))
+        _, y = targets(one)
+        drawn = draw(targets.match(other), other.rng, targets.num_samples, targets.positive_fraction)
+        np.testing.assert_array_equal(y["anchor_index"], drawn.rows)
+        np.testing.assert_array_equal(y["anchor_state"], drawn.state)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from detfeed.targets.matching import IGNORED, NEGATIVE, POSITIVE, AnchorMatches
+from detfeed.targets.matches import IGNORED, NEGATIVE, POSITIVE, AnchorMatches
 from detfeed.targets.sampling import draw, sample_anchors
 
 
