@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
+from urllib.parse import unquote
 
 from detfeed.errors import AnnotationError, shorten
 from detfeed.images.headers import SUFFIXES
 
 _SUFFIXES = tuple(SUFFIXES)
+_OPENED = (*_SUFFIXES, ".xml", ".txt")
 # Characters of an image id that is a name. Each id takes as much memory as the longest one.
 MAX_ID = 255
 
@@ -132,13 +135,29 @@ def list_folder(folder: str | os.PathLike[str], noun: str, hint: str = "") -> li
 
 
 def walk_images(folder: str) -> list[str]:
-    """Paths of the files in a folder and below it that have an image's suffix, in no order.
+    """Paths of the files in a folder and below it that have an image's suffix, in no order; see `walk_files`."""
+    return [path for path in _walk(folder, "a folder of images", "") if is_image(os.path.basename(path))]
 
-    Links to folders are followed. Each folder is listed once, so links can't lead in circles.
+
+def walk_files(folder: str, noun: str, hint: str = "") -> list[str]:
+    """Paths, relative to a folder, of the files in it and below it, sorted.
+
+    Links to folders are followed. Each folder is listed once, so links can't lead in circles. Hidden folders, such as
+    .ipynb_checkpoints, and files that macOS adds are left out.
+
+    Args:
+        folder: the folder.
+        noun: what it is expected to be.
+        hint: end of the message.
 
     Raises:
-        AnnotationError: a folder can't be listed, or a link leads nowhere.
+        AnnotationError: a folder is missing or can't be listed, or a link leads nowhere.
     """
+    start = len(_prefix(folder))
+    return sorted(path[start:] for path in _walk(folder, noun, hint))
+
+
+def _walk(folder: str, noun: str, hint: str) -> list[str]:
     found: list[str] = []
     seen: set[tuple[int, int]] = set()
 
@@ -152,55 +171,69 @@ def walk_images(folder: str) -> list[str]:
                 folders.clear()
                 continue
             seen.add((status.st_dev, status.st_ino))
-            folders.sort()  # so that a folder with two ways to it is always listed by the same one
+            # Sorted, so that a folder with two ways to it is always listed by the same one.
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in names:
                 path = os.path.join(parent, name)
-                if is_image(name):
-                    found.append(path)
-                elif os.path.islink(path) and not os.path.exists(path):
+                # The folder that a link should lead to would be lost; images and annotations are opened later.
+                if not name.lower().endswith(_OPENED) and os.path.islink(path) and not os.path.exists(path):
                     raise AnnotationError(
                         f"{path}: expected a file or folder, got a link that leads nowhere; correct or remove it"
                     )
+                if not name.startswith("._"):
+                    found.append(path)
     except OSError as error:
         raise AnnotationError(
-            f"{error.filename or folder}: expected a folder of images, got {error.strerror or error}"
+            f"{error.filename or folder}: expected {noun}, got {error.strerror or error}{hint}"
         ) from error
     return found
+
+
+class Near:
+    """Names that are there, found by names that are nearly the same.
+
+    Names are nearly the same if they differ in the case of letters, in their folders, or in how they are written:
+    "\\" for "/", percent-encoding, composed or decomposed accents.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        """Look among some names: paths relative to one folder."""
+        self._names: dict[str, list[str]] = {}
+        for name in names:
+            self._names.setdefault(_plain(name).rpartition("/")[2], []).append(name)
+
+    def find(self, name: str) -> list[str]:
+        """The names that are nearest to a name: of those with the same last part, those with most parts in common.
+
+        Returns:
+            One name if it is unambiguous; several, sorted, or none otherwise.
+        """
+        plain = _plain(name)
+        known = self._names.get(plain.rpartition("/")[2], [])
+        if len(known) < 2:
+            return known
+        shares = [(_parts_in_common(plain, _plain(one)), _parts_in_common(name, one)) for one in known]
+        return sorted(one for one, share in zip(known, shares, strict=True) if share == max(shares))
+
+
+def _plain(name: str) -> str:
+    """A name without what names that are nearly the same differ in."""
+    return unicodedata.normalize("NFC", unquote(name).replace("\\", "/")).casefold()
+
+
+def _parts_in_common(name: str, other: str) -> int:
+    """How many parts of two paths are the same, counted from the end."""
+    count = 0
+    for one, two in zip(reversed(name.split("/")), reversed(other.split("/")), strict=False):
+        if one != two:
+            break
+        count += 1
+    return count
 
 
 def is_image(name: str) -> bool:
     """Whether a file's name is that of an image."""
     return name.lower().endswith(_SUFFIXES) and not name.startswith("._")
-
-
-def images_by_stem(names: Sequence[str]) -> dict[str, list[str]]:
-    """The images among the names in a folder, by name without suffix."""
-    images: dict[str, list[str]] = {}
-    for name in names:
-        if is_image(name):
-            images.setdefault(os.path.splitext(name)[0], []).append(name)
-    return images
-
-
-def image_of(file: str, stem: str, images: Mapping[str, list[str]], folder: str) -> str | None:
-    """Name of the image that has an annotation file's name; None if there is none.
-
-    Args:
-        file: the annotation file, for the message.
-        stem: its name without suffix.
-        images: from `images_by_stem`.
-        folder: folder of the images, for the message.
-
-    Raises:
-        AnnotationError: there are several.
-    """
-    names = images.get(stem, [])
-    if len(names) > 1:
-        raise AnnotationError(
-            f"{file}: expected one image {stem!r}.* in {folder}, got {' and '.join(map(shorten, names))}; remove or "
-            "rename all but one"
-        )
-    return names[0] if names else None
 
 
 def leads_nowhere(path: str) -> bool:
