@@ -107,7 +107,7 @@ FORMATS = {
             name="yolo",
             read=read_yolo,
             metavar="FILE",
-            help="data.yaml of Ultralytics' YOLO",
+            help="YOLO's data.yaml, obj.data, classes.txt, or folder",
             keywords={"split": "split", "root": "root"},
             val_split="val",
         ),
