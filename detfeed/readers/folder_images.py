@@ -54,6 +54,10 @@ class Images:
         self._taken.add(found)
         return found
 
+    def leave_out(self, stem: str) -> None:
+        """Leave out the images of an annotation file that can't be read, which is told elsewhere."""
+        self._taken.update(self._of_stem.get(stem, []))
+
     def note_left_over(self, noun: str) -> None:
         """Note each image that no annotation file was found to belong to."""
         for path in sorted(self._paths - self._taken):

@@ -71,7 +71,8 @@ def read_kitti(
 
     rows = Rows(root, where="{file}, line {place}", on_problem=on_problem)
     for name, stem in file_of.items():
-        rows.add_file(os.path.join(folder, name), partial(read_image, stem))
+        if not rows.add_file(os.path.join(folder, name), partial(read_image, stem)):
+            images.leave_out(stem)
     images.note_left_over("a text file")
     notes.warn(root)
     found = sorted(str(label) for label in rows.labels if label != DONT_CARE)

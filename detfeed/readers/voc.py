@@ -108,7 +108,8 @@ def read_voc(
         on_problem=on_problem,
     )
     for image_id, file in chosen.items():
-        rows.add_file(file, partial(read_image, image_id))
+        if not rows.add_file(file, partial(read_image, image_id)):
+            images.leave_out(image_id)
     if split is None:
         images.note_left_over("an XML file")
     if class_names is None:

@@ -50,8 +50,9 @@ def test_image_that_two_files_are_as_near_to_belongs_to_neither(tmp_path):
 
 
 def test_images_that_nothing_belongs_to_are_noted(tmp_path):
-    images = Images(lay_out(tmp_path, "a.png", "s/b.png"), ["a"], notes := Notes())
+    images = Images(lay_out(tmp_path, "a.png", "b.png", "s/b.png"), ["a", "b"], notes := Notes())
     images.of("f.xml", "a")
+    images.leave_out("b")
     images.note_left_over("a label")
     with pytest.warns(UserWarning, match=r"^f: images without a label are left out - at .*/s/b\.png$"):
         notes.warn("f")
