@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from detfeed.errors import AnnotationError, MissingImageError, shorten
 from detfeed.readers.notes import Notes
-from detfeed.readers.paths import Near, is_image, walk_files
+from detfeed.readers.paths import ELSEWHERE, Near, is_image, walk_files
 
 
 class Images:
@@ -87,7 +87,7 @@ class Images:
             found = [path for other in near for path in self._of_stem[other]] or found
         if len(found) == 1:
             self._notes.add(
-                "the image is in another folder, or its name is written in another way",
+                ELSEWHERE,
                 f"{file}, whose image is {os.path.join(self.folder, found[0])}",
             )
             return found[0]

@@ -115,9 +115,8 @@ FORMATS = {
             name="csv",
             read=read_csv,
             metavar="FILE",
-            help="CSV of boxes (keras-retinanet); needs --classes",
+            help="CSV of boxes (keras-retinanet, Roboflow, SKU110K)",
             keywords={"classes": "classes_csv", "images": "image_dir"},
-            needs=["classes"],
             image_dir=_images_or_beside,
         ),
         Format(

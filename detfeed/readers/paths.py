@@ -9,9 +9,13 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import unquote
 
 from detfeed.errors import AnnotationError, shorten
+from detfeed.images.files import is_url
 from detfeed.images.headers import SUFFIXES
+from detfeed.readers.notes import Notes
 
 _SUFFIXES = tuple(SUFFIXES)
+# A note about an image that is found by `Near`.
+ELSEWHERE = "the image is in another folder, or its name is written in another way"
 _OPENED = (*_SUFFIXES, ".xml", ".txt")
 # Characters of an image id that is a name. Each id takes as much memory as the longest one.
 MAX_ID = 255
@@ -81,17 +85,21 @@ class NamedImages:
         paths: paths of the images.
     """
 
-    def __init__(self, folder: str, suffix: str = "") -> None:
+    def __init__(self, folder: str, suffix: str = "", notes: Notes | None = None) -> None:
         """Begin without images.
 
         Args:
             folder: folder of the images, or its URL.
             suffix: end of the images' file names that the file leaves out, such as ".jpg".
+            notes: gets the images that are found in another place than where their names say. None: they are not
+                looked for.
         """
         self.ids: list[str] = []
         self.paths: list[str] = []
         self._folder = folder
         self._suffix = suffix
+        self._notes = notes
+        self._near: Near | None = None
         self._of_name: dict[str, int] = {}
         self._of_path: dict[str, int] = {}
 
@@ -103,8 +111,7 @@ class NamedImages:
         """
         position = self._of_name.get(name)
         if position is None:
-            file = name and name + self._suffix
-            path = path_inside(self._folder, file)
+            file, path = self._find(name and name + self._suffix)
             image_id = to_id(file).removesuffix(self._suffix)
             # An image can be named in several ways: `a.png`, `./a.png`, or by its whole path.
             position = self._of_path.setdefault(os.path.normpath(path), len(self.paths))
@@ -113,6 +120,36 @@ class NamedImages:
                 self.ids.append(image_id)
                 self.paths.append(path)
         return position
+
+    def near(self, path: str) -> list[str]:
+        """Names of the images that may be meant by a path where nothing is: as near, or with another suffix."""
+        if self._near is None:
+            return []
+        stem = os.path.splitext(path)[0]
+        return self._near.find(path) or [name for suffix in _SUFFIXES for name in self._near.find(stem + suffix)]
+
+    def _find(self, file: str) -> tuple[str, str]:
+        """Name and path of an image: those that the name says, or those of the one image that is nearest to it."""
+        path, problem = file, None
+        try:
+            path = path_inside(self._folder, file)
+        except ValueError as error:
+            problem = error
+        if self._notes is None or not file or is_url(self._folder) or (problem is None and os.path.lexists(path)):
+            if problem is not None:
+                raise problem
+            return file, path
+        if self._near is None:
+            start = len(_prefix(self._folder or "."))
+            self._near = Near(path[start:] for path in walk_images(self._folder or "."))
+        found = self._near.find(file)
+        if len(found) == 1:
+            path = os.path.join(self._folder, found[0])
+            self._notes.add(ELSEWHERE, f"{shorten(file)}, whose image is {path}")
+            return found[0], path
+        if problem is not None:
+            raise problem
+        return file, path
 
 
 def list_folder(folder: str | os.PathLike[str], noun: str, hint: str = "") -> list[str]:

@@ -11,7 +11,7 @@ from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError, MissingImageError, among, shorten
 from detfeed.readers.bad_boxes import Invalid
 from detfeed.readers.notes import Notes
-from detfeed.readers.paths import Near, is_image, list_folder, path_inside, to_id, walk_images
+from detfeed.readers.paths import ELSEWHERE, Near, is_image, list_folder, path_inside, to_id, walk_images
 from detfeed.readers.problems import OnProblem, tell, tell_repeated
 from detfeed.readers.rows import ImageRow, ObjectRow, Rows
 from detfeed.readers.texts import MOST_OF_LIST, parse_lines, read_lines, read_lines_if_any, to_number
@@ -19,7 +19,6 @@ from detfeed.readers.yolo_layouts import layout_file, names_of, read_layout, roo
 
 # A share of a side that no label has, however bad: such numbers are pixels, or per cent.
 _LARGEST_SHARE = 2.0
-_ELSEWHERE = "the image is in another folder, or its name is written in another way"
 
 
 def read_yolo(
@@ -206,7 +205,7 @@ class _NearImages:
             self._near = Near(walk_images(self._folder))
         found = self._near.find(path)
         if len(found) == 1:
-            self._notes.add(_ELSEWHERE, f"{where} of {file}, whose image is {found[0]}")
+            self._notes.add(ELSEWHERE, f"{where} of {file}, whose image is {found[0]}")
             return found[0]
         if problem is not None:
             raise problem
