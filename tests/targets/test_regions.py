@@ -80,7 +80,7 @@ def covered_scenes(draw):
     return grid, np.float32(boxes), ignore, masks, input_hw
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(covered_scenes(), st.sampled_from([0.1, 0.3, 0.5, 0.75, 1.0]))
 def test_as_many_anchors_lie_on_regions_as_do_pixel_by_pixel_one_by_one_and_all_at_once(scene, ioa):
     grid, boxes, ignore, masks, input_hw = scene
