@@ -236,7 +236,7 @@ def _start_helpers(path: str, stack: contextlib.ExitStack) -> list[Process]:
     helpers: list[Process] = []
     wanted = min(cores(), MAX_PROCESSES, os.path.getsize(path) // (BLOCK * BLOCKS_A_PROCESS)) - 1
     if wanted > 0 and os.name == "posix":
-        with contextlib.suppress(OSError, TypeError):  # no more processes allowed, or no sys.executable: go without
+        with contextlib.suppress(Exception):  # no memory, no more processes allowed, no sys.executable: go without
             for _ in range(wanted):
                 helpers.append(Process(pickle.dumps(Pieces(path))))
                 stack.callback(helpers[-1].end)
