@@ -614,7 +614,7 @@ def test_closed_feed_gives_its_memory_back_at_once(shapes):
     gc.disable()
     try:
         feed = Feed(loader, workers=2, use_multiprocessing=True, max_queue_size=4)
-        for batch in take(feed, keys_of(loader, epochs=1)):
+        for batch in take(feed, keys_of(loader, epochs=1)):  # noqa: B007
             assert slots_in_use() > before
         feed.close()
         assert slots_in_use() == before + 1  # that of `batch`
@@ -708,5 +708,5 @@ def test_workers_that_nobody_asks_end_and_start_again_unseen(shapes, monkeypatch
     for feed in feeds:
         for place, key in enumerate(keys[4:8], 4):
             job = feed._ahead.get(key)
-            assert key not in made[feed] or job is made[feed][key] and job.result.done()  # kept
+            assert key not in made[feed] or (job is made[feed][key] and job.result.done())  # kept
             assert same(feed.get(key, keys[place + 1 :]), loader.load(*key))
