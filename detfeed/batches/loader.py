@@ -156,8 +156,9 @@ class BatchLoader:
             received = ", ".join(map(str, sorted(refused)))
             raise ValueError(
                 f"Expected batches that {replicas} replicas can share: each gets an image, and all as many of the "
-                f"first batch, which may be any if shuffled. Received: batches of {received} images, with batch_size={self.batch_size}. Use {advice}drop_last=True, since the last batch of each "
-                "canvas may be short"
+                f"first batch, which may be any if shuffled. Received: batches of {received} images, with "
+                f"batch_size={self.batch_size}. Use {advice}drop_last=True, since the last batch of each canvas may be "
+                "short"
             )
 
     def stage(self, epoch: int) -> Stage:
