@@ -21,6 +21,7 @@ from detfeed.boxes import Boxes
 from detfeed.images.resizing import Image, resize_into
 from detfeed.sample import Arrays, Sample
 from detfeed.targets.matches import COUNTS, NEGATIVE, POSITIVE, AnchorMatches, count_matches
+from detfeed.writing import replace_file
 
 Colour = tuple[int, int, int]
 
@@ -241,7 +242,7 @@ def write_png(path: str | os.PathLike[str], image: Image) -> None:
     _, data = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     # Not imwrite, which returns False instead of raising.
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_bytes(data.tobytes())
+    replace_file(path, data.tobytes())
 
 
 def _canvas(image: Image, input_hw: tuple[int, ...], side: int) -> tuple[Image, float]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detfeed.errors import expect, expect_each
+from detfeed.writing import replace_file
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -101,7 +102,7 @@ def make_shapes(
         "annotations": annotations,
         "categories": [{"id": key, "name": name, "supercategory": "shape"} for key, name in CATEGORIES.items()],
     }
-    path.write_text(json.dumps(instances, separators=(",", ":")), encoding="utf-8")
+    replace_file(path, json.dumps(instances, separators=(",", ":")).encode())
     return path
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import keras
 from detfeed.models.proposals import ProposalModel
 from detfeed.models.scoring import score
 from detfeed.sequence import DetectionSequence
+from detfeed.writing import append_lines, replace_file, replacing
 
 
 class Progress(keras.callbacks.Callback):
@@ -69,20 +73,17 @@ class FedImages(keras.callbacks.Callback):
         self.path = path
 
     def on_train_begin(self, logs: Any = None) -> None:
-        rows = []
-        if self.path.exists():
-            with self.path.open(newline="") as file:
-                rows = list(csv.reader(file))[1:]
-        rows = [row for row in rows if (int(row[0]), int(row[1])) < self.sequence.cursor]
-        with self.path.open("w", newline="") as file:
-            csv.writer(file).writerows([("epoch", "batch", "image_ids"), *rows])
+        rows = read_rows(self.path, numbers=("epoch", "batch"))
+        done = [row for row in rows if (int(row["epoch"]), int(row["batch"])) < self.sequence.cursor]
+        write_rows(self.path, ("epoch", "batch", "image_ids"), done)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         sequence = self.sequence
         ids = [sequence.annotations.image_id(p) for p in sequence.positions(batch).tolist()]
         index = sequence.loader.num_batches - len(sequence) + batch  # a resumed epoch may start in its middle
-        with self.path.open("a", newline="") as file:
-            csv.writer(file).writerow((sequence.epoch, index, " ".join(map(str, ids))))
+        line = io.StringIO()
+        csv.writer(line).writerow((sequence.epoch, index, " ".join(map(str, ids))))
+        append_lines(self.path, line.getvalue())
 
 
 class ValidationRecall(keras.callbacks.Callback):
@@ -125,16 +126,56 @@ class EpochLog(keras.callbacks.Callback):
         self.path = path
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        rows: list[dict[str, Any]] = []
-        if self.path.exists():
-            with self.path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < epoch]
+        rows = [row for row in read_rows(self.path, numbers=("epoch",)) if int(row["epoch"]) < epoch]
         rows.append({"epoch": epoch, **logs})
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        with self.path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(self.path, dict.fromkeys(name for row in rows for name in row), rows)
+
+
+def read_rows(path: Path, *, numbers: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of a CSV file by column, none if it is missing. Rows that are not whole are left out, with a warning.
+
+    A full disk or a loss of power leaves such rows.
+
+    Args:
+        path: the file; its first row names the columns.
+        numbers: columns that hold whole numbers.
+    """
+    if not path.exists():
+        return []
+    content = path.read_text(encoding="utf-8", errors="replace")
+    rows = []
+    lines = csv.reader(io.StringIO(content, newline=""), strict=True)
+    damaged = 0
+    while True:
+        try:
+            rows.append(next(lines))
+        except StopIteration:
+            break
+        except csv.Error:
+            damaged += 1
+    if rows and not content.endswith("\n"):
+        rows.pop()
+        damaged += 1
+    columns, *rows = rows or [[]]
+    whole = [dict(zip(columns, row, strict=True)) for row in rows if len(row) == len(columns)]
+    whole = [row for row in whole if all(row.get(name, "").isdecimal() for name in numbers)]
+    damaged += len(rows) - len(whole)
+    if damaged:
+        warnings.warn(
+            f"{path}: {damaged} of {len(whole) + damaged} rows are not whole, as a full disk or a loss of power leaves "
+            "them, and are left out",
+            stacklevel=3,
+        )
+    return whole
+
+
+def write_rows(path: Path, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a CSV file, whole or not at all."""
+    content = io.StringIO()
+    writer = csv.DictWriter(content, list(columns))
+    writer.writeheader()
+    writer.writerows(rows)
+    replace_file(path, content.getvalue().encode())
 
 
 def draw_curves(log: Path, picture: Path) -> None:
@@ -145,8 +186,7 @@ def draw_curves(log: Path, picture: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    with log.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(log, numbers=("epoch",))
     figure = Figure(figsize=(10, 4), layout="constrained")
     loss_axis, recall_axis = figure.subplots(1, 2)
     groups = (
@@ -164,4 +204,5 @@ def draw_curves(log: Path, picture: Path) -> None:
         if axis.lines:
             axis.legend()
     recall_axis.set_ylim(0, 1)
-    figure.savefig(picture, dpi=120)
+    with replacing(picture) as path:
+        figure.savefig(path, dpi=120)

@@ -15,6 +15,7 @@ from detfeed.images.decoding import read_image
 from detfeed.models.proposals import ProposalModel
 from detfeed.recall import proposal_recall
 from detfeed.sequence import DetectionSequence
+from detfeed.writing import replace_file
 
 PICTURES = 6
 
@@ -37,7 +38,7 @@ def score(
     boxes, scores = propose(model, sequence, verbose=verbose)
     save_proposals(run_dir / "proposals.json", sequence.annotations, boxes, scores)
     recall = proposal_recall(sequence.annotations, boxes, scores)
-    (run_dir / "recall.json").write_text(json.dumps(recall, indent=2) + "\n")
+    replace_file(run_dir / "recall.json", (json.dumps(recall, indent=2) + "\n").encode())
     draw_pictures(run_dir / "proposals.png", sequence.annotations, boxes, scores)
     return recall
 
@@ -84,7 +85,7 @@ def save_proposals(
         for (x0, y0, x1, y1), score in zip(boxes[position].tolist(), scores[position].tolist(), strict=True):
             bbox = [round(value, 2) for value in (x0, y0, x1 - x0, y1 - y0)]
             results.append({"image_id": image_id, "category_id": 1, "bbox": bbox, "score": round(score, 5)})
-    path.write_text(json.dumps(results))
+    replace_file(path, json.dumps(results).encode())
 
 
 def draw_pictures(

@@ -15,6 +15,7 @@ from detfeed.callbacks import FeedMonitor, ResumeFeed
 from detfeed.models.proposals import ProposalModel
 from detfeed.models.run_callbacks import EpochLog, FedImages, Progress, ValidationRecall, draw_curves
 from detfeed.sequence import DetectionSequence
+from detfeed.writing import replacing
 
 # As in Kingma & Ba and in torch. The loss is a mean over 256 anchors an image, so some gradients are about as small as
 # Keras's 1e-7, which would shorten the first steps of their weights.
@@ -153,7 +154,8 @@ def train(
         # The sequence shuffles. If Keras did too, the number of a batch would not give its images.
         history = rpn.fit(sequence, epochs=epochs, callbacks=callbacks, shuffle=False, verbose=verbose)
     sequence.close()
-    rpn.save_weights(run_dir / "rpn.weights.h5")
+    with replacing(run_dir / "rpn.weights.h5") as path:
+        rpn.save_weights(path)
     if log.exists():
         draw_curves(log, run_dir / "curves.png")
     return {name: float(values[-1]) for name, values in history.history.items()}

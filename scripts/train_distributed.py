@@ -13,6 +13,7 @@ from pathlib import Path
 
 from data_arguments import add_data_arguments, choose_feed, read_training
 from detfeed.check.parser import Parser, not_negative, whole
+from detfeed.writing import replacing
 
 
 def build_parser() -> Parser:
@@ -72,7 +73,8 @@ def main(argv: list[str] | None = None) -> None:
     history = rpn.fit(sequence, epochs=arguments.epochs, shuffle=False, verbose=2 if arguments.index == 0 else 0)
     sequence.close()
     if arguments.out and arguments.index == 0:
-        rpn.save_weights(arguments.out)
+        with replacing(arguments.out) as path:
+            rpn.save_weights(path)
     weights = hashlib.sha256(b"".join(weight.tobytes() for weight in rpn.get_weights())).hexdigest()
     # All processes must print the same line.
     print(f"losses {history.history['loss']}, weights {weights[:16]}", flush=True)

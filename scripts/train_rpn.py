@@ -16,6 +16,7 @@ from detfeed import Annotations, Replace
 from detfeed.check.parser import Parser, not_negative, positive, share, whole
 from detfeed.readers.formats import FORMATS, LAYOUT, TRAINING, VALIDATION
 from detfeed.recall import MAX_PROPOSALS
+from detfeed.writing import replace_file
 
 # Keras is imported after the arguments are checked and the data is read: it takes seconds.
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def save_settings(arguments: argparse.Namespace) -> None:
         if name not in ("resume", "evaluate", "out")
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "settings.json").write_text(json.dumps(kept, indent=2) + "\n")
+    replace_file(arguments.out / "settings.json", (json.dumps(kept, indent=2) + "\n").encode())
 
 
 def check_run(arguments: argparse.Namespace) -> None:

@@ -633,9 +633,7 @@ def test_batch_that_replicas_can_not_share_is_found_before_tensorflow_fails_in_i
     assert run.returncode == 0, run.stderr
     short, uneven, predicted = run.stdout.splitlines()
     assert "Received: batches of 3 images, with batch_size=10. Use drop_last=True, since" in short
-    assert (
-        "Received: batches of 3, 4 images, with batch_size=4. Use a batch_size that is a multiple of 3, and" in uneven
-    )
+    assert "Received: batches of 4 images, with batch_size=4. Use a batch_size that is a multiple of 3, and" in uneven
     assert predicted == "23 predicted"
 
 

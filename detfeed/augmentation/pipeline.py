@@ -10,7 +10,7 @@ import functools
 import math
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import albumentations
@@ -168,6 +168,46 @@ class Augmentation:
                 if fails and cell > 24:
                     raise
 
+    def check_fits(self, image_hw: NDArray[np.integer], name: Callable[[int], str]) -> None:
+        """Try every transform on a picture of the least height, and on one of the least width, of some images.
+
+        Args:
+            image_hw: integers (P, 2), heights and widths; P at least 1.
+            name: returns the name of an image by its row.
+
+        Raises:
+            ValueError: a transform does not take a picture that small, as a crop that is larger.
+        """
+        certain = copy.deepcopy(self)
+        _make_certain(certain._compose)
+        # Of the least side, and of these images of the least other side.
+        weighed = image_hw.astype(np.int64) @ np.array([[1, 2**32], [2**32, 1]])
+        for position in dict.fromkeys(weighed.argmin(axis=0).tolist()):
+            height, width = image_hw[position].tolist()
+            error = certain._fail_at(height, width)
+            # If a larger one works, the size is the cause.
+            if error is not None and certain._fail_at(max(2000, height), max(2000, width)) is None:
+                raise ValueError(
+                    f"Expected augment to take every image, {name(position)} of height {height} and width {width} "
+                    f"too. Received: {_failed_part(error)}, which raises {type(error).__name__}: {error}"
+                ) from error
+
+    def _fail_at(self, height: int, width: int) -> Exception | None:
+        """The error that a picture of some size leads to, if any."""
+        boxes = np.array([[0.25 * width, 0.25 * height, 0.75 * width, 0.75 * height]], np.float32)
+        pixels = np.zeros((height, width, 3), np.uint8)
+        others = [Other(pixels, boxes, np.arange(1, 2))] * self.num_others
+        # Of several parts, a OneOf or SomeOf tries others with each seed.
+        chooses = any(hasattr(part, "transforms_ps") for part in _parts(self._compose))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for seed in range(8 if chooses else 1):
+                try:
+                    self(pixels, boxes, np.random.default_rng(seed), others=others)
+                except Exception as error:
+                    return error
+        return None
+
     def _call_twice(self, pixels: Image, boxes: Boxes, others: Sequence[Other], seed: int) -> None:
         """Raises UnseededError: the two answers differ."""
         with warnings.catch_warnings():
@@ -269,9 +309,24 @@ def _parts(transform: Any) -> Iterator[Any]:
             yield from _parts(part)
 
 
+def _failed_part(error: Exception) -> str:
+    """The transform that an error was raised in."""
+    failed, trace = "a transform", error.__traceback__
+    while trace is not None:
+        part = trace.tb_frame.f_locals.get("self")
+        failed = repr(part) if isinstance(part, albumentations.BasicTransform) else failed
+        trace = trace.tb_next
+    return failed
+
+
 def _check_part(part: Any) -> None:
     """Raises ValueError: the part of a pipeline can't be used."""
     name = type(part).__name__
+    if getattr(part, "seed", None) is not None:
+        raise ValueError(
+            "Expected augment without a seed of its own, since each sample's follows from seed, epoch and position. "
+            f"Received: {name} with seed {part.seed}; leave it out, and give seed={part.seed} to the sequence or loader"
+        )
     if isinstance(part, albumentations.BaseCompose):
         if getattr(part, "processors", None):
             raise ValueError(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from detfeed.errors import ImageError
+from detfeed.writing import append_lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,13 +77,13 @@ class Ledger:
         count: how often one was replaced.
 
     Raises:
-        OSError: there can't be a file at `replace.ledger`.
+        OSError: there can't be a file at `replace.ledger`, or what is there is no regular file.
     """
 
     def __init__(self, replace: Replace, num_images: int) -> None:
         self.path = None if replace.ledger is None else Path(replace.ledger)
         if self.path is not None:
-            self.path.open("a").close()  # an error now, not after hours
+            append_lines(self.path, "")  # an error now, not after hours
         self.limit = max(1, math.floor(replace.max_share * num_images + 1e-9)) if replace.max_share else 0
         self.num_images = num_images
         self.unreadable: set[int] = set()
@@ -101,8 +102,7 @@ class Ledger:
         with self._lock:
             new = [r for r in replacements if (r.epoch, r.batch, r.position) not in self._noted]
             if self.path is not None and new:
-                with self.path.open("a", encoding="utf-8") as file:
-                    file.write("".join(json.dumps(r._asdict()) + "\n" for r in new))
+                append_lines(self.path, "".join(json.dumps(r._asdict()) + "\n" for r in new))
             self._noted.update((r.epoch, r.batch, r.position) for r in new)
             first = self.count == 0
             self.count += len(new)

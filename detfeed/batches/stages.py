@@ -91,6 +91,10 @@ class Stage:
         else:
             like = None if before is None else before.plan
             self.plan = Plan(annotations, resize=resize, sampler=sampler, like=like, **planning)
+        reused = before is not None and augment is before._augment and sampler is before._sampler
+        if self.augmentation is not None and not reused:
+            comes = np.flatnonzero(self.plan.comes)
+            self.augmentation.check_fits(annotations.image_hw[comes], lambda row: annotations.paths[comes[row]])
         self.samples = SampleMaker(
             annotations,
             self.plan,

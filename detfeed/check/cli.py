@@ -9,7 +9,6 @@ import json
 import os
 import sys
 import textwrap
-from pathlib import Path
 from typing import Any
 
 from detfeed.check.dataset import check
@@ -28,6 +27,7 @@ from detfeed.readers.formats import (
     training_set,
     validation_set,
 )
+from detfeed.writing import replace_file
 
 _NOT_WRITTEN = "polygons of objects, keypoints, captions, info, licenses, supercategories and the ids of annotations"
 
@@ -182,7 +182,7 @@ def _run_check(train: DataSet, val: DataSet | None, resize: ShortSide, arguments
 def _write_json(content: str, path: str) -> bool:
     """Write the report; return whether that worked."""
     try:
-        Path(path).write_text(content)
+        replace_file(path, content.encode())
     except OSError as error:
         say(f"{path} was not written: {error.strerror}")
         return False

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from detfeed.annotations import Annotations
 from detfeed.average_precision import gather
-from detfeed.readers.coco_writer import replace_file
+from detfeed.writing import replace_file
 
 
 def write_results(
@@ -44,4 +44,4 @@ def write_results(
     )
     names = ("image_id", "category_id", "bbox", "score")
     results = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-    replace_file(os.fspath(path), msgspec.json.encode(results))
+    replace_file(path, msgspec.json.encode(results))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import posixpath
-import shutil
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +12,7 @@ import numpy as np
 
 from detfeed.annotations import Annotations
 from detfeed.images.files import is_url
+from detfeed.writing import replace_file
 
 # The fields of LVIS's files that hold a federated table's columns.
 _LVIS_FIELDS = {"neg_classes": "neg_category_ids", "not_exhaustive_classes": "not_exhaustive_category_ids"}
@@ -120,23 +119,3 @@ def _name_in(folder: str, path: str) -> str:
     if not inside:
         raise ValueError(f"Expected images in the folder {folder!r}. Received: {path}")
     return name
-
-
-def replace_file(path: str, data: bytes) -> None:
-    """Write a file; an existing one is replaced in one step, once all data is written."""
-    path = os.path.realpath(path)  # of a link, the target is replaced
-    if os.path.exists(path) and not os.path.isfile(path):  # a pipe or device is written to, not replaced
-        with open(path, "wb") as file:
-            file.write(data)
-        return
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-        with contextlib.suppress(FileNotFoundError):
-            shutil.copymode(path, temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.remove(temporary)
-        raise

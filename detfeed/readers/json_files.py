@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
 
 from detfeed.errors import AnnotationError
 from detfeed.readers.texts import check_utf8, read_bytes
 
 MOST_OF_JSON = 2**36  # bytes; ten times what any known file has
+
+_KEY = re.compile(rb'[\s{,]*("(?:[^"\\]|\\.)*")\s*:\s*')
 
 _T = TypeVar("_T")
 
@@ -26,13 +30,19 @@ def decode_json(source: str, form: type[_T], noun: str, most: int = MOST_OF_JSON
         most: bytes that it may have.
 
     Raises:
-        AnnotationError: the file is missing, too large, no JSON, or of another form; the message gives the place in it.
+        AnnotationError: the file is missing, too large, no JSON, of another form, or has a key twice in its outermost
+            object; the message gives the place in it.
     """
     data = read_bytes(source, noun, most)
     if data.startswith(codecs.BOM_UTF8):
         data = data[len(codecs.BOM_UTF8) :]
     try:
-        return msgspec.json.decode(data, type=form)
+        content = msgspec.json.decode(data, type=form)
+        if repeated := repeated_key(data):
+            raise AnnotationError(
+                f"{source}: expected each key once, got {repeated[0]!r} twice - at `top level`, line {repeated[1]}"
+            )
+        return content
     except msgspec.ValidationError as error:
         raise AnnotationError(f"{source}: {_explain(error, data)}") from None
     except RecursionError:
@@ -42,6 +52,35 @@ def decode_json(source: str, form: type[_T], noun: str, most: int = MOST_OF_JSON
         raise AnnotationError(
             f"{source}: expected JSON, got a file that does not parse: {error}{_surroundings(str(error), data)}"
         ) from None
+
+
+def repeated_key(data: bytes | bytearray) -> tuple[str, int] | None:
+    """A key that stands twice in the outermost object of a JSON text, and the line of its first value.
+
+    Decoders take the last value without a word. Of the values of a key, msgspec gives that one, as a view of the text;
+    so an earlier one lies in a gap between those views. (Inner objects are not looked at: a pass over 860,000 of them
+    takes as long as reading them.)
+
+    Raises:
+        msgspec.DecodeError, UnicodeDecodeError, RecursionError: the text does not parse.
+    """
+    try:
+        values = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    except msgspec.ValidationError:  # an array
+        return None
+    text = np.frombuffer(data, np.uint8)
+    views = [np.frombuffer(value, np.uint8) for value in values.values()]
+    starts = [view.ctypes.data - text.ctypes.data for view in views]
+    end = 0
+    for start, view in sorted(zip(starts, views, strict=True), key=lambda pair: pair[0]):
+        key = _KEY.match(data, end)
+        if key is None or key.end() != start:
+            name = json.loads(key[1]) if key else ""
+            return name, data.count(b"\n", 0, end) + 1
+        end = start + len(view)
+    # Nothing but the brace follows the last.
+    key = _KEY.match(data, end)
+    return (json.loads(key[1]), data.count(b"\n", 0, end) + 1) if key else None
 
 
 def _surroundings(message: str, data: bytes) -> str:

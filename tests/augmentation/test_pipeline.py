@@ -247,3 +247,52 @@ def test_transforms_that_are_off_are_no_reason_to_refuse():
         albumentations.OneOf([off, albumentations.Transpose(p=1)]),
     ):
         Augmentation(pipeline)(IMAGE, BOXES, rng())
+
+
+def seeded_after(transform):
+    transform.set_random_seed(7)
+    return transform
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        albumentations.Compose([albumentations.HorizontalFlip()], seed=7),
+        [albumentations.Blur(), albumentations.Compose([albumentations.HorizontalFlip()], seed=7)],
+        [albumentations.Blur(), seeded_after(albumentations.HorizontalFlip())],
+        seeded_after(albumentations.Compose([albumentations.Blur()])),
+    ],
+    ids=range(4),
+)
+def test_seed_of_its_own_is_refused_since_it_would_be_ignored(transform):
+    with pytest.raises(ValueError, match=r"with seed 7; leave it out, and give seed=7 to the sequence or loader"):
+        Augmentation(transform)
+
+
+CROPS = [
+    (albumentations.RandomCrop(600, 600), "RandomCrop"),
+    (albumentations.CenterCrop(600, 600, p=0.01), "CenterCrop"),
+    (albumentations.Crop(0, 0, 600, 600), "Crop"),
+    ([albumentations.HorizontalFlip(), albumentations.RandomCrop(30, 300, p=0.01)], "RandomCrop"),
+    (albumentations.OneOf([albumentations.Blur(), albumentations.CenterCrop(300, 30, p=1)]), "CenterCrop"),
+    (albumentations.CropAndPad(px=-300), "CropAndPad"),
+]
+
+
+@pytest.mark.parametrize(("transform", "name"), CROPS, ids=range(len(CROPS)))
+def test_crop_that_is_larger_than_an_image_is_named_with_it_before_anything_is_fed(transform, name):
+    sizes = np.array([[700, 800], [100, 900], [800, 110]])
+    with pytest.raises(
+        ValueError, match=rf"image [12] of height (100|800) and width (900|110) too. Received: {name}\("
+    ):
+        Augmentation(transform).check_fits(sizes, lambda row: f"image {row}")
+    Augmentation(transform).check_fits(sizes[:1], lambda row: f"image {row}")
+
+
+def test_crop_that_pads_or_follows_a_resize_or_is_never_done_fits_any_image():
+    for transform in (
+        albumentations.RandomCrop(600, 600, pad_if_needed=True),
+        [albumentations.SmallestMaxSize(700), albumentations.RandomCrop(600, 600)],
+        albumentations.RandomCrop(600, 600, p=0),
+    ):
+        Augmentation(transform).check_fits(np.array([[20, 30]]), str)

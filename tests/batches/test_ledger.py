@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import json
 import multiprocessing
+import os
 import warnings
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from detfeed.batches.ledger import Ledger, Replacement
 from detfeed.batches.loader import MAX_ATTEMPTS
 from detfeed.batches.ordering import sample_rng
 from detfeed.feeding.feed import Feed
+from full_disk import full_disk
 
 
 def position(sample):
@@ -299,3 +301,35 @@ def test_real_dirt_is_fed_with_every_effect_reported_or_stops_with_how_to_go_on(
         fed = [feed.get((0, index)) for index in range(feed.loader.num_batches)]
     assert sum(len(x["image"]) for x, _ in fed) == len(kangaroo) == 4
     assert feed.ledger.count == 1
+
+
+def replaced(batch):
+    return Replacement(0, batch, batch, f"{batch}.png", batch, f"{batch}.png: cut", "other.png", 9)
+
+
+def test_full_disk_cuts_no_line_of_the_ledger_and_the_error_names_it(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(Replace(1, path), 9)
+    with pytest.warns(UserWarning, match="All are listed"):
+        ledger.note([replaced(0)])
+    with full_disk(after=path.stat().st_size + 20), pytest.raises(OSError, match=r"'.*ledger.jsonl'"):
+        ledger.note([replaced(1), replaced(2)])
+    ledger.note([replaced(1), replaced(2)])
+    assert [json.loads(line)["batch"] for line in path.read_text().splitlines()] == [0, 1, 2]
+
+
+def test_cut_line_of_an_earlier_run_does_not_spoil_the_next_one(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    path.write_text('{"epoch": 0, "ba')
+    with pytest.warns(UserWarning, match="All are listed"):
+        Ledger(Replace(1, path), 9).note([replaced(1)])
+    cut, line = path.read_text().splitlines()
+    assert cut == '{"epoch": 0, "ba' and json.loads(line)["batch"] == 1
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_ledger_that_is_no_regular_file_is_refused_at_once(tmp_path, kind):
+    path = tmp_path / "ledger"
+    {"pipe": os.mkfifo, "folder": os.mkdir, "device": lambda path: path.symlink_to(os.devnull)}[kind](path)
+    with pytest.raises(OSError, match=rf"expected a regular file, got a {kind}: '{path}'"):
+        Ledger(Replace(ledger=path), 9)

@@ -11,6 +11,7 @@ import pytest
 
 from detfeed import ShortSide, check, read_coco, read_voc, write_coco
 from detfeed.check import cli
+from full_disk import full_disk
 from image_files import encode, noise
 
 XML = (
@@ -596,3 +597,18 @@ def test_annotations_of_images_that_are_not_in_a_coco_file_hide_nothing_else(run
     assert "missing-image, 2: image files are missing" in result.stdout
     assert "got 9 - at `annotations[2]` (image_id 9), the first of 2" in result.stdout
     assert read_coco(fixed, tmp_path).image_ids.tolist() == [0]
+
+
+@pytest.mark.parametrize("option", ["--write", "--json"])
+@pytest.mark.parametrize("before", [None, "{}"])
+def test_full_disk_leaves_no_part_of_a_file_and_what_was_there(run, voc, tmp_path, option, before):
+    out = tmp_path / "out.json"
+    root = voc()
+    if before is not None and option == "--json":
+        out.write_text(before)
+    with full_disk(after=100):
+        result = run("--voc", root, option, out)
+    assert result.status == 2
+    assert f"{out} was not written: File too large" in result.stderr
+    assert out.exists() == (before is not None and option == "--json")
+    assert [name for name in os.listdir(tmp_path) if "out.json" in name] == ["out.json"] * out.exists()

@@ -309,3 +309,59 @@ def test_annotations_of_unknown_images_or_categories_are_left_out_with_the_other
     assert told[1][0] == f"{path}: expected a category_id among [1], got 3"
     with pytest.raises(MissingImageError, match=r"got 9 - at `annotations\[1\]` \(image_id 9\)"):
         read_coco(path, "")
+
+
+IMAGES = '[{"id": 1, "file_name": "a.png", "height": 8, "width": 8}]'
+BOXES = '[{"image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4]}]'
+CLASSES = '[{"id": 1, "name": "images"}]'
+PARTS = [("images", IMAGES), ("annotations", BOXES), ("categories", CLASSES), ("info", '{"images": 3, "a": "\\"b"}')]
+
+
+def written(parts, between=", "):
+    return "{" + between.join(f'"{key}": {value}' for key, value in parts) + "}"
+
+
+@pytest.mark.parametrize("place", range(5))
+@pytest.mark.parametrize(("key", "value"), [*PARTS, ("annotations", "[]"), ("images", "[]"), ("info", "3")])
+def test_key_that_stands_twice_is_an_error_wherever_it_stands(tmp_path, place, key, value):
+    path = tmp_path / "twice.json"
+    path.write_text(written(PARTS))
+    assert len(read_coco(path, tmp_path).boxes) == 1
+    path.write_text(written([*PARTS[:place], (key, value), *PARTS[place:]], between=",\n"))
+    with pytest.raises(
+        AnnotationError, match=rf"twice.json: expected each key once, got '{key}' twice - at `top level`"
+    ):
+        read_coco(path, tmp_path)
+
+
+def test_key_that_stands_twice_in_a_file_of_many_blocks_is_an_error(tmp_path):
+    boxes = [f'{{"image_id": 1, "category_id": 1, "bbox": [1, 1, 4, {1 + n / 1e5}]}}' for n in range(60_000)]
+    boxes = f"[{', '.join(boxes)}]"
+    parts = [("images", IMAGES), ("annotations", boxes), ("categories", CLASSES)]
+    path = tmp_path / "twice.json"
+    path.write_text(written(parts))
+    assert len(read_coco(path, tmp_path).boxes) == 60_000
+    for key, value in (("annotations", BOXES), ("categories", CLASSES)):
+        for place in (0, 3):
+            path.write_text(written([*parts[:place], (key, value), *parts[place:]]))
+            with pytest.raises(AnnotationError, match=f"got '{key}' twice"):
+                read_coco(path, tmp_path)
+
+
+def test_key_that_is_spelt_with_an_escape_is_the_same_key(tmp_path):
+    path = tmp_path / "twice.json"
+    path.write_text(written([*PARTS, ("\\u0069mages", IMAGES)]))
+    with pytest.raises(AnnotationError, match="expected each key once, got 'images' twice"):
+        read_coco(path, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a].png", 'a], \\"images\\": [.png'])
+def test_brackets_in_the_names_of_images_are_no_key(tmp_path, name):
+    path = tmp_path / "once.json"
+    images = IMAGES.replace("a.png", name).replace('"id": 1,', '"id": 1, "tags": ["x", ["y"]],')
+    parts = [("images", images), *PARTS[1:]]
+    path.write_text(written(parts))
+    assert len(read_coco(path, tmp_path)) == 1
+    path.write_text(written([("images", images), *parts]))
+    with pytest.raises(AnnotationError, match="expected each key once, got 'images' twice"):
+        read_coco(path, tmp_path)

@@ -1,0 +1,113 @@
+import multiprocessing
+import os
+
+import pytest
+
+from detfeed.writing import append_lines, replace_file, replacing
+from full_disk import full_disk
+
+
+def test_no_line_is_added_but_the_file_made(tmp_path):
+    append_lines(tmp_path / "log", "")
+    assert (tmp_path / "log").read_bytes() == b""
+
+
+@pytest.mark.parametrize("before", [None, b"old"])
+def test_full_disk_leaves_what_was_there_and_names_the_file(tmp_path, before):
+    path = tmp_path / "file"
+    if before is not None:
+        path.write_bytes(before)
+    with full_disk(after=100), pytest.raises(OSError, match=r"File too large: '.*/file'"):
+        replace_file(path, b"x" * 101)
+    assert (path.read_bytes() if path.exists() else None) == before
+    assert os.listdir(tmp_path) == ([] if before is None else ["file"])
+    replace_file(path, b"x" * 101)
+    assert path.read_bytes() == b"x" * 101
+
+
+def test_error_of_a_writer_that_names_no_file_gets_its_name(tmp_path):
+    with pytest.raises(OSError, match=r"weights.h5: unable to write"), replacing(tmp_path / "a.weights.h5") as path:
+        assert path.endswith(".weights.h5")
+        raise OSError("unable to write")
+    with pytest.raises(FileNotFoundError, match=r"'.*/none/file'"):
+        replace_file(tmp_path / "none" / "file", b"")
+    with pytest.raises(IsADirectoryError, match=str(tmp_path)):
+        replace_file(tmp_path, b"")
+
+
+def test_lines_that_a_full_disk_cuts_are_not_there_and_the_file_is_named(tmp_path):
+    path = tmp_path / "log"
+    append_lines(path, "whole\n")
+    with full_disk(after=10), pytest.raises(OSError, match=r"File too large: '.*/log'"):
+        append_lines(path, "one\ntwo\n")
+    assert path.read_text() == "whole\n"
+    append_lines(path, "one\n")
+    assert path.read_text() == "whole\none\n"
+
+
+def test_line_of_another_process_stays_where_a_full_disk_cuts_ours(tmp_path, monkeypatch):
+    path = tmp_path / "log"
+    write = os.write
+
+    def cut(descriptor, data):
+        if path.stat().st_size:
+            raise OSError(28, "No space left on device")
+        written = write(descriptor, data[:2])
+        with path.open("a") as other:
+            other.write("\ntheirs\n")
+        return written
+
+    monkeypatch.setattr(os, "write", cut)
+    with pytest.raises(OSError, match=r"No space left on device: .*log"):
+        append_lines(path, "ours\n")
+    assert path.read_text() == "ou\ntheirs\n"
+
+
+def test_line_after_a_cut_one_begins_anew(tmp_path):
+    (tmp_path / "log").write_text('{"a": 1}\n{"a"')
+    append_lines(tmp_path / "log", "")
+    append_lines(tmp_path / "log", '{"a": 2}\n')
+    assert (tmp_path / "log").read_text().splitlines() == ['{"a": 1}', '{"a"', '{"a": 2}']
+
+
+def add(path, number):
+    for line in range(50):
+        append_lines(path, f"{number} {line} {'x' * 9000}\n")
+
+
+def test_lines_of_several_processes_do_not_mix(tmp_path):
+    path = tmp_path / "log"
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=add, args=(path, number)) for number in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    expected = {f"{number} {line} {'x' * 9000}" for number in range(3) for line in range(50)}
+    assert set(path.read_text().splitlines()) == expected
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "pipe with a reader", "device"])
+def test_lines_go_to_a_regular_file_alone_and_nothing_is_waited_for(tmp_path, kind):
+    path = tmp_path / "log"
+    reader = None
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "device":
+        path.symlink_to("/dev/full")
+    else:
+        os.mkfifo(path)
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK) if "reader" in kind else None
+    with pytest.raises(OSError, match=rf"expected a regular file, got a {kind.split()[0]}: '.*/log'"):
+        append_lines(path, "line\n")
+    if reader is not None:
+        os.close(reader)
+
+
+def test_pipe_that_takes_a_files_place_is_refused_too(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    monkeypatch.setattr(os, "stat", lambda path, stat=os.stat: stat(__file__))
+    with pytest.raises(OSError, match="expected a regular file, got a pipe"):
+        append_lines(tmp_path / "pipe", "line\n")
+    os.close(reader)
