@@ -1,10 +1,42 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from detfeed import masks
 from detfeed.masks import covered_boxes, covered_grid, fill_mask, parse_runs, sum_mask
+
+
+def parse_slowly(text):
+    """rleFrString of pycocotools' maskApi.c, in Python."""
+    runs, place = [], 0
+    while place < len(text):
+        value, digit, more = 0, 0, True
+        while more:
+            bits = ord(text[place]) - 48
+            value |= (bits & 31) << 5 * digit
+            more = bool(bits & 32)
+            place, digit = place + 1, digit + 1
+            if not more and bits & 16:
+                value |= -1 << 5 * digit
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+    return runs
+
+
+def pack(runs):
+    """rleToString of maskApi.c, in Python."""
+    text = ""
+    for place, run in enumerate(runs):
+        value = run - (runs[place - 2] if place > 2 else 0)
+        more = True
+        while more:
+            bits, value = value & 31, value >> 5
+            more = value != -1 if bits & 16 else value != 0
+            text += chr((bits | 32 * more) + 48)
+    return text
 
 
 def test_no_runs_are_ordinary():
@@ -35,11 +67,46 @@ def test_compressed_strings_are_read_as_pycocotools_writes_them(mask):
         ("Q", "breaks off"),
         ([3, -1], "got -1 to 3"),
         ([2**31], "got 2147483648"),
+        (pack([3, 1, 4]) + "N", "got -1 to 4"),
+        (pack([2**31]), "got 2147483648"),
+        ("\u20ac", "characters from '0' to 'o', got '\u20ac'"),
+        ("0o", "breaks off"),
     ],
 )
 def test_broken_runs_are_refused(counts, message):
     with pytest.raises(ValueError, match=message):
         parse_runs(counts)
+
+
+@pytest.mark.parametrize("part", [8, 9, 100])
+@given(runs=st.lists(st.integers(0, 2**31 - 1) | st.integers(0, 40), max_size=60))
+def test_strings_unpacked_part_by_part_are_those_of_the_reference(part, runs):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(masks, "_PART", part)
+        text = pack(runs)
+        assert parse_slowly(text) == runs
+        assert parse_runs(text).tolist() == runs
+        assert parse_runs(text).dtype == np.int32
+
+
+@pytest.mark.parametrize("counts", [pack([3, 1, 4, 1, 5, 9]), [3, 1, 4, 1, 5, 9]])
+def test_more_runs_than_a_picture_has_are_refused(counts):
+    assert len(parse_runs(counts, most=6)) == 6
+    with pytest.raises(ValueError, match="expected at most 5 runs, got"):
+        parse_runs(counts, most=5)
+
+
+def test_a_string_of_megabytes_takes_memory_for_its_runs_alone():
+    text = pack([7] * 4) + "0" * 4_000_000
+    tracemalloc.start()
+    runs = parse_runs(text)
+    with pytest.raises(ValueError, match="at most 100 runs"):
+        parse_runs(text, most=100)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(runs) == 4_000_004 and (runs == 7).all()
+    # 4 bytes a run, twice while the parts are joined, and two copies of the string. A list of numbers took 25.
+    assert peak < 12 * len(text)
 
 
 def test_covered_area_of_a_box_counts_pixels_whole_and_in_part():

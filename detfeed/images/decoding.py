@@ -28,11 +28,15 @@ MAX_PIXELS = 2**28
 # Each scan of a JPEG is a pass over the whole picture, and takes a few bytes of the file. Progressive files have about
 # 10.
 MAX_SCANS = 100
+# Bytes of compressed texts in a PNG. cv2 inflates them all, up to 1000 bytes from one: 2 MB took it 8 s.
+MAX_TEXT = 2**14
+# Pixels of a tile of a TIFF, which may be larger than the picture, and which cv2 and libtiff allocate at once.
+MAX_TILE = 2**22
 # Warnings of libjpeg that concern no pixel: some cameras and programs write such files. libjpeg reports its first
 # warning alone, so one of these may hide a warning about damage.
 _HARMLESS = ("Invalid SOS parameters", "unknown JFIF revision", "Unknown Adobe color transform")
 # Tags of TIFF.
-_PHOTOMETRIC, _SAMPLES, _PLANES = 262, 277, 284
+_PHOTOMETRIC, _SAMPLES, _PLANES, _TILE_WIDTH, _TILE_HEIGHT = 262, 277, 284, 322, 323
 
 
 def read_image(
@@ -86,7 +90,7 @@ def decode_image(
         annotated_hw: height and width in pixels that the picture must have. None: any.
         at_least_hw: height and width in pixels that are enough: a JPEG is decoded at the smallest of 1/2, 1/4 and 1/8
             of its size that is no smaller than this. Its sides are the full ones, divided and rounded.
-        max_pixels: a larger picture is refused before it is decoded.
+        max_pixels: a larger picture is refused before it is decoded. So is a TIFF whose tags leave its size open.
 
     Raises:
         ImageError: the content is no image, cut short, visibly damaged (half a picture is never returned), larger than
@@ -111,12 +115,12 @@ def decode_image(
         # cv2 turns TIFFs even with IMREAD_IGNORE_ORIENTATION, so to ignore the orientation it is undone.
         orientation = 1 if turned else {6: 8, 8: 6}.get(header.orientation, header.orientation)
     try:
-        if header.format == "png":
-            _check_chunks(data)
         if header.format == "jpeg":
             image = _decode_jpeg(data, header.stored_hw, divisor)
+        elif header.format == "tiff":
+            image = _decode_tiff(data, header.stored_hw)
         else:
-            image = _decode_other(data, tiff_tags(data) if header.format == "tiff" else {})
+            image = _decode_other(_without_texts(data) if header.format == "png" else data, {})
         image = _TURNS[orientation](image)
         if header.format != "jpeg" and image.shape[:2] != shown_hw:
             raise ValueError(f"decoded to {image.shape[:2]}, with a header of {shown_hw}")
@@ -184,14 +188,35 @@ def _check_scans(data: NDArray[np.uint8]) -> None:
             raise ValueError(f"more than {MAX_SCANS} scans")
 
 
-def _check_chunks(data: NDArray[np.uint8]) -> None:
-    """Refuse a PNG with a chunk longer than the file: cv2 would allocate its length first, up to 4 GB."""
+def _without_texts(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A PNG without its compressed texts if they are long, else the PNG itself.
+
+    Raises:
+        ValueError: a chunk is longer than the file: cv2 would allocate its length first, up to 4 GB.
+    """
+    texts: list[tuple[int, int]] = []
     for kind, at, length in png_chunks(bytes_of(data)):
-        if at + length + 4 > len(data):
+        end = at + length + 4
+        if end > len(data):
             break
+        if kind in (b"zTXt", b"iTXt"):
+            texts.append((at - 8, end))
         if kind == b"IEND":
-            return
+            if sum(end - start for start, end in texts) <= MAX_TEXT:
+                return data
+            kept = np.ones(len(data), bool)
+            for start, end in texts:
+                kept[start:end] = False
+            return data[kept]
     raise ValueError("cut short")
+
+
+def _decode_tiff(data: NDArray[np.uint8], stored_hw: tuple[int, int]) -> Image:
+    tags = tiff_tags(data)
+    tile = tags.get(_TILE_WIDTH, 0) * tags.get(_TILE_HEIGHT, 0)
+    if tile > max(MAX_TILE, stored_hw[0] * stored_hw[1]):
+        raise ValueError(f"tiles of {tile} pixels in a picture of {stored_hw[0]} x {stored_hw[1]}")
+    return _decode_other(data, tags)
 
 
 def _decode_other(data: NDArray[np.uint8], tags: dict[int, int]) -> Image:

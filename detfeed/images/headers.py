@@ -16,6 +16,7 @@ from detfeed.images.segments import SOS, DamagedError, ReadAt, bytes_of, jpeg_se
 
 _EXIF = b"Exif\0\0"
 _ORIENTATION = 0x0112  # the tag, in EXIF and in TIFF
+_SIDES = (256, 257, 322, 323)  # tags of TIFF: width and height of the picture and of its tiles
 
 # Suffixes of file names, in lower case, and the formats that they stand for.
 SUFFIXES = {
@@ -175,7 +176,7 @@ def tiff_tags(data: NDArray[np.uint8]) -> dict[int, int]:
 
 
 def _tiff(read: ReadAt) -> tuple[int, int, int]:
-    tags = _tiff_tags(read, 0)
+    tags = _tiff_tags(read, 0, strict=True)
     return tags.get(257, 0), tags.get(256, 0), tags.get(_ORIENTATION, 1)
 
 
@@ -189,8 +190,12 @@ def _exif(read: ReadAt, start: int) -> int:
         return 1
 
 
-def _tiff_tags(read: ReadAt, start: int) -> dict[int, int]:
-    """Tags of a TIFF at `start`: those of the first directory that are one integer."""
+def _tiff_tags(read: ReadAt, start: int, *, strict: bool = False) -> dict[int, int]:
+    """Tags of a TIFF at `start`: those of the first directory that are one integer.
+
+    Args:
+        strict: refuse tags that another reader may take for other numbers, since it would decode another size.
+    """
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(read(start, 4))
     if order is None:
         raise DamagedError("no byte order")
@@ -198,10 +203,16 @@ def _tiff_tags(read: ReadAt, start: int) -> dict[int, int]:
     (count,) = struct.unpack(f"{order}H", read(start + at, 2))
     entries = read(start + at + 2, 12 * count)
     tags: dict[int, int] = {}
+    seen: set[int] = set()
     for place in range(0, len(entries) - 11, 12):
         tag, kind, values = struct.unpack_from(f"{order}HHI", entries, place)
         if kind in (3, 4) and values == 1:  # unsigned, of 16 or 32 bits
             (tags[tag],) = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", entries, place + 8)
+        elif strict and tag in _SIDES:
+            raise DamagedError(f"tag {tag} is not one whole number")
+        if strict and tag in seen:
+            raise DamagedError(f"tag {tag} stands twice")
+        seen.add(tag)
     return tags
 
 

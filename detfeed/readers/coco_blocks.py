@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import gc
 import itertools
+import math
 import os
 import pickle
 import re
@@ -130,7 +131,7 @@ def to_columns(boxes: list[Box]) -> Columns:
         if bytes(box.segmentation).startswith(b"{"):
             try:
                 rle = _RLE.decode(box.segmentation)
-                masks.append(parse_runs(rle.counts))
+                masks.append(parse_runs(rle.counts, most=math.prod(map(int, rle.size)) + 1))
             except (ValueError, RecursionError) as error:
                 raise BadMask(row, box.image_id, error) from None
             rows.append(row)
