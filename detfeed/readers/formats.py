@@ -21,10 +21,11 @@ from typing import Any, get_args
 from detfeed.annotations import Annotations
 from detfeed.errors import any_of
 from detfeed.images.files import is_url
+from detfeed.readers import kitti, voc
 from detfeed.readers.bad_boxes import Invalid
 from detfeed.readers.coco import read_coco
 from detfeed.readers.csv import read_csv
-from detfeed.readers.kitti import IMAGES, kitti_folder, read_kitti
+from detfeed.readers.kitti import kitti_folder, read_kitti
 from detfeed.readers.lvis import read_lvis
 from detfeed.readers.openimages import read_openimages
 from detfeed.readers.voc import read_voc, voc_folder
@@ -43,11 +44,11 @@ def _images_or_beside(path: str, layout: Layout) -> str | None:
 
 
 def _voc_images(path: str, layout: Layout) -> str:
-    return voc_folder(path, layout.get("image_dir"), "JPEGImages")
+    return voc_folder(path, layout.get("image_dir"), voc.IMAGES)
 
 
 def _kitti_images(path: str, layout: Layout) -> str:
-    return kitti_folder(path, layout.get("image_dir"), IMAGES)
+    return kitti_folder(path, layout.get("image_dir"), kitti.IMAGES)
 
 
 @dataclasses.dataclass(frozen=True)
