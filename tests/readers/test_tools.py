@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from detfeed import read_csv, read_kitti, read_voc, read_yolo
+from detfeed import read_coco, read_csv, read_image_folder, read_kitti, read_ndjson, read_voc, read_yolo
 
 HEIGHT, WIDTH = 64, 96
 BOXES = {"cat": (10, 8, 50, 40), "traffic light": (60, 20, 90, 60)}
@@ -135,6 +135,47 @@ def roboflow_csv(folder):
     headings = "filename,width,height,class,xmin,ymin,xmax,ymax"
     folder.rows("train/_annotations.csv", "{0},96,64,{5},{1},{2},{3},{4}", headings=headings)
     return read_csv(folder.root / "train" / "_annotations.csv")
+
+
+def roboflow_coco(folder):
+    for name in ("a", "b"):
+        folder.image(f"train/{name}.jpg")
+    sizes = {"height": HEIGHT, "width": WIDTH}
+    boxes = [[x0, y0, x1 - x0, y1 - y0] for x0, y0, x1, y1 in BOXES.values()]
+    content = {
+        "info": {"description": "Exported from roboflow.com"},
+        "categories": [{"id": row, "name": name, "supercategory": "x"} for row, name in enumerate(["x", *CLASSES])],
+        "images": [{"id": row, "file_name": f"{name}.jpg", **sizes} for row, name in enumerate("ab")],
+        "annotations": [
+            {"id": 2 * image + row, "image_id": image, "category_id": row + 1, "bbox": box, "area": 9, "iscrowd": 0}
+            for image in range(2)
+            for row, box in enumerate(boxes)
+        ],
+    }
+    folder.text("train/_annotations.coco.json", json.dumps(content))
+    return read_coco(folder.root / "train" / "_annotations.coco.json", folder.root / "train")
+
+
+def hugging_face(folder):
+    for name in ("a", "b"):
+        folder.image(f"train/{name}.jpg")
+    boxes = [[x0, y0, x1 - x0, y1 - y0] for x0, y0, x1, y1 in BOXES.values()]
+    lines = [{"file_name": f"{name}.jpg", "objects": {"bbox": boxes, "categories": CLASSES}} for name in "ab"]
+    folder.text("train/metadata.jsonl", "\n".join(map(json.dumps, lines)))
+    return read_image_folder(folder.root / "train")
+
+
+def ultralytics_ndjson(folder):
+    lines = [{"type": "dataset", "task": "detect", "name": "x", "class_names": {"0": "cat", "1": "traffic light"}}]
+    boxes = [
+        [row, (x0 + x1) / 2 / WIDTH, (y0 + y1) / 2 / HEIGHT, (x1 - x0) / WIDTH, (y1 - y0) / HEIGHT]
+        for row, (x0, y0, x1, y1) in enumerate(BOXES.values())
+    ]
+    for name in ("a.jpg", "b.jpg"):
+        folder.image(f"images/val/{name}")
+        lines.append({"type": "image", "file": name, "split": "val", "annotations": {"boxes": boxes}})
+    folder.text("coco8.ndjson", "\n".join(map(json.dumps, lines)))
+    return read_ndjson(folder.root / "coco8.ndjson", "val")
 
 
 def labelme2voc(folder):
@@ -279,7 +320,7 @@ TOOLS = [
     *(label_studio_voc, label_studio_yolo, cvat_voc, cvat_yolo_11, cvat_ultralytics, cvat_kitti, roboflow_voc),
     *(roboflow_yolov8, roboflow_csv, labelme2voc, labelimg_voc, labelimg_yolo, makesense_voc, vott_voc, vott_csv),
     *(fiftyone_voc, fiftyone_yolov5, fiftyone_kitti, rectlabel_voc, darknet, keras_retinanet),
-    *(keras_retinanet_with_headings, sku110k, gtsdb, ultralytics),
+    *(keras_retinanet_with_headings, sku110k, gtsdb, ultralytics, roboflow_coco, hugging_face, ultralytics_ndjson),
 ]
 
 
