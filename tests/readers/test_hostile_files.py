@@ -83,6 +83,7 @@ def lay_out(root):
         for suffix in suffixes:
             cv2.imwrite(str(root / name / f"a.{suffix}"), np.zeros((20, 30, 3), np.uint8))
     (root / "plain.yaml").write_text(YAML)
+    (root / "photos" / "a.txt").write_text("0 0.5 0.5 1 1\n")
     (root / "classes.csv").write_text("cow,0\n")
     (root / "descriptions.csv").write_text("/m/0,Cow\n")
 
@@ -115,7 +116,7 @@ SAMPLES = {
         '{"type": "dataset", "class_names": {"0": "cow"}}\n{"type": "image", "file": "a.png", "split": "train", '
         '"annotations": {"boxes": [[0, 0.5, 0.5, 0.2, 0.2]], "segments": [[0, 0.1, 0.1, 0.9, 0.1, 0.5, 0.9]]}}\n'
     ),
-    "darknet": "classes = 1\ntrain = images\nnames = descriptions.csv\n",
+    "darknet": "classes = 1\ntrain = photos\nnames = descriptions.csv\n",
     "openimages": OPENIMAGES,
 }
 
