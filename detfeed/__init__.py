@@ -36,6 +36,7 @@ from detfeed.readers.coco import read_coco
 from detfeed.readers.coco_results import write_results
 from detfeed.readers.coco_writer import write_coco
 from detfeed.readers.csv import read_csv
+from detfeed.readers.json_lines import read_image_folder, read_ndjson
 from detfeed.readers.kitti import read_kitti
 from detfeed.readers.lvis import read_lvis
 from detfeed.readers.openimages import read_openimages
@@ -108,8 +109,10 @@ __all__ = [
     "read_coco",
     "read_csv",
     "read_image",
+    "read_image_folder",
     "read_kitti",
     "read_lvis",
+    "read_ndjson",
     "read_openimages",
     "read_proposals",
     "read_voc",

@@ -5,7 +5,18 @@ import json
 import os
 from pathlib import Path
 
-from detfeed import make_shapes, read_coco, read_csv, read_kitti, read_lvis, read_openimages, read_voc, read_yolo
+from detfeed import (
+    make_shapes,
+    read_coco,
+    read_csv,
+    read_image_folder,
+    read_kitti,
+    read_lvis,
+    read_ndjson,
+    read_openimages,
+    read_voc,
+    read_yolo,
+)
 
 
 def draw_set(root):
@@ -98,6 +109,37 @@ def through_lvis(table, folder):
     return read_lvis(folder / "instances.json", folder / "images")
 
 
+def through_image_folder(table, folder):
+    lines = []
+    for position in range(len(table)):
+        boxes = [(x0, y0, x1 - x0, y1 - y0) for (x0, y0, x1, y1), _, _ in objects(table, position)]
+        names = [name for _, name, _ in objects(table, position)]
+        name = os.path.basename(table.paths[position])
+        lines.append(json.dumps({"file_name": name, "objects": {"bbox": boxes, "categories": names}}) + "\n")
+    (folder / "images" / "metadata.jsonl").write_text("".join(lines))
+    return read_image_folder(folder / "images")
+
+
+def through_ndjson(table, folder):
+    lines = [
+        json.dumps({"type": "dataset", "task": "detect", "class_names": dict(enumerate(table.class_names))}) + "\n"
+    ]
+    for position in range(len(table)):
+        height, width = table.image_hw[position].tolist()
+        boxes = [
+            [table.class_names.index(name), (x0 + x1) / 2 / width, (y0 + y1) / 2 / height, (x1 - x0) / width,
+             (y1 - y0) / height]
+            for (x0, y0, x1, y1), name, _ in objects(table, position)
+        ]  # fmt: skip
+        name = os.path.basename(table.paths[position])
+        image = {"type": "image", "file": name, "url": f"https://example.com/{name}", "width": width, "height": height}
+        lines += [
+            json.dumps({**image, "split": split, "annotations": {"boxes": boxes}}) + "\n" for split in ("train", "val")
+        ]
+    (folder / "set.ndjson").write_text("".join(lines))
+    return read_ndjson(folder / "set.ndjson")
+
+
 def options_of(folder):
     """The options of a command line that name the set in each format, after it was written by all of the above."""
     images = ("--images", str(folder / "images"))
@@ -111,6 +153,8 @@ def options_of(folder):
         "openimages": (
             "--openimages", str(folder / "boxes_norm.csv"), "--classes", str(folder / "descriptions.csv"), *images,
         ),
+        "imagefolder": ("--imagefolder", str(folder / "images")),
+        "ndjson": ("--ndjson", str(folder / "set.ndjson")),
     }  # fmt: skip
 
 
@@ -118,6 +162,7 @@ def write_all(root):
     """Draw a set into a folder and write it in every format; return the options that name it in each."""
     folder = draw_set(root)
     table = read_coco(folder / "instances.json", folder / "images")
-    for through in (through_voc, through_kitti, through_yolo, through_csv, through_openimages):
+    writers = (through_voc, through_kitti, through_yolo, through_csv, through_openimages)
+    for through in (*writers, through_image_folder, through_ndjson):
         through(table, folder)
     return options_of(folder)

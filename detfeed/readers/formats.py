@@ -21,10 +21,12 @@ from typing import Any, get_args
 from detfeed.annotations import Annotations
 from detfeed.errors import any_of
 from detfeed.images.files import is_url
+from detfeed.readers import kitti, voc
 from detfeed.readers.bad_boxes import Invalid
 from detfeed.readers.coco import read_coco
 from detfeed.readers.csv import read_csv
-from detfeed.readers.kitti import IMAGES, kitti_folder, read_kitti
+from detfeed.readers.json_lines import read_image_folder, read_ndjson
+from detfeed.readers.kitti import kitti_folder, read_kitti
 from detfeed.readers.lvis import read_lvis
 from detfeed.readers.openimages import read_openimages
 from detfeed.readers.voc import read_voc, voc_folder
@@ -43,11 +45,11 @@ def _images_or_beside(path: str, layout: Layout) -> str | None:
 
 
 def _voc_images(path: str, layout: Layout) -> str:
-    return voc_folder(path, layout.get("image_dir"), "JPEGImages")
+    return voc_folder(path, layout.get("image_dir"), voc.IMAGES)
 
 
 def _kitti_images(path: str, layout: Layout) -> str:
-    return kitti_folder(path, layout.get("image_dir"), IMAGES)
+    return kitti_folder(path, layout.get("image_dir"), kitti.IMAGES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Format:
         image_dir: function of path and layout that returns the folder, or the URL of one, that file names in a written
             copy start from; None: the folder of all images.
         val_split: the split of validation data if none is given.
+        file_in: name of the annotation file in a folder that also holds the images; such a folder may be given for the
+            path. None: no folder may.
     """
 
     name: str
@@ -74,6 +78,7 @@ class Format:
     needs: Sequence[str] = ()
     image_dir: Callable[[str, Layout], str | None] = _images
     val_split: str | None = None
+    file_in: str | None = None
 
 
 FORMATS = {
@@ -86,6 +91,7 @@ FORMATS = {
             help="COCO instances JSON; needs --images",
             keywords={"images": "image_dir"},
             needs=["images"],
+            file_in="_annotations.coco.json",  # of Roboflow and RF-DETR
         ),
         Format(
             name="lvis",
@@ -134,6 +140,22 @@ FORMATS = {
             help="OpenImages CSV; needs --images and --classes",
             keywords={"classes": "classes_csv", "images": "image_dir"},
             needs=["images", "classes"],
+        ),
+        Format(
+            name="imagefolder",
+            read=read_image_folder,
+            metavar="DIR",
+            help="Hugging Face's folder with metadata.jsonl",
+            keywords={},
+            image_dir=lambda path, layout: path,
+        ),
+        Format(
+            name="ndjson",
+            read=read_ndjson,
+            metavar="FILE",
+            help="Ultralytics' NDJSON",
+            keywords={"split": "split", "images": "image_dir"},
+            val_split="val",
         ),
     )
 }
@@ -303,6 +325,9 @@ def _data_set(named: _Named | None, layout: Layout, given: Layout, prefix: str =
     if named is None:
         return None
     format, path = named
+    if format.file_in is not None and os.path.isdir(path):
+        layout = {"images": path, **layout}
+        path = os.path.join(path, format.file_in)
     layout = {name: value for name, value in layout.items() if name in format.keywords}
     for name in format.needs:
         if name not in layout:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import math
@@ -183,8 +184,20 @@ def check_utf8(data: bytes, source: str, noun: str, line: int = 1) -> None:
         line += data.count(b"\n", 0, error.start)
         raise AnnotationError(
             f"{source}: expected {noun} in UTF-8, got the byte 0x{data[error.start]:02x} in {around!r} - at line "
-            f"{line}; save it as UTF-8"
+            f"{line}; {_other_encoding(data)}save it as UTF-8"
         ) from None
+
+
+def _other_encoding(data: bytes) -> str:
+    """What a text that is not UTF-8 may be in, for a message."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "it begins as UTF-16 does; "
+    try:
+        text = data.decode("gbk")
+    except UnicodeDecodeError:
+        return ""
+    chinese = next((word for word in text.split() if any("\u4e00" <= char <= "\u9fff" for char in word)), None)
+    return f"as GBK it is {shorten(chinese)}; " if chinese else ""
 
 
 def to_number(text: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from functools import partial
 from typing import TypedDict
 from xml.etree import ElementTree
@@ -23,6 +24,8 @@ _DEEPEST = 64  # levels of elements; VOC's files have 5
 # What tools write, in lower case, where they know nothing.
 _UNKNOWN = ("", "unspecified", "none", "null")
 _FLAGS = {"true": True, "false": False}
+# Folders of XML files and of images, VOC's own first.
+ANNOTATIONS, IMAGES = ("Annotations", "annotations", "labels"), ("JPEGImages", "images", "data")
 _COLUMN = re.compile(r"(.*\S)\s+(?:-1|0|1)")
 
 
@@ -63,8 +66,10 @@ def read_voc(
         root: folder that holds the others, such as VOCdevkit/VOC2007.
         split: name of a list in ImageSets/Main, without ".txt"; a second column of -1, 0 or 1 is ignored. None: every
             XML file, in the order of their names.
-        annotation_dir: folder of XML files below `root`. None: Annotations, or without such a folder `root` itself.
-        image_dir: folder of images below `root`. None: JPEGImages, or without such a folder `root` itself.
+        annotation_dir: folder of XML files below `root`. None: the first of Annotations, annotations and labels that
+            there is, or else `root` itself.
+        image_dir: folder of images below `root`. None: the first of JPEGImages, images and data that there is, or else
+            `root` itself.
         class_names: the classes in order; an object of another class is an error. None: all names in the folder of XML
             files, sorted, whatever the split, so that class ids are the same in all splits.
         one_based: the corners are VOC's, counted from 1 and inclusive, so that x0 = xmin - 1 and x1 = xmax. False:
@@ -79,10 +84,10 @@ def read_voc(
         ImageError: an image whose size is read from its header is of an unknown format.
     """
     root = os.fspath(root)
-    folder, image_folder = voc_folder(root, annotation_dir, "Annotations"), voc_folder(root, image_dir, "JPEGImages")
+    folder, image_folder = voc_folder(root, annotation_dir, ANNOTATIONS), voc_folder(root, image_dir, IMAGES)
     notes = Notes()
     file_of = _files_by_id(folder)
-    if not file_of and annotation_dir is None and folder == root:
+    if not file_of and annotation_dir is None and os.path.basename(folder) != ANNOTATIONS[0]:
         raise AnnotationError(f"{root}: expected XML files in it or in Annotations, got none; see `annotation_dir`")
     if split is None:
         chosen = {image_id: os.path.join(folder, file_of[image_id]) for image_id in sorted(file_of)}
@@ -119,11 +124,12 @@ def read_voc(
     return rows.to_annotations(class_names, invalid=invalid)
 
 
-def voc_folder(root: str, given: str | None, name: str) -> str:
-    """The folder below the root that is given, or else the one with VOC's name, or without such a folder the root."""
-    if given is None and os.path.isdir(root) and not os.path.lexists(os.path.join(root, name)):
-        return root
-    return os.path.join(root, name if given is None else given)
+def voc_folder(root: str, given: str | None, names: Sequence[str]) -> str:
+    """The folder below the root that is given, or else the first that is there; without any, the root."""
+    if given is None and os.path.isdir(root):
+        folders = (os.path.join(root, name) for name in names)
+        return next(filter(os.path.lexists, folders), root)
+    return os.path.join(root, names[0] if given is None else given)
 
 
 def _files_by_id(folder: str) -> dict[str, str]:

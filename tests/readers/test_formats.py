@@ -76,6 +76,20 @@ def test_options_reach_the_reader(tmp_path):
         parse("--kitti", "a", "--invalid", "raise", invalid=("clip", "drop"))
 
 
+def test_folder_of_roboflow_has_its_coco_file_and_images(tmp_path):
+    for split in ("train", "valid"):
+        (tmp_path / split).mkdir()
+    train, valid = tmp_path / "train", tmp_path / "valid"
+    arguments = parse("--coco", train, "--val-coco", valid)
+    for data_set, folder in ((training_set(arguments), train), (validation_set(arguments), valid)):
+        assert call(data_set)[1:] == (
+            (f"{folder}/_annotations.coco.json",),
+            {"image_dir": str(folder), "invalid": "clip"},
+        )
+        assert data_set.image_dir == str(folder)
+    assert call(training_set(parse("--coco", train, "--images", valid)))[2]["image_dir"] == str(valid)
+
+
 def test_nothing_named_is_none_and_may_be_required():
     assert training_set(parse()) is None
     assert validation_set(parse()) is None

@@ -9,8 +9,10 @@ from written_formats import (
     objects,
     stem,
     through_csv,
+    through_image_folder,
     through_kitti,
     through_lvis,
+    through_ndjson,
     through_openimages,
     through_voc,
     through_yolo,
@@ -32,6 +34,8 @@ def table(folder):
     [
         (through_lvis, 0),
         (through_csv, 0),
+        (through_image_folder, 1e-5),
+        (through_ndjson, 1e-4),
         (through_voc, 1e-5),
         (through_openimages, 1e-5),
         (through_yolo, 1e-4),
@@ -48,7 +52,12 @@ def test_every_format_of_a_set_agrees_within_its_rounding(table, folder, through
         assert other.image_hw[place].tolist() == table.image_hw[position].tolist()
         for ours, theirs in zip(objects(table, position), objects(other, place), strict=True):
             np.testing.assert_allclose(theirs[0], ours[0], rtol=0, atol=pixels)
-            if through in (through_yolo, through_csv):  # which know no ignore regions
+            if through in (
+                through_yolo,
+                through_csv,
+                through_image_folder,
+                through_ndjson,
+            ):  # which know no ignore regions
                 assert theirs[1] == ours[1]
             elif through is through_kitti and ours[2]:
                 assert theirs[1:] == ("DontCare", True)

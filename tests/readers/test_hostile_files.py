@@ -18,8 +18,10 @@ from detfeed import (
     ImageError,
     read_coco,
     read_csv,
+    read_image_folder,
     read_kitti,
     read_lvis,
+    read_ndjson,
     read_openimages,
     read_proposals,
     read_voc,
@@ -81,6 +83,7 @@ def lay_out(root):
         for suffix in suffixes:
             cv2.imwrite(str(root / name / f"a.{suffix}"), np.zeros((20, 30, 3), np.uint8))
     (root / "plain.yaml").write_text(YAML)
+    (root / "photos" / "a.txt").write_text("0 0.5 0.5 1 1\n")
     (root / "classes.csv").write_text("cow,0\n")
     (root / "descriptions.csv").write_text("/m/0,Cow\n")
 
@@ -94,6 +97,9 @@ READERS = {
     "yaml": ("data.yaml", lambda root, file: read_yolo(file)),
     "csv": ("boxes.csv", lambda root, file: read_csv(file, root / "classes.csv")),
     "classes": ("classes_of.csv", lambda root, file: read_csv(root / "none.csv", file)),
+    "imagefolder": ("images/metadata.jsonl", lambda root, file: read_image_folder(root / "images")),
+    "ndjson": ("set.ndjson", lambda root, file: read_ndjson(file)),
+    "darknet": ("obj.data", lambda root, file: read_yolo(file)),
     "openimages": ("oi.csv", lambda root, file: read_openimages(file, root / "descriptions.csv", root / "photos")),
 }
 SAMPLES = {
@@ -105,6 +111,12 @@ SAMPLES = {
     "yaml": YAML,
     "csv": CSV,
     "classes": "cow,0\ncat,1\n",
+    "imagefolder": '{"file_name": "a.png", "objects": {"bbox": [[1, 2, 3, 4.5]], "categories": ["cow"]}}\n',
+    "ndjson": (
+        '{"type": "dataset", "class_names": {"0": "cow"}}\n{"type": "image", "file": "a.png", "split": "train", '
+        '"annotations": {"boxes": [[0, 0.5, 0.5, 0.2, 0.2]], "segments": [[0, 0.1, 0.1, 0.9, 0.1, 0.5, 0.9]]}}\n'
+    ),
+    "darknet": "classes = 1\ntrain = photos\nnames = descriptions.csv\n",
     "openimages": OPENIMAGES,
 }
 

@@ -118,3 +118,27 @@ def test_lines_are_parsed_by_number_and_fields_and_errors_get_an_address():
     assert parse_lines(lines, "a.txt", lambda line, fields: (line, fields)) == [(2, ["1", "2", "3"]), (4, ["4"])]
     with pytest.raises(AnnotationError, match=r"^a\.txt: expected a number, got 'x' - at line 3$"):
         parse_lines(["1", "", "x", "y"], "a.txt", lambda line, fields: to_number(fields[0]))
+
+
+@pytest.mark.parametrize(
+    ("data", "hint"),
+    [
+        ("one\n红灯 0.5\n".encode("gbk"), r"at line 2; as GBK it is '红灯'; save it as UTF-8$"),
+        ("one\n".encode("utf-16"), r"at line 1; it begins as UTF-16 does; save it as UTF-8$"),
+        (b"caf\xe9", r"at line 1; save it as UTF-8$"),
+    ],
+)
+def test_encoding_that_a_text_may_be_in_is_named(tmp_path, data, hint):
+    (tmp_path / "a.txt").write_bytes(data)
+    with pytest.raises(AnnotationError, match=hint):
+        read_lines(tmp_path / "a.txt", "a text")
+    with pytest.raises(AnnotationError, match=hint):
+        list(read_rows(tmp_path / "a.txt", "a text"))
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_separator_is_the_one_that_the_first_line_has_most_of(tmp_path, separator):
+    (tmp_path / "a.csv").write_text(f"a{separator}b{separator}c\nd,e;f{separator}g\n")
+    rows = list(read_rows(tmp_path / "a.csv", "a text"))
+    assert rows[0] == (1, ["a", "b", "c"])
+    assert rows[1] == (2, f"d,e;f{separator}g".split(separator))

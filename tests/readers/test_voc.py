@@ -112,12 +112,12 @@ def test_xml_files_beside_their_images_need_no_layout(tmp_path, folders):
 
 
 def test_images_in_another_folder_are_taken_if_they_are_unambiguous_and_told(tmp_path):
-    lay_out(tmp_path, {"labels/s/x.xml": "x.jpg", "labels/t/x.xml": "x.jpg"}, ["data/s/x.jpg", "data/t/x.jpg"])
-    with pytest.warns(UserWarning, match=r"image is in another folder, .*/labels/s/x\.xml, whose .* the first of 2$"):
+    lay_out(tmp_path, dict.fromkeys(("boxes/s/x.xml", "boxes/t/x.xml"), "x.jpg"), ["photos/s/x.jpg", "photos/t/x.jpg"])
+    with pytest.warns(UserWarning, match=r"image is in another folder, .*/boxes/s/x\.xml, whose .* the first of 2$"):
         table = read_voc(tmp_path)
-    assert [os.path.relpath(path, tmp_path) for path in table.paths] == ["data/s/x.jpg", "data/t/x.jpg"]
-    os.remove(tmp_path / "data/t/x.jpg")
-    with pytest.raises(MissingImageError, match=r"expected an image 'x\.jpg' or 'labels/t/x'\.\* in .*, got none"):
+    assert [os.path.relpath(path, tmp_path) for path in table.paths] == ["photos/s/x.jpg", "photos/t/x.jpg"]
+    os.remove(tmp_path / "photos/t/x.jpg")
+    with pytest.raises(MissingImageError, match=r"expected an image 'x\.jpg' or 'boxes/t/x'\.\* in .*, got none"):
         read_voc(tmp_path)
 
 
