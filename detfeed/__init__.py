@@ -19,6 +19,7 @@ from detfeed.batches.samplers import ClassBalanced, LimitEmpty, Mix, RepeatFacto
 from detfeed.errors import (
     AnnotationError,
     DetfeedError,
+    EntryError,
     ImageError,
     MissingImageError,
     RepeatedImageError,
@@ -73,6 +74,7 @@ __all__ = [
     "ClassBalanced",
     "DetectionSequence",
     "DetfeedError",
+    "EntryError",
     "Feed",
     "FeedArguments",
     "FeedMonitor",
