@@ -80,6 +80,7 @@ def _files():
         "tiff": encode(pixels, "TIFF"),
         "tiff lzw": encode(pixels, "TIFF", compression="tiff_lzw"),
         "tiff 16 bit": cv2.imencode(".tiff", deep[..., ::-1])[1].tobytes(),
+        "ppm": encode(pixels, "PPM"),
         "tiff turned": encode(pixels, "TIFF", tiffinfo={0x0112: 6}),
     }
 

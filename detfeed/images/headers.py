@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,6 +18,9 @@ from detfeed.images.segments import SOS, DamagedError, ReadAt, bytes_of, jpeg_se
 _EXIF = b"Exif\0\0"
 _ORIENTATION = 0x0112  # the tag, in EXIF and in TIFF
 
+# Numbers are separated by white space and comments; one byte of white space ends the header.
+_PPM = re.compile(rb"P([56])" + 3 * rb"(?:\s|#[^\r\n]*[\r\n])+([0-9]{1,9})" + rb"\s")
+
 # Suffixes of file names, in lower case, and the formats that they stand for.
 SUFFIXES = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "jpeg"),
@@ -25,6 +29,7 @@ SUFFIXES = {
     **dict.fromkeys((".bmp", ".dib"), "bmp"),
     ".gif": "gif",
     **dict.fromkeys((".tif", ".tiff"), "tiff"),
+    **dict.fromkeys((".ppm", ".pgm"), "ppm"),
 }
 
 
@@ -32,7 +37,7 @@ class Header(NamedTuple):
     """Format, size and orientation of an image file.
 
     Attributes:
-        format: jpeg, png, webp, bmp, gif or tiff, found in the content.
+        format: jpeg, png, webp, bmp, gif, tiff or ppm (PPM and PGM), found in the content.
         height, width: of the picture as it is stored, in pixels.
         orientation: EXIF orientation, 1 to 8; 1 (as stored) if the file has none or an invalid one.
         invalid_orientation: the number in the file if it is no orientation, else None.
@@ -205,6 +210,43 @@ def _tiff_tags(read: ReadAt, start: int) -> dict[int, int]:
     return tags
 
 
+class PpmHeader(NamedTuple):
+    """Header of a binary PPM or PGM.
+
+    Attributes:
+        height, width: in pixels.
+        channels: 3 or 1.
+        largest: the largest value; above 255, values have two bytes.
+        start: place of the first pixel in the file.
+    """
+
+    height: int
+    width: int
+    channels: int
+    largest: int
+    start: int
+
+
+def ppm_header(read: ReadAt) -> PpmHeader:
+    """Read the header of a binary PPM or PGM, which is text; comments in it may have up to 1000 bytes in all.
+
+    Raises:
+        DamagedError: it is no such header.
+    """
+    found = _PPM.match(read(0, 1024))
+    if found is None:
+        raise DamagedError("no width, height and largest value")
+    kind, width, height, largest = (int(number) for number in found.groups())
+    if not 1 <= largest <= 65535:
+        raise DamagedError(f"largest value {largest}")
+    return PpmHeader(height, width, 3 if kind == 6 else 1, largest, found.end())
+
+
+def _ppm(read: ReadAt) -> tuple[int, int, int]:
+    header = ppm_header(read)
+    return header.height, header.width, 1
+
+
 _FORMATS: dict[str, tuple[tuple[bytes, ...], Callable[[ReadAt], tuple[int, int, int]]]] = {
     "jpeg": ((b"\xff\xd8\xff",), _jpeg),
     "png": ((b"\x89PNG\r\n\x1a\n",), _png),
@@ -212,4 +254,5 @@ _FORMATS: dict[str, tuple[tuple[bytes, ...], Callable[[ReadAt], tuple[int, int, 
     "bmp": ((b"BM",), _bmp),
     "gif": ((b"GIF87a", b"GIF89a"), _gif),
     "tiff": ((b"II*\0", b"MM\0*"), _tiff),
+    "ppm": (tuple(kind + space for kind in (b"P5", b"P6") for space in (b"\n", b"\r", b"\t", b" ")), _ppm),
 }

@@ -129,7 +129,7 @@ def picture_end(data: NDArray[np.uint8], format: str) -> int:
 
     Args:
         data: uint8 (bytes,).
-        format: a name as in `Header.format`. Of a BMP, GIF or TIFF all bytes count.
+        format: a name as in `Header.format`. Of a BMP, GIF, TIFF or PPM all bytes count.
     """
     end = len(data)
     if format == "webp":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import warnings
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -15,6 +14,7 @@ from detfeed.annotations import repeated_rows
 from detfeed.boxes import Boxes
 from detfeed.errors import AnnotationError
 from detfeed.readers.draft import Draft
+from detfeed.readers.notes import users_level
 
 Invalid = Literal["drop", "clip", "ignore", "raise"]
 Kind = Literal["swapped-corners", "no-area", "outside", "larger-than-image", "partly-outside", "repeated"]
@@ -193,7 +193,7 @@ def _report(draft: Draft, verdicts: _Verdicts, bad: NDArray[np.int64], invalid: 
         f'{draft.source}: of {len(draft.boxes)} boxes {effects} (invalid="{invalid}"); the first is {box} - at {place}'
     )
     warning.found = _found(draft, verdicts, bad, file_rows, effect)
-    warnings.warn(warning, stacklevel=_users_level())
+    warnings.warn(warning, stacklevel=users_level())
 
 
 def _found(
@@ -243,11 +243,3 @@ def _kinds(
         "partly-outside": ~empty,
     }
     return np.select(list(kinds.values()), list(kinds), default="no-area")  # an area too small for float32
-
-
-def _users_level() -> int:
-    """The `stacklevel` with which a warning of the calling function points at the line that called detfeed."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "detfeed":
-        level, frame = level + 1, frame.f_back
-    return level

@@ -1,35 +1,66 @@
-"""CSV: boxes and classes as keras-retinanet takes them, to Annotations."""
+"""CSV: a row for each box, as keras-retinanet, Roboflow and SKU110K write it, to Annotations."""
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Collection
+from typing import NamedTuple
 
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError, among, shorten
 from detfeed.readers.bad_boxes import Invalid
+from detfeed.readers.notes import Notes
 from detfeed.readers.paths import NamedImages
 from detfeed.readers.problems import OnProblem
 from detfeed.readers.rows import ObjectRow, Rows
 from detfeed.readers.texts import read_rows, to_number
 
+# Names that tools give the columns, in lower case.
+_HEADINGS = {
+    "path": ("path", "image_path", "img_path", "file_path", "file", "filename", "file_name", "image", "image_name"),
+    "x1": ("x1", "xmin", "x_min"),
+    "y1": ("y1", "ymin", "y_min"),
+    "x2": ("x2", "xmax", "x_max"),
+    "y2": ("y2", "ymax", "y_max"),
+    "class": ("class", "class_name", "label", "name", "category", "class_label"),
+}
+_CLASS_HEADINGS = (("class_name", "id"), ("class", "id"), ("name", "id"), ("class_name", "class_id"), ("label", "id"))
+
+
+class _Columns(NamedTuple):
+    """Where the fields of a row are.
+
+    Attributes:
+        width: number of fields.
+        places: of path, x1, y1, x2, y2 and class.
+    """
+
+    width: int
+    places: tuple[int, ...]
+
 
 def read_csv(
     boxes_csv: str | os.PathLike[str],
-    classes_csv: str | os.PathLike[str],
+    classes_csv: str | os.PathLike[str] | None = None,
     image_dir: str | os.PathLike[str] | None = None,
     *,
     invalid: Invalid = "clip",
     on_problem: OnProblem | None = None,
 ) -> Annotations:
-    """Read boxes of the form `path,x1,y1,x2,y2,class_name` and classes of the form `class_name,id`.
+    """Read boxes of the form `path,x1,y1,x2,y2,class_name`, and classes of the form `class_name,id`.
 
-    Corners are edges in pixels. An image without objects has a line `path,,,,,`. The image id is the path in the file,
-    without `./` and `//`. Images are in the order in which the file first names them, classes in the order of their
-    ids. Sizes are read from the headers of the images, with their EXIF orientation applied.
+    Both may have a line of headings, which may put the columns in another order, between others, and call them as
+    Roboflow's `filename,width,height,class,xmin,ymin,xmax,ymax` does. Without headings eight columns are SKU110K's,
+    which end with width and height. Corners are edges in pixels. An image without objects has a line `path,,,,,`. The
+    image id is the path in the file, without `./` and `//`. Images are in the order in which the file first names them,
+    classes in the order of their ids. Sizes are read from the headers of the images, with their EXIF orientation
+    applied. An image that is not where its name says is taken from another folder below `image_dir` if there is one
+    such, with a warning.
 
     Args:
-        boxes_csv, classes_csv: the files, without a line of headings.
+        boxes_csv: the file of boxes; commas, semicolons or tabs separate its fields.
+        classes_csv: the file of classes. None: all names in `boxes_csv`, sorted, with ids from 1.
         image_dir: folder of the images, or its URL, to which the paths are relative and which they may not leave;
             `https://` is the folder of all such URLs. None: the folder of `boxes_csv`.
         invalid: policy for bad boxes; see `BadBoxesWarning`.
@@ -40,31 +71,63 @@ def read_csv(
         AnnotationError: a file is missing or not what it should be; the message names file and line.
         ImageError: an image is missing or of an unknown format.
 
-    Source: keras-retinanet's README, "CSV datasets".
+    Source: keras-retinanet's README, "CSV datasets"; SKU110K's README.
     """
     source = os.fspath(boxes_csv)
     folder = os.path.dirname(source) if image_dir is None else os.fspath(image_dir)
-    category_of = _read_classes(os.fspath(classes_csv))
-    class_names = sorted(category_of, key=lambda name: category_of[name])
+    category_of = None if classes_csv is None else _read_classes(os.fspath(classes_csv))
+    lines = read_rows(source, "a CSV file of boxes")
+    first = next(lines, None)
+    columns, has_headings = _columns([] if first is None else first[1], source)
+    if first is not None and not has_headings:
+        lines = itertools.chain([first], lines)
+    notes = Notes()
     rows = Rows(source, where="line {place} ({file})", on_problem=on_problem)
     rows.add_lines(
-        read_rows(source, "a CSV file of boxes"),
-        NamedImages(folder),
-        lambda line, fields: _object(line, fields, category_of),
+        lines,
+        NamedImages(folder, notes=notes),
+        lambda line, fields: _object(line, fields, columns, category_of),
+        name_at=columns.places[0],
     )
+    notes.warn(source)
+    if category_of is None:
+        return rows.to_annotations(sorted(map(str, rows.labels)), invalid=invalid)
+    class_names = sorted(category_of, key=lambda name: category_of[name])
     return rows.to_annotations(class_names, invalid=invalid, category_ids=[category_of[name] for name in class_names])
 
 
-def _object(line: int, fields: list[str], class_names: Collection[str]) -> ObjectRow | None:
+def _columns(first: list[str], source: str) -> tuple[_Columns, bool]:
+    """The columns of a file by its first row, and whether this is one of headings."""
+    names = [field.strip().lower().replace(" ", "_") for field in first]
+    places = {
+        column: [place for place, name in enumerate(names) if name in known] for column, known in _HEADINGS.items()
+    }
+    corners = [column for column in ("x1", "y1", "x2", "y2") if places[column]]
+    if not corners:
+        return _Columns(8 if len(first) == 8 else 6, tuple(range(6))), False
+    wrong = [column for column, found in places.items() if len(found) != 1]
+    if wrong:
+        raise AnnotationError(
+            f"{source}: expected headings path, x1, y1, x2, y2 and class, each once, got "
+            f"{shorten(','.join(first))} - at `{wrong[0]}` of line 1"
+        )
+    return _Columns(len(first), tuple(place for (place,) in places.values())), True
+
+
+def _object(line: int, fields: list[str], columns: _Columns, class_names: Collection[str] | None) -> ObjectRow | None:
     """None if the line is of an image without objects."""
-    if len(fields) != 6:
-        raise ValueError(f"expected 6 fields, got {len(fields)}")
-    if not any(fields[1:]):
+    if len(fields) != columns.width:
+        raise ValueError(f"expected {columns.width} fields, got {len(fields)}")
+    *corners, label = (fields[place] for place in columns.places[1:])
+    if not any(corners) and not label:
         return None
-    label = fields[5]
-    if label not in class_names:
+    if class_names is not None and label not in class_names:
+        label = label.strip()
+    if class_names is None and not label.strip():
+        raise ValueError(f"expected the name of a class, got {label!r}")
+    if class_names is not None and label not in class_names:
         raise ValueError(f"expected a class among {among(class_names)}, got {shorten(label)}")
-    return ObjectRow(label, [to_number(text) for text in fields[1:5]], line)
+    return ObjectRow(label, [to_number(text) for text in corners], line)
 
 
 def _read_classes(source: str) -> dict[str, int]:
@@ -72,6 +135,8 @@ def _read_classes(source: str) -> dict[str, int]:
     category_of: dict[str, int] = {}
     seen: set[int] = set()
     for line, row in read_rows(source, "a CSV file of classes"):
+        if line == 1 and tuple(field.strip().lower() for field in row) in _CLASS_HEADINGS:
+            continue
         if len(row) != 2 or not row[1].strip().isascii() or not row[1].strip().isdigit() or len(row[1]) > 9:
             raise AnnotationError(f"{source}: expected `class_name,id`, got {shorten(','.join(row))} - at line {line}")
         name, category_id = row[0], int(row[1])

@@ -22,13 +22,14 @@ from detfeed.annotations import Annotations
 from detfeed.errors import any_of
 from detfeed.images.decoding import Exif
 from detfeed.images.files import is_url
+from detfeed.readers import kitti, voc
 from detfeed.readers.bad_boxes import Invalid
 from detfeed.readers.coco import Crowds, read_coco
 from detfeed.readers.csv import read_csv
-from detfeed.readers.kitti import read_kitti
+from detfeed.readers.kitti import kitti_folder, read_kitti
 from detfeed.readers.lvis import read_lvis
 from detfeed.readers.openimages import read_openimages
-from detfeed.readers.voc import read_voc
+from detfeed.readers.voc import read_voc, voc_folder
 from detfeed.readers.yolo import read_yolo
 
 Read = Callable[..., Annotations]
@@ -43,8 +44,12 @@ def _images_or_beside(path: str, layout: Layout) -> str | None:
     return layout.get("images", os.path.dirname(path))
 
 
-def _below(folder: str) -> Callable[[str, Layout], str]:
-    return lambda path, layout: os.path.join(path, layout.get("image_dir", folder))
+def _voc_images(path: str, layout: Layout) -> str:
+    return voc_folder(path, layout.get("image_dir"), voc.IMAGES)
+
+
+def _kitti_images(path: str, layout: Layout) -> str:
+    return kitti_folder(path, layout.get("image_dir"), kitti.IMAGES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,15 +101,15 @@ FORMATS = {
             name="voc",
             read=read_voc,
             metavar="DIR",
-            help="Pascal VOC folder, such as VOCdevkit/VOC2007",
+            help="VOC folder, or any folder of XML files and images",
             keywords={name: name for name in ("split", "annotation_dir", "image_dir", "one_based")},
-            image_dir=_below("JPEGImages"),
+            image_dir=_voc_images,
         ),
         Format(
             name="yolo",
             read=read_yolo,
             metavar="FILE",
-            help="data.yaml of Ultralytics' YOLO",
+            help="YOLO's data.yaml, obj.data, classes.txt, or folder",
             keywords={"split": "split", "root": "root"},
             val_split="val",
         ),
@@ -112,9 +117,8 @@ FORMATS = {
             name="csv",
             read=read_csv,
             metavar="FILE",
-            help="CSV of boxes (keras-retinanet); needs --classes",
+            help="CSV of boxes (keras-retinanet, Roboflow, SKU110K)",
             keywords={"classes": "classes_csv", "images": "image_dir"},
-            needs=["classes"],
             image_dir=_images_or_beside,
         ),
         Format(
@@ -123,7 +127,7 @@ FORMATS = {
             metavar="DIR",
             help="KITTI folder, such as training",
             keywords={"annotation_dir": "label_dir", "image_dir": "image_dir"},
-            image_dir=_below("image_2"),
+            image_dir=_kitti_images,
         ),
         Format(
             name="openimages",

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from functools import partial
 
 from detfeed.annotations import Annotations
-from detfeed.errors import MissingImageError, among, shorten
+from detfeed.errors import among, shorten
 from detfeed.readers.bad_boxes import Invalid
-from detfeed.readers.paths import image_of, images_by_stem, list_folder
+from detfeed.readers.folder_images import Images
+from detfeed.readers.notes import Notes
+from detfeed.readers.paths import walk_files
 from detfeed.readers.problems import OnProblem
 from detfeed.readers.rows import ImageRow, ObjectRow, Rows
 from detfeed.readers.texts import parse_lines, read_lines, to_number
 
 DONT_CARE = "DontCare"
+# Folders of text files and of images, KITTI's own first.
+LABELS, IMAGES = ("label_2", "labels"), ("image_2", "images", "data")
 
 
 def read_kitti(
     root: str | os.PathLike[str],
     *,
-    label_dir: str = "label_2",
-    image_dir: str = "image_2",
+    label_dir: str | None = None,
+    image_dir: str | None = None,
     class_names: tuple[str, ...] | None = None,
     invalid: Invalid = "clip",
     on_problem: OnProblem | None = None,
@@ -29,12 +34,15 @@ def read_kitti(
 
     Of a line's 15 fields (16 with a score) the type and the box are read; the box's corners are edges in pixels.
     DontCare makes a box an ignore region. It is a class of its own, since such regions have no class, and the last one,
-    so that it changes no other's number. The image id is the text file's name without its suffix. Sizes are read from
+    so that it changes no other's number. A class may have several words. Text files and images may lie in subfolders;
+    the image id is the text file's path below its folder, without its suffix. An image that is found in another folder
+    only is taken if there is one such, with a warning; so are images without a text file left out. Sizes are read from
     the headers of the images, with their EXIF orientation applied.
 
     Args:
         root: folder that holds the others, such as KITTI's training.
-        label_dir, image_dir: folders of text files and images below `root`.
+        label_dir: folder of text files below `root`. None: label_2, or without such a folder labels (FiftyOne).
+        image_dir: folder of images below `root`. None: image_2, or without such a folder images or data (FiftyOne).
         class_names: the classes in order, without DontCare; an object of another class is an error. None: all classes
             in the files, sorted.
         invalid: policy for bad boxes; see `BadBoxesWarning`.
@@ -48,35 +56,51 @@ def read_kitti(
     Source: the readme of KITTI's object development kit.
     """
     root = os.fspath(root)
-    folder, image_folder = os.path.join(root, label_dir), os.path.join(root, image_dir)
-    names = list_folder(folder, "a folder of text files", "; see `label_dir`")
-    images = images_by_stem(list_folder(image_folder, "a folder of images", "; see `image_dir`"))
+    folder = kitti_folder(root, label_dir, LABELS)
+    names = walk_files(folder, "a folder of text files", "; see `label_dir`")
+    file_of = {path: os.path.splitext(path)[0] for path in names if path.lower().endswith(".txt")}
+    notes = Notes()
+    images = Images(kitti_folder(root, image_dir, IMAGES), file_of.values(), notes)
     allowed = None if class_names is None else (*class_names, DONT_CARE)
 
-    def read_image(file: str) -> ImageRow:
-        stem = os.path.splitext(os.path.basename(file))[0]
-        image = image_of(file, stem, images, image_folder)
-        if image is None:
-            raise MissingImageError(f"{file}: expected an image {stem}.* in {image_folder}, got none")
+    def read_image(stem: str, file: str) -> ImageRow:
+        image = images.of(file, stem)
         lines = read_lines(file, "a text file of objects")
         objects = parse_lines(lines, file, lambda line, fields: _object(line, fields, allowed))
-        return ImageRow(os.path.join(image_folder, image), stem, objects)
+        return ImageRow(os.path.join(images.folder, image), stem, objects)
 
     rows = Rows(root, where="{file}, line {place}", on_problem=on_problem)
-    for name in names:
-        if os.path.splitext(name)[1].lower() == ".txt":
-            rows.add_file(os.path.join(folder, name), read_image)
+    for name, stem in file_of.items():
+        if not rows.add_file(os.path.join(folder, name), partial(read_image, stem)):
+            images.leave_out(stem)
+    images.note_left_over("a text file")
+    notes.warn(root)
     found = sorted(str(label) for label in rows.labels if label != DONT_CARE)
     classes = found if class_names is None else class_names
     return rows.to_annotations([*classes, DONT_CARE], invalid=invalid)
 
 
+def kitti_folder(root: str, given: str | None, names: Sequence[str]) -> str:
+    """The folder below the root that is given, or else the first that is there; without any, that of KITTI's name."""
+    there = next((name for name in names if os.path.lexists(os.path.join(root, name))), names[0])
+    return os.path.join(root, there if given is None else given)
+
+
 def _object(line: int, fields: list[str], allowed: Collection[str] | None) -> ObjectRow:
-    if len(fields) not in (15, 16):
-        raise ValueError(f"expected 15 or 16 fields, got {len(fields)}")
-    # All fields are parsed: the second word of a class would move the corners by one field.
-    numbers = [to_number(field) for field in fields[1:]]
-    label = fields[0]
+    # All fields are parsed, so that the words of a class, of which tools write several, are told from the numbers.
+    words = next((place for place, field in enumerate(fields) if place and _is_number(field)), len(fields))
+    if len(fields) - words not in (14, 15):
+        raise ValueError(f"expected a class and 14 or 15 numbers, got {len(fields)} fields")
+    numbers = [to_number(field) for field in fields[words:]]
+    label = " ".join(fields[:words])
     if allowed is not None and label not in allowed:
         raise ValueError(f"expected one of {among(allowed)}, got {shorten(label)}")
     return ObjectRow(label, numbers[3:7], line, label == DONT_CARE)
+
+
+def _is_number(field: str) -> bool:
+    try:
+        to_number(field)
+    except ValueError:
+        return False
+    return True

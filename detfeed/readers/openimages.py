@@ -9,6 +9,7 @@ from operator import itemgetter
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError, shorten
 from detfeed.readers.bad_boxes import Invalid
+from detfeed.readers.notes import Notes
 from detfeed.readers.paths import NamedImages
 from detfeed.readers.problems import OnProblem
 from detfeed.readers.rows import ObjectRow, Rows
@@ -49,13 +50,15 @@ def read_openimages(
     lines = read_rows(source, "a CSV file of boxes")
     line, headings = next(lines, (0, []))
     columns = _columns(headings, line, source)
+    notes = Notes()
     rows = Rows(source, where="line {place} ({file})", on_problem=on_problem)
     rows.add_lines(
         lines,
-        NamedImages(os.fspath(image_dir), ".jpg"),
+        NamedImages(os.fspath(image_dir), ".jpg", notes),
         _object_reader(columns, len(headings), name_of, classes),
         name_at=columns[0],
     )
+    notes.warn(source)
     return rows.to_annotations(list(name_of.values()), invalid=invalid, labels=name_of, shares=True)
 
 

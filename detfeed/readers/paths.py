@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
+from urllib.parse import unquote
 
 from detfeed.errors import AnnotationError, shorten
+from detfeed.images.files import is_url
 from detfeed.images.headers import SUFFIXES
+from detfeed.readers.notes import Notes
 
 _SUFFIXES = tuple(SUFFIXES)
+# A note about an image that is found by `Near`.
+ELSEWHERE = "the image is in another folder, or its name is written in another way"
+_OPENED = (*_SUFFIXES, ".xml", ".txt")
 # Characters of an image id that is a name. Each id takes as much memory as the longest one.
 MAX_ID = 255
 
@@ -78,17 +85,21 @@ class NamedImages:
         paths: paths of the images.
     """
 
-    def __init__(self, folder: str, suffix: str = "") -> None:
+    def __init__(self, folder: str, suffix: str = "", notes: Notes | None = None) -> None:
         """Begin without images.
 
         Args:
             folder: folder of the images, or its URL.
             suffix: end of the images' file names that the file leaves out, such as ".jpg".
+            notes: gets the images that are found in another place than where their names say. None: they are not
+                looked for.
         """
         self.ids: list[str] = []
         self.paths: list[str] = []
         self._folder = folder
         self._suffix = suffix
+        self._notes = notes
+        self._near: Near | None = None
         self._of_name: dict[str, int] = {}
         self._of_path: dict[str, int] = {}
 
@@ -100,8 +111,7 @@ class NamedImages:
         """
         position = self._of_name.get(name)
         if position is None:
-            file = name and name + self._suffix
-            path = path_inside(self._folder, file)
+            file, path = self._find(name and name + self._suffix)
             image_id = to_id(file).removesuffix(self._suffix)
             # An image can be named in several ways: `a.png`, `./a.png`, or by its whole path.
             position = self._of_path.setdefault(os.path.normpath(path), len(self.paths))
@@ -110,6 +120,36 @@ class NamedImages:
                 self.ids.append(image_id)
                 self.paths.append(path)
         return position
+
+    def near(self, path: str) -> list[str]:
+        """Names of the images that may be meant by a path where nothing is: as near, or with another suffix."""
+        if self._near is None:
+            return []
+        stem = os.path.splitext(path)[0]
+        return self._near.find(path) or [name for suffix in _SUFFIXES for name in self._near.find(stem + suffix)]
+
+    def _find(self, file: str) -> tuple[str, str]:
+        """Name and path of an image: those that the name says, or those of the one image that is nearest to it."""
+        path, problem = file, None
+        try:
+            path = path_inside(self._folder, file)
+        except ValueError as error:
+            problem = error
+        if self._notes is None or not file or is_url(self._folder) or (problem is None and os.path.lexists(path)):
+            if problem is not None:
+                raise problem
+            return file, path
+        if self._near is None:
+            start = len(_prefix(self._folder or "."))
+            self._near = Near(path[start:] for path in walk_images(self._folder or "."))
+        found = self._near.find(file)
+        if len(found) == 1:
+            path = os.path.join(self._folder, found[0])
+            self._notes.add(ELSEWHERE, f"{shorten(file)}, whose image is {path}")
+            return found[0], path
+        if problem is not None:
+            raise problem
+        return file, path
 
 
 def list_folder(folder: str | os.PathLike[str], noun: str, hint: str = "") -> list[str]:
@@ -132,13 +172,29 @@ def list_folder(folder: str | os.PathLike[str], noun: str, hint: str = "") -> li
 
 
 def walk_images(folder: str) -> list[str]:
-    """Paths of the files in a folder and below it that have an image's suffix, in no order.
+    """Paths of the files in a folder and below it that have an image's suffix, in no order; see `walk_files`."""
+    return [path for path in _walk(folder, "a folder of images", "") if is_image(os.path.basename(path))]
 
-    Links to folders are followed. Each folder is listed once, so links can't lead in circles.
+
+def walk_files(folder: str, noun: str, hint: str = "") -> list[str]:
+    """Paths, relative to a folder, of the files in it and below it, sorted.
+
+    Links to folders are followed. Each folder is listed once, so links can't lead in circles. Hidden folders, such as
+    .ipynb_checkpoints, and files that macOS adds are left out.
+
+    Args:
+        folder: the folder.
+        noun: what it is expected to be.
+        hint: end of the message.
 
     Raises:
-        AnnotationError: a folder can't be listed, or a link leads nowhere.
+        AnnotationError: a folder is missing or can't be listed, or a link leads nowhere.
     """
+    start = len(_prefix(folder))
+    return sorted(path[start:] for path in _walk(folder, noun, hint))
+
+
+def _walk(folder: str, noun: str, hint: str) -> list[str]:
     found: list[str] = []
     seen: set[tuple[int, int]] = set()
 
@@ -152,55 +208,69 @@ def walk_images(folder: str) -> list[str]:
                 folders.clear()
                 continue
             seen.add((status.st_dev, status.st_ino))
-            folders.sort()  # so that a folder with two ways to it is always listed by the same one
+            # Sorted, so that a folder with two ways to it is always listed by the same one.
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in names:
                 path = os.path.join(parent, name)
-                if is_image(name):
-                    found.append(path)
-                elif os.path.islink(path) and not os.path.exists(path):
+                # The folder that a link should lead to would be lost; images and annotations are opened later.
+                if not name.lower().endswith(_OPENED) and os.path.islink(path) and not os.path.exists(path):
                     raise AnnotationError(
                         f"{path}: expected a file or folder, got a link that leads nowhere; correct or remove it"
                     )
+                if not name.startswith("._"):
+                    found.append(path)
     except OSError as error:
         raise AnnotationError(
-            f"{error.filename or folder}: expected a folder of images, got {error.strerror or error}"
+            f"{error.filename or folder}: expected {noun}, got {error.strerror or error}{hint}"
         ) from error
     return found
+
+
+class Near:
+    """Names that are there, found by names that are nearly the same.
+
+    Names are nearly the same if they differ in the case of letters, in their folders, or in how they are written:
+    "\\" for "/", percent-encoding, composed or decomposed accents.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        """Look among some names: paths relative to one folder."""
+        self._names: dict[str, list[str]] = {}
+        for name in names:
+            self._names.setdefault(_plain(name).rpartition("/")[2], []).append(name)
+
+    def find(self, name: str) -> list[str]:
+        """The names that are nearest to a name: of those with the same last part, those with most parts in common.
+
+        Returns:
+            One name if it is unambiguous; several, sorted, or none otherwise.
+        """
+        plain = _plain(name)
+        known = self._names.get(plain.rpartition("/")[2], [])
+        if len(known) < 2:
+            return known
+        shares = [(_parts_in_common(plain, _plain(one)), _parts_in_common(name, one)) for one in known]
+        return sorted(one for one, share in zip(known, shares, strict=True) if share == max(shares))
+
+
+def _plain(name: str) -> str:
+    """A name without what names that are nearly the same differ in."""
+    return unicodedata.normalize("NFC", unquote(name).replace("\\", "/")).casefold()
+
+
+def _parts_in_common(name: str, other: str) -> int:
+    """How many parts of two paths are the same, counted from the end."""
+    count = 0
+    for one, two in zip(reversed(name.split("/")), reversed(other.split("/")), strict=False):
+        if one != two:
+            break
+        count += 1
+    return count
 
 
 def is_image(name: str) -> bool:
     """Whether a file's name is that of an image."""
     return name.lower().endswith(_SUFFIXES) and not name.startswith("._")
-
-
-def images_by_stem(names: Sequence[str]) -> dict[str, list[str]]:
-    """The images among the names in a folder, by name without suffix."""
-    images: dict[str, list[str]] = {}
-    for name in names:
-        if is_image(name):
-            images.setdefault(os.path.splitext(name)[0], []).append(name)
-    return images
-
-
-def image_of(file: str, stem: str, images: Mapping[str, list[str]], folder: str) -> str | None:
-    """Name of the image that has an annotation file's name; None if there is none.
-
-    Args:
-        file: the annotation file, for the message.
-        stem: its name without suffix.
-        images: from `images_by_stem`.
-        folder: folder of the images, for the message.
-
-    Raises:
-        AnnotationError: there are several.
-    """
-    names = images.get(stem, [])
-    if len(names) > 1:
-        raise AnnotationError(
-            f"{file}: expected one image {stem!r}.* in {folder}, got {' and '.join(map(shorten, names))}; remove or "
-            "rename all but one"
-        )
-    return names[0] if names else None
 
 
 def leads_nowhere(path: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from detfeed.annotations import MAX_SIDE
 from detfeed.errors import DetfeedError, ImageError, RepeatedImageError, shorten
@@ -71,8 +71,15 @@ def tell_repeated(
     return True
 
 
-def read_hw(path: str, on_problem: OnProblem | None) -> tuple[int, int] | None:
+def read_hw(
+    path: str, on_problem: OnProblem | None, near: Callable[[str], Sequence[str]] | None = None
+) -> tuple[int, int] | None:
     """Read an image's height and width from its header, with its EXIF orientation applied.
+
+    Args:
+        path: of the image.
+        on_problem: as in `tell`.
+        near: gives the images that may be meant by a path where nothing is, for the message.
 
     Returns:
         Height and width in pixels; None if they can't be read and `on_problem` got the error.
@@ -88,5 +95,7 @@ def read_hw(path: str, on_problem: OnProblem | None) -> tuple[int, int] | None:
     except ImageError as error:
         if os.sep == "/" and "\\" in path and isinstance(error.__cause__, FileNotFoundError):
             error = ImageError(f'{error}; its name has a "\\", which separates no folders here: write "/" instead')
+        if near is not None and isinstance(error.__cause__, FileNotFoundError) and (there := near(path)):
+            error = ImageError(f"{error}; there is {' and '.join(map(shorten, there[:3]))}: correct the name")
         tell(on_problem, path, error)
         return None

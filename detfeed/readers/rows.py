@@ -146,7 +146,7 @@ class Rows:
             if item is not None and position is not None:
                 self._add_object(position, item)
         for position, (path, image_id) in enumerate(zip(images.paths, images.ids, strict=True)):
-            hw = None if position in self._left_out else read_hw(path, self._on_problem)
+            hw = None if position in self._left_out else read_hw(path, self._on_problem, images.near)
             if hw is None:
                 self._left_out.add(position)
             self._add_image(path, image_id, hw or (1, 1), path)

@@ -90,11 +90,13 @@ def read_lines_if_any(path: str | os.PathLike[str], noun: str) -> list[str] | No
 def read_rows(path: str | os.PathLike[str], noun: str) -> Iterator[tuple[int, list[str]]]:
     """Line number, counted from 1, and fields of each row of a CSV file that is not empty; as `read_text`.
 
-    A quoted field may not span lines; an unclosed quote would otherwise swallow the rows after it.
+    Commas separate fields, or semicolons or tabs where the first line has more of them. A quoted field may not span
+    lines; an unclosed quote would otherwise swallow the rows after it.
     """
     source = os.fspath(path)
     taken = 0
     line = 1  # where the row begins
+    delimiter = _delimiter(source, noun)
     # newline="" keeps the ends of lines as they are, for the parser.
     with io.TextIOWrapper(open_file(source, noun, _MOST_ROWS), encoding="utf-8-sig", newline="") as file:
 
@@ -106,7 +108,7 @@ def read_rows(path: str | os.PathLike[str], noun: str) -> Iterator[tuple[int, li
                     raise csv.Error(f"a row of over {_MOST_ROW} characters")
                 yield piece
 
-        rows = csv.reader(pieces(), strict=True)
+        rows = csv.reader(pieces(), delimiter=delimiter, strict=True)
         try:
             for row in rows:
                 if rows.line_num > line:
@@ -127,6 +129,16 @@ def read_rows(path: str | os.PathLike[str], noun: str) -> Iterator[tuple[int, li
             raise
         except OSError as error:
             raise _unreadable(source, noun, error) from error
+
+
+def _delimiter(source: str, noun: str) -> str:
+    """What separates the fields of a CSV file's first line."""
+    with open_file(source, noun, _MOST_ROWS) as file:
+        try:
+            start = file.readline(_MOST_ROW)
+        except OSError as error:
+            raise _unreadable(source, noun, error) from error
+    return max(",;\t", key=lambda one: start.count(one.encode()))
 
 
 def parse_lines(lines: Iterable[str], source: str, parse: Callable[[int, list[str]], _T]) -> list[_T]:

@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from functools import partial
 from typing import TypedDict
 from xml.etree import ElementTree
 from xml.parsers import expat
 
 from detfeed.annotations import MAX_SIDE, Annotations
-from detfeed.errors import AnnotationError, MissingImageError, among, shorten
+from detfeed.errors import AnnotationError, among, shorten
 from detfeed.readers.bad_boxes import Invalid
-from detfeed.readers.paths import image_of, images_by_stem, list_folder, path_inside, to_id
+from detfeed.readers.folder_images import Images
+from detfeed.readers.notes import Notes
+from detfeed.readers.paths import Near, is_image, path_inside, to_id, walk_files
 from detfeed.readers.problems import OnProblem, tell, tell_repeated
 from detfeed.readers.rows import ImageRow, ObjectRow, Rows
 from detfeed.readers.texts import MOST_OF_LIST, read_bytes, read_lines, to_number
 
 _DEEPEST = 64  # levels of elements; VOC's files have 5
+# What tools write, in lower case, where they know nothing.
+_UNKNOWN = ("", "unspecified", "none", "null")
+_FLAGS = {"true": True, "false": False}
+# Folders of XML files and of images, VOC's own first.
+ANNOTATIONS, IMAGES = ("Annotations", "annotations", "labels"), ("JPEGImages", "images", "data")
 _COLUMN = re.compile(r"(.*\S)\s+(?:-1|0|1)")
 
 
 class VocArguments(TypedDict, total=False):
     """The keywords of `read_voc`, which documents them."""
 
-    annotation_dir: str
-    image_dir: str
+    annotation_dir: str | None
+    image_dir: str | None
     class_names: tuple[str, ...] | None
     one_based: bool
     invalid: Invalid
@@ -36,25 +44,32 @@ def read_voc(
     root: str | os.PathLike[str],
     split: str | None = None,
     *,
-    annotation_dir: str = "Annotations",
-    image_dir: str = "JPEGImages",
+    annotation_dir: str | None = None,
+    image_dir: str | None = None,
     class_names: tuple[str, ...] | None = None,
     one_based: bool = True,
     invalid: Invalid = "clip",
     on_problem: OnProblem | None = None,
 ) -> Annotations:
-    """Read a data set in Pascal VOC's layout.
+    """Read a data set in Pascal VOC's layout, or any folder of such XML files with their images.
 
-    `difficult` makes a box an ignore region. Of an object only its own `bndbox` is read, not those of its parts.
-    `difficult`, `truncated` and `size` may be missing; without a size the image's header is read, with its EXIF
-    orientation applied. The image id is the XML file's name without its suffix. The image is the one that `filename`
-    names, or else the one with the XML file's name; two different images are an error, since either may be meant.
+    XML files and images may lie in subfolders. `difficult` makes a box an ignore region; empty, `Unspecified`, `None`
+    and `false` mean that it is not. Of an object only its own `bndbox` is read, not those of its parts. `difficult`,
+    `truncated` and `size` may be missing; where height or width is missing, empty or below 1, the image's header is
+    read, with its EXIF orientation applied. The image id is the XML file's path below the folder of XML files, without
+    its suffix. The image is the one that `filename` names, or else the one with the XML file's name; two different
+    images are an error, since either may be meant. An image that is found in another folder only, or under a name that
+    is written in another way, is taken if there is one such, with a warning. So are images without an XML file left
+    out, if there is no split.
 
     Args:
         root: folder that holds the others, such as VOCdevkit/VOC2007.
         split: name of a list in ImageSets/Main, without ".txt"; a second column of -1, 0 or 1 is ignored. None: every
             XML file, in the order of their names.
-        annotation_dir, image_dir: folders of XML files and images below `root`.
+        annotation_dir: folder of XML files below `root`. None: the first of Annotations, annotations and labels that
+            there is, or else `root` itself.
+        image_dir: folder of images below `root`. None: the first of JPEGImages, images and data that there is, or else
+            `root` itself.
         class_names: the classes in order; an object of another class is an error. None: all names in the folder of XML
             files, sorted, whatever the split, so that class ids are the same in all splits.
         one_based: the corners are VOC's, counted from 1 and inclusive, so that x0 = xmin - 1 and x1 = xmax. False:
@@ -69,20 +84,22 @@ def read_voc(
         ImageError: an image whose size is read from its header is of an unknown format.
     """
     root = os.fspath(root)
-    folder, image_folder = os.path.join(root, annotation_dir), os.path.join(root, image_dir)
+    folder, image_folder = voc_folder(root, annotation_dir, ANNOTATIONS), voc_folder(root, image_dir, IMAGES)
+    notes = Notes()
     file_of = _files_by_id(folder)
+    if not file_of and annotation_dir is None and os.path.basename(folder) != ANNOTATIONS[0]:
+        raise AnnotationError(f"{root}: expected XML files in it or in Annotations, got none; see `annotation_dir`")
     if split is None:
         chosen = {image_id: os.path.join(folder, file_of[image_id]) for image_id in sorted(file_of)}
     else:
-        chosen = _listed(root, split, folder, file_of, on_problem)
-    names = list_folder(image_folder, "a folder of images", "; see `image_dir`")
-    files, images = set(names), images_by_stem(names)
+        chosen = _listed(root, split, folder, file_of, notes, on_problem)
+    images = Images(image_folder, file_of, notes)
     labels: set[str] = set()
 
     def read_image(image_id: str, file: str) -> ImageRow:
         tree = _parse(file)
         labels.update(_labels(tree))
-        image = _image(file, tree, image_id, files, images, image_folder)
+        image = images.of(file, image_id, (tree.findtext("filename") or "").strip())
         hw = _size(file, tree)
         objects = [
             _object(file, item, place, class_names, one_based)
@@ -96,35 +113,45 @@ def read_voc(
         on_problem=on_problem,
     )
     for image_id, file in chosen.items():
-        rows.add_file(file, partial(read_image, image_id))
+        if not rows.add_file(file, partial(read_image, image_id)):
+            images.leave_out(image_id)
+    if split is None:
+        images.note_left_over("an XML file")
     if class_names is None:
         others = [os.path.join(folder, file_of[image_id]) for image_id in sorted(set(file_of) - set(chosen))]
         class_names = tuple(sorted(labels | _other_labels(others, on_problem)))
+    notes.warn(rows.source)
     return rows.to_annotations(class_names, invalid=invalid)
 
 
+def voc_folder(root: str, given: str | None, names: Sequence[str]) -> str:
+    """The folder below the root that is given, or else the first that is there; without any, the root."""
+    if given is None and os.path.isdir(root):
+        folders = (os.path.join(root, name) for name in names)
+        return next(filter(os.path.lexists, folders), root)
+    return os.path.join(root, names[0] if given is None else given)
+
+
 def _files_by_id(folder: str) -> dict[str, str]:
-    """Names of the XML files in a folder, by their names without suffix."""
+    """Paths of the XML files in a folder and below it, relative to it, by their paths without suffix."""
     file_of: dict[str, str] = {}
-    for name in list_folder(folder, "a folder of XML files", "; see `annotation_dir`"):
-        stem, suffix = os.path.splitext(name)
-        if suffix.lower() == ".xml" and file_of.setdefault(stem, name) != name:
-            raise AnnotationError(f"{folder}: expected one XML file of a name, got {file_of[stem]!r} and {name!r}")
+    for path in walk_files(folder, "a folder of XML files", "; see `annotation_dir`"):
+        stem, suffix = os.path.splitext(path)
+        if suffix.lower() == ".xml" and file_of.setdefault(stem, path) != path:
+            raise AnnotationError(f"{folder}: expected one XML file of a name, got {file_of[stem]!r} and {path!r}")
     return file_of
 
 
 def _listed(
-    root: str, split: str, folder: str, file_of: dict[str, str], on_problem: OnProblem | None
+    root: str, split: str, folder: str, file_of: dict[str, str], notes: Notes, on_problem: OnProblem | None
 ) -> dict[str, str]:
     """XML files of a split by image id, in the order of its list."""
-    lists = os.path.join(root, "ImageSets", "Main")
-    file = os.path.join(lists, f"{split}.txt")
+    file = os.path.join(root, "ImageSets", "Main", f"{split}.txt")
     if not os.path.lexists(file):
-        names = list_folder(lists, "a folder of lists") if os.path.isdir(lists) else []
-        have = [stem for stem, suffix in map(os.path.splitext, names) if suffix == ".txt"]
-        raise AnnotationError(f"{file}: expected a list of images, got no such file; there are {have}")
+        raise _no_list(root, split, file)
     listed: dict[str, str] = {}
     seen: dict[str, tuple[str, str]] = {}
+    near = Near(file_of)
     for line, text in enumerate(read_lines(file, "a list of images", MOST_OF_LIST), start=1):
         name = text.strip()
         # A class's list has a second column; a name that ends in " 1" is one only if there is such a file.
@@ -137,9 +164,26 @@ def _listed(
                 xml_file = path_inside(folder, file_of.get(image_id, f"{image_id}.xml"))
             except ValueError as error:
                 raise AnnotationError(f"{file}: {error} - at line {line}") from None
+            if image_id not in file_of:
+                found = near.find(image_id) or near.find(os.path.splitext(image_id)[0] if is_image(image_id) else "")
+                if len(found) == 1:
+                    notes.add(
+                        "the XML file is in another folder, or its name is written in another way",
+                        f"{file}, line {line}: {shorten(image_id)} is {shorten(found[0])}",
+                    )
+                    image_id, xml_file = found[0], os.path.join(folder, file_of[found[0]])
             if not tell_repeated(seen, image_id, file, f"line {line}", on_problem):
                 listed[image_id] = xml_file
     return listed
+
+
+def _no_list(root: str, split: str, file: str) -> AnnotationError:
+    lists = os.path.dirname(file)
+    names = walk_files(lists, "a folder of lists") if os.path.isdir(lists) else []
+    have = [stem for stem, suffix in map(os.path.splitext, names) if suffix == ".txt"]
+    folder = os.path.join(root, split)
+    hint = f"; the folder {folder} can be read itself, without a split" if os.path.isdir(folder) else ""
+    return AnnotationError(f"{file}: expected a list of images, got no such file; there are {have}{hint}")
 
 
 def _labels(tree: ElementTree.Element) -> set[str]:
@@ -161,23 +205,6 @@ def _other_labels(xml_files: list[str], on_problem: OnProblem | None) -> set[str
     return labels
 
 
-def _image(
-    file: str, tree: ElementTree.Element, image_id: str, names: set[str], images: dict[str, list[str]], folder: str
-) -> str:
-    """Name of the image that an XML file belongs to: of the `names` in a folder, or its `images` by stem."""
-    named = (tree.findtext("filename") or "").strip()
-    own = images.get(image_id, [])
-    if named in names and own and named not in own:
-        raise AnnotationError(
-            f"{file}: expected one image, got {shorten(named)} by its `filename` and {own[0]!r} by its own name, which "
-            f"are both in {folder}; correct or remove `filename`, or rename the file"
-        )
-    found = named if named in names else image_of(file, image_id, images, folder)
-    if found is None:
-        raise MissingImageError(f"{file}: expected an image {shorten(named)} or {image_id!r}.* in {folder}, got none")
-    return found
-
-
 def _object(
     file: str, item: ElementTree.Element, place: int, class_names: tuple[str, ...] | None, one_based: bool
 ) -> ObjectRow:
@@ -186,7 +213,7 @@ def _object(
     if not name or (class_names is not None and name not in class_names):
         expected = "a name" if class_names is None else f"one of {among(class_names)}"
         raise AnnotationError(f"{file}: expected {expected}, got {shorten(name)} - at `{where}/name`")
-    ignore = _number(file, item, "difficult", where, missing=0) != 0
+    ignore = _flag(file, item, "difficult", where)
     return ObjectRow(name, _box(file, item, where, one_based), place, ignore)
 
 
@@ -234,17 +261,29 @@ def _parse(file: str) -> ElementTree.Element:
 
 
 def _size(file: str, tree: ElementTree.Element) -> tuple[int, int] | None:
+    """Height and width in pixels; None if either is unknown, which tools write in many ways."""
     size = tree.find("size")
     if size is None:
         return None
-    height, width = (_number(file, size, side, "size") for side in ("height", "width"))
-    # Some tools write 0 0 for an unknown size.
-    if height == width == 0:
-        return None
+    height, width = (
+        0 if _is_unknown(size.findtext(side)) else _number(file, size, side, "size") for side in ("height", "width")
+    )
     for side, pixels in (("height", height), ("width", width)):
-        if not 1 <= pixels <= MAX_SIDE:
-            raise AnnotationError(f"{file}: expected 1 to {MAX_SIDE} pixels, got {pixels:g} - at `size/{side}`")
-    return int(height), int(width)
+        if pixels > MAX_SIDE:
+            raise AnnotationError(f"{file}: expected at most {MAX_SIDE} pixels, got {pixels:g} - at `size/{side}`")
+    return (int(height), int(width)) if min(height, width) >= 1 else None
+
+
+def _is_unknown(text: str | None) -> bool:
+    return text is None or text.strip().lower() in _UNKNOWN
+
+
+def _flag(file: str, item: ElementTree.Element, name: str, where: str) -> bool:
+    text = item.findtext(name)
+    if _is_unknown(text):
+        return False
+    known = _FLAGS.get((text or "").strip().lower())
+    return _number(file, item, name, where) != 0 if known is None else known
 
 
 def _box(file: str, item: ElementTree.Element, where: str, one_based: bool) -> tuple[float, float, float, float]:
@@ -255,10 +294,8 @@ def _box(file: str, item: ElementTree.Element, where: str, one_based: bool) -> t
     return (x0 - 1, y0 - 1, x1, y1) if one_based else (x0, y0, x1, y1)
 
 
-def _number(file: str, item: ElementTree.Element, name: str, where: str, missing: float | None = None) -> float:
+def _number(file: str, item: ElementTree.Element, name: str, where: str) -> float:
     text = item.findtext(name)
-    if text is None and missing is not None:
-        return missing
     if text is None:
         raise AnnotationError(f"{file}: expected a number, got nothing - at `{where}/{name}`")
     try:

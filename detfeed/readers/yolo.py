@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from functools import partial
 from typing import Any
-
-import yaml
 
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError, MissingImageError, among, shorten
 from detfeed.readers.bad_boxes import Invalid
-from detfeed.readers.paths import list_folder, path_inside, to_id, walk_images
+from detfeed.readers.notes import Notes
+from detfeed.readers.paths import ELSEWHERE, Near, is_image, list_folder, path_inside, to_id, walk_images
 from detfeed.readers.problems import OnProblem, tell, tell_repeated
 from detfeed.readers.rows import ImageRow, ObjectRow, Rows
-from detfeed.readers.texts import MOST_OF_LIST, parse_lines, read_lines, read_lines_if_any, read_text, to_number
+from detfeed.readers.texts import MOST_OF_LIST, parse_lines, read_lines, read_lines_if_any, to_number
+from detfeed.readers.yolo_layouts import layout_file, names_of, read_layout, root_of, split_of
 
-# Bytes. The parser takes three seconds for this many of "a,"; LVIS's 1203 classes take 40,000.
-_MOST_YAML = 2**18
-
-
-# BaseLoader makes strings, lists and dicts only. SafeLoader would also merge mappings, which can grow without end, and
-# make False of a class called "no".
-class _Loader(yaml.BaseLoader):  # type: ignore[misc]
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Refuses a key that stands twice; BaseLoader keeps the last."""
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-        if len(mapping) < len(node.value):
-            raise yaml.constructor.ConstructorError(None, None, "a key stands twice", node.start_mark)
-        return mapping
+# A share of a side that no label has, however bad: such numbers are pixels, or per cent.
+_LARGEST_SHARE = 2.0
 
 
 def read_yolo(
@@ -40,20 +29,26 @@ def read_yolo(
     invalid: Invalid = "clip",
     on_problem: OnProblem | None = None,
 ) -> Annotations:
-    """Read a data set in the layout of Ultralytics' YOLO.
+    """Read a data set in the layout of YOLO: Ultralytics', darknet's, or a folder with a file of classes.
 
     A label file has a line `class x y width height` for each box (its centre and sizes as shares of the image's), or
-    `class x1 y1 x2 y2 x3 y3 ...` for a polygon, of which the box around it is read; keypoints after a box are left out.
-    The label file's path is the image's with its last folder `images` replaced by `labels`. An image without label file
-    has no boxes. Two images with the same label file are an error; where the split is a folder, so is a label file
-    without an image. Sizes are read from the headers of the images, with their EXIF orientation applied. The image id
-    is the image's path below the root; category ids are the classes' numbers in the file. Links to folders of images
-    are followed.
+    `class x1 y1 x2 y2 x3 y3 ...` for a polygon or rotated box, of which the box around it is read, with a warning;
+    keypoints after a box are left out. Numbers above 2 are an error, since they are pixels. The label file's path is
+    the image's with its last folder `images` replaced by `labels`. An image without label file has no boxes. Two images
+    with the same label file are an error; where the split is a folder, so is a label file without an image, unless
+    labels lie beside images, where it is a warning. Sizes are read from the headers of the images, with their EXIF
+    orientation applied. The image id is the image's path below the root; category ids are the classes' numbers in the
+    file. Links to folders of images are followed. An image of a list that is not where its name says is taken from
+    another folder of the root if there is one such, with a warning.
 
     Args:
-        data_yaml: the file, with `names` (a list, or names by number), `path` (the root, relative to the file's folder)
-            and for each split a folder of images, a text file that lists images, or several of these.
-        split: which: "train", "val" or "test".
+        data_yaml: the YAML file, with `names` (a list, or names by number), `path` (the root, relative to the file's
+            folder) and for each split a folder of images, an image, a text file that lists images, or several of these.
+            Or darknet's obj.data, whose lists are taken without their first folders where there are none such. Or a
+            file of one class a line (.txt or .names), whose images are those of images/SPLIT, SPLIT/images or the list
+            SPLIT.txt; without such, the split "train" is all of images, or all beside the file. Or a folder with one of
+            these files.
+        split: which: "train", "val" (also "valid" and "validation" in the file) or "test".
         root: folder that the splits are relative to and that no image may be outside of; instead of `path`.
         invalid: policy for bad boxes; see `BadBoxesWarning`.
         on_problem: called with (path, error) for each label file and image that can't be read; the image is left out.
@@ -66,15 +61,22 @@ def read_yolo(
 
     Source: docs.ultralytics.com/datasets/detect, and for the places of files its data/utils.py.
     """
-    source = os.fspath(data_yaml)
-    content = _read_yaml(source)
-    name_of = _names(content, source)
-    folder = _root(content, source) if root is None else os.fspath(root)
+    source = layout_file(os.fspath(data_yaml))
+    notes = Notes()
+    content, of_file = read_layout(source, split)
+    name_of = names_of(content, source)
+    folder = root_of(content, of_file, split, source, notes) if root is None else os.fspath(root)
+    key = split_of(content, split, source, notes)
     if not os.path.isdir(folder):
         raise AnnotationError(f"{source}: expected a folder, got {folder}, which is none - at `path`; see `root`")
     has_keypoints = "kpt_shape" in content
     image_of: dict[str, str] = {}  # by label file
     unlabelled: list[str] = []  # label files that are not there
+
+    def read_object(file: str, line: int, fields: list[str]) -> ObjectRow:
+        if len(fields) > 5 and not has_keypoints:
+            notes.add("polygons and rotated boxes are read as the boxes around them", f"{file}, line {line}")
+        return _object(line, fields, name_of, has_keypoints)
 
     def read_image(name: str, path: str, file: str) -> ImageRow:
         lines = read_lines_if_any(file, "a text file of boxes")
@@ -84,11 +86,10 @@ def read_yolo(
             raise AnnotationError(
                 f"{file}: expected one image, got {image_of[file]} and {path}; remove or rename all but one"
             )
-        objects = parse_lines(lines or (), file, lambda line, fields: _object(line, fields, name_of, has_keypoints))
-        return ImageRow(path, name, objects)
+        return ImageRow(path, name, parse_lines(lines or (), file, partial(read_object, file)))
 
     rows = Rows(f"{source} ({split})", where="{file}, line {place}", on_problem=on_problem)
-    names = _images(content, split, folder, source, on_problem)
+    names = _images(content[key], key, folder, source, notes, on_problem)
     for name in names:
         path = os.path.join(folder, name)
         file = _label_path(path)
@@ -98,6 +99,7 @@ def read_yolo(
         raise AnnotationError(
             f"{source}: expected label files of {len(names)} images, got none, not even {unlabelled[0]} - at `{split}`"
         )
+    notes.warn(rows.source)
     return rows.to_annotations(
         list(name_of.values()), invalid=invalid, labels=name_of, category_ids=list(name_of), shares=True
     )
@@ -108,6 +110,12 @@ def _object(line: int, fields: list[str], labels: Collection[int], has_keypoints
     category, *values = map(to_number, fields)
     if category not in labels:
         raise ValueError(f"expected a class among {among(labels)}, got {shorten(fields[0])}")
+    pixels = next((field for field, value in zip(fields[1:], values, strict=True) if abs(value) > _LARGEST_SHARE), None)
+    if pixels is not None and not has_keypoints:
+        raise ValueError(
+            f"expected shares of the image's width and height, from 0 to 1, got {shorten(pixels)}, as if in pixels; "
+            "divide x and widths by the image's width, y and heights by its height"
+        )
     if has_keypoints:
         values = values[:4]
     if len(values) == 4:
@@ -120,69 +128,13 @@ def _object(line: int, fields: list[str], labels: Collection[int], has_keypoints
     return ObjectRow(int(category), box, line)
 
 
-def _root(content: dict[str, Any], source: str) -> str:
-    return os.path.join(os.path.dirname(source) or ".", _text(content, "path", source))
-
-
-def _read_yaml(source: str) -> dict[str, Any]:
-    text = read_text(source, "a YAML file", _MOST_YAML)
-    try:
-        content = yaml.load(text, Loader=_Loader)
-    except RecursionError:
-        raise AnnotationError(f"{source}: expected a YAML file, got one that is nested too deeply") from None
-    except (yaml.YAMLError, ValueError) as error:
-        message = " ".join(str(error).split())
-        raise AnnotationError(f"{source}: expected YAML, got a file that does not parse: {message}") from None
-    if not isinstance(content, dict):
-        raise AnnotationError(f"{source}: expected `names`, `path` and splits, got a {type(content).__name__}")
-    return content
-
-
-def _names(content: dict[str, Any], source: str) -> dict[int, str]:
-    """Names of the classes by number, in the order of the numbers."""
-    given = content.get("names")
-    names = dict(enumerate(given)) if isinstance(given, list) else given
-    if not isinstance(names, dict):
-        raise AnnotationError(
-            f"{source}: expected a list of classes, or names by number, got a {type(given).__name__} - at `names`"
-        )
-    name_of: dict[int, str] = {}
-    for key, name in names.items():
-        number = str(key)
-        if not (number.isascii() and number.isdigit() and len(number) < 10) or not isinstance(name, str):
-            raise AnnotationError(
-                f"{source}: expected a class's number and its name, got {shorten(number)} and a "
-                f"{type(name).__name__} - at `names`"
-            )
-        if not name.strip() or int(number) in name_of:
-            problem = "its number again" if name.strip() else "no name"
-            raise AnnotationError(
-                f"{source}: expected each class's number once, with a name, got {problem} - at `names[{number}]`"
-            )
-        name_of[int(number)] = name
-    count = _text(content, "nc", source).strip()
-    if count and count != str(len(name_of)):
-        raise AnnotationError(
-            f"{source}: expected as many classes as names, got {shorten(count)} and {len(name_of)} names - at `nc`"
-        )
-    return dict(sorted(name_of.items()))
-
-
-def _text(content: dict[str, Any], key: str, source: str) -> str:
-    value = content.get(key, "")
-    if not isinstance(value, str):
-        raise AnnotationError(f"{source}: expected a text, got a {type(value).__name__} - at `{key}`")
-    return value
-
-
-def _images(content: dict[str, Any], split: str, folder: str, source: str, on_problem: OnProblem | None) -> list[str]:
+def _images(given: Any, split: str, folder: str, source: str, notes: Notes, on_problem: OnProblem | None) -> list[str]:
     """Paths of a split's images below the root, which are their ids."""
-    if split not in content:
-        have = sorted({"train", "val", "test"} & content.keys())
-        raise AnnotationError(f"{source}: expected a split {split!r}, got none; there are {have}")
-    entries = content[split] if isinstance(content[split], list) else [content[split]]
+    entries = given if isinstance(given, list) else [given]
     names: list[str] = []
     seen: dict[str, tuple[str, str]] = {}
+    # darknet's names start from the folder in which it ran, so that they are elsewhere as a rule.
+    near = _NearImages(folder, Notes() if source.endswith(".data") else notes)
 
     def add(path: str, file: str, where: str) -> None:
         name = os.path.relpath(path, folder)
@@ -197,27 +149,67 @@ def _images(content: dict[str, Any], split: str, folder: str, source: str, on_pr
             raise AnnotationError(f"{source}: expected a path, got a {type(entry).__name__} - at `{split}`")
         if not entry.strip():
             raise AnnotationError(f"{source}: expected a path, got nothing - at `{split}`; remove it or give a path")
+        where = f"`{split}[{number}]`" if len(entries) > 1 else f"`{split}`"
         # Roboflow writes ../train/images and means train/images.
         path = os.path.normpath(_inside(folder, entry.removeprefix("../") or ".", f"{source}: {{}} - at `{split}`"))
         if os.path.isdir(path):
             images = sorted(walk_images(path))
             for name in images:
-                add(name, source, f"`{split}[{number}]`" if len(entries) > 1 else f"`{split}`")
-            _report_orphans(path, images, on_problem)
+                add(name, source, where)
+            _report_orphans(path, images, notes, on_problem)
+        elif is_image(os.path.basename(path)):
+            add(near.path(os.path.relpath(path, folder), source, where), source, where)
         elif os.path.isfile(path):
-            for line, text in enumerate(read_lines(path, "a list of images", MOST_OF_LIST), start=1):
-                if text.strip():
-                    name = text.strip().removeprefix("./")
-                    if not os.path.isabs(name):
-                        name = os.path.join(os.path.relpath(os.path.dirname(path), folder), name)
-                    inside = _inside(folder, name.removeprefix("./"), f"{path}: {{}} - at line {line}")
-                    add(inside, path, f"line {line}")
+            for line, name in _listed(path, folder):
+                add(near.path(name, path, f"line {line}"), path, f"line {line}")
         else:
             raise AnnotationError(
                 f"{source}: expected a folder of images or a file that lists them, got {path}, which is neither - at "
                 f"`{split}`; see `root`"
             )
     return names
+
+
+def _listed(file: str, folder: str) -> Iterator[tuple[int, str]]:
+    """Line, and path below the root, of each image in a list; the path may lead out of it."""
+    for line, text in enumerate(read_lines(file, "a list of images", MOST_OF_LIST), start=1):
+        if text.strip():
+            name = text.strip().removeprefix("./")
+            if not os.path.isabs(name):
+                name = os.path.join(os.path.relpath(os.path.dirname(file), folder), name)
+            yield line, name.removeprefix("./")
+
+
+class _NearImages:
+    """The images below the root, which is looked through only if an image is not where its name says."""
+
+    def __init__(self, folder: str, notes: Notes) -> None:
+        self._folder = folder
+        self._notes = notes
+        self._near: Near | None = None
+
+    def path(self, name: str, file: str, where: str) -> str:
+        """The path of a name, or that of the one image that is nearest to it, if nothing is there.
+
+        Raises:
+            AnnotationError: the name leads out of the root, and there is no such image.
+        """
+        path, problem = name, None
+        try:
+            path = _inside(self._folder, name, f"{file}: {{}} - at {where}")
+        except AnnotationError as error:
+            problem = error
+        if problem is None and os.path.lexists(path):
+            return path
+        if self._near is None:
+            self._near = Near(walk_images(self._folder))
+        found = self._near.find(path)
+        if len(found) == 1:
+            self._notes.add(ELSEWHERE, f"{where} of {file}, whose image is {found[0]}")
+            return found[0]
+        if problem is not None:
+            raise problem
+        return path  # reading it is the error
 
 
 def _inside(folder: str, name: str, message: str) -> str:
@@ -227,15 +219,19 @@ def _inside(folder: str, name: str, message: str) -> str:
         raise AnnotationError(message.format(error)) from None
 
 
-def _report_orphans(folder: str, images: list[str], on_problem: OnProblem | None) -> None:
-    """Report the label files that belong to no image in a folder, if labels have a folder of their own."""
+def _report_orphans(folder: str, images: list[str], notes: Notes, on_problem: OnProblem | None) -> None:
+    """Report the label files that belong to no image in a folder: as errors if labels have a folder of their own."""
     top = os.path.dirname(_label_path(os.path.join(folder, "any")))
     known = set(map(_label_path, images))
-    for parent, folders, names in os.walk(top) if top != folder else ():
+    for parent, folders, names in os.walk(top):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         texts = sorted(name for name in names if name.endswith(".txt") and not name.startswith("."))
         files = [file for file in (os.path.join(parent, name) for name in texts) if file not in known]
         orphans = [file for file in files if _has_labels(file)]
+        if top == folder:
+            for file in orphans:
+                notes.add("label files without an image are left out", file)
+            continue
         place = os.path.normpath(os.path.join(folder, os.path.relpath(parent, top)))
         others: dict[str, str] = {}
         if orphans and os.path.isdir(place):

@@ -503,7 +503,10 @@ def test_how_images_are_fed_and_how_many_threads_look_is_passed_on(run, voc, mon
         (("--voc", "a", "--max-side", "700"), "--max-side: expected at least the shorter side, 800, got 700"),
         (("--voc", "a", "--kitti", "b"), "--kitti: expected one data set, got --voc and --kitti; give one"),
         (("--coco", "a"), "--coco: expected --images with it, got none; give the folder"),
-        (("--csv", "a"), "--csv: expected --classes with it, got none; give its file of classes"),
+        (
+            ("--openimages", "a", "--images", "."),
+            "--openimages: expected --classes with it, got none; give its file of",
+        ),
         (
             ("--voc", "a", "--images", "b"),
             "--images: expected --coco, --lvis, --csv or --openimages with it, got --voc;",
@@ -513,7 +516,10 @@ def test_how_images_are_fed_and_how_many_threads_look_is_passed_on(run, voc, mon
             "--images: expected --coco, --lvis, --csv or --openimages with it, got --voc; leave --images out",
         ),
         (("--coco", "a", "--images", "b", "--classes", "c"), "--classes: expected --csv or --openimages with it, got"),
-        (("--coco", "a", "--images", ".", "--val-csv", "c"), "--val-csv: expected --classes with it, got none"),
+        (
+            ("--coco", "a", "--images", ".", "--val-openimages", "c"),
+            "--val-openimages: expected --classes with it, got",
+        ),
         (("--coco", "a", "--images", "b"), "--images: expected a folder or URL, got b; there is no such folder"),
         (
             ("--voc", "a", "--val-coco", "b", "--val-images", "c"),

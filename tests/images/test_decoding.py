@@ -474,3 +474,24 @@ def test_any_change_of_a_file_gives_an_image_or_an_image_error(kind, data):
         new = data.draw(st.binary(max_size=8) | st.integers(0, 255).map(lambda value: bytes([value])))
         content[place : place + data.draw(st.sampled_from([0, len(new), 40]))] = new
     is_image_or_error(bytes(content))
+
+
+@pytest.mark.parametrize(("largest", "kind"), [(255, np.uint8), (15, np.uint8), (4095, ">u2"), (65535, ">u2")])
+def test_ppm_is_scaled_by_its_largest_value_and_may_have_comments(largest, kind):
+    values = np.array([[[0, largest // 3, largest]], [[largest, 0, largest]]], kind)
+    data = b"P6 # by hand\n1\t2\n# 9 9\n%d\n" % largest + values.tobytes()
+    image = decode_image(np.frombuffer(data + b"rest", np.uint8))
+    assert image.tolist() == [[[0, 85, 255]], [[255, 0, 255]]]
+    with pytest.raises(ImageError, match=r"do not decode as ppm \(cut short\)"):
+        decode_image(np.frombuffer(data[:-1], np.uint8))
+
+
+def test_pgm_becomes_three_equal_channels():
+    data = np.frombuffer(b"P5\n2 1\n255\n\x07\xff", np.uint8)
+    assert decode_image(data).tolist() == [[[7, 7, 7], [255, 255, 255]]]
+
+
+@pytest.mark.parametrize("header", [b"P6\n1 x 255\n", b"P6\n1 1 0\n", b"P6\n1 1 65536\n", b"P6 #" + b"x" * 2000])
+def test_ppm_of_a_bad_header_is_an_error(header):
+    with pytest.raises(ImageError, match="expected the header of a ppm file, got one that is damaged or cut short"):
+        decode_image(np.frombuffer(header + bytes(9), np.uint8))

@@ -63,7 +63,7 @@ def test_bad_boxes_follow_the_policy_with_the_line_of_the_first(read):
         ("a.png,1,2,,4,cow\n", "expected a number, got '' - at line 1"),
         ("a.png,1,2,nan,4,cow\n", "expected a number, got 'nan' - at line 1"),
         ("a.png,1,2,3,4,dog\n", r"expected a class among \['cow', 'cat'\], got 'dog' - at line 1"),
-        ("../a.png,,,,,\n", "got '../a.png'; remove its \"..\" - at line 1"),
+        ("../c.png,,,,,\n", "got '../c.png'; remove its \"..\" - at line 1"),
         (",1,2,3,4,cow\n", "the name of an image file, got '' - at line 1"),
         ('"a.png\n', "unexpected end of data - at line 1"),
         ("x" * 200_000, "field larger than field limit"),
@@ -136,3 +136,66 @@ def test_rows_and_images_that_cannot_be_read_are_told_and_left_out(read, tmp_pat
         *("at line 3", "at line 5", "at line 7", "at line 8")
     ]
     assert [path.rsplit("/")[-1] for path, _ in told[4:]] == ["d.png", "none.png"]
+
+
+BOXES = [("a.png", 1, 2, 9, 8, "cow"), ("sub/b.png", 3, 4, 30, 20, "cat"), ("a.png", 0, 0, 5, 5, "cat")]
+LAYOUTS = {
+    "keras-retinanet": "{0},{1},{2},{3},{4},{5}",
+    "with headings": "{0},{1},{2},{3},{4},{5}",
+    "VoTT": '"{0}",{1},{2},{3},{4},"{5}"',
+    "Roboflow": "{0},30,20,{5},{1},{2},{3},{4}",
+    "SKU110K": "{0},{1},{2},{3},{4},{5},30,20",
+}
+HEADINGS = {
+    "with headings": "Image Path, x1,y1,x2,y2,class_name",
+    "VoTT": '"image","xmin","ymin","xmax","ymax","label"',
+    "Roboflow": "filename,width,height,class,xmin,ymin,xmax,ymax",
+}
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_columns_are_those_of_each_tool(read, layout, mark, end, separator):
+    lines = [HEADINGS[layout]] if layout in HEADINGS else []
+    lines += [LAYOUTS[layout].format(*box) for box in BOXES]
+    table = read(mark + end.join(lines).replace(",", separator) + end, f"class_name,id{end}cow,0{end}cat,1{end}")
+    assert table.image_ids.tolist() == ["a.png", "sub/b.png"]
+    assert table.boxes.tolist() == [[1, 2, 9, 8], [0, 0, 5, 5], [3, 4, 30, 20]]
+    assert [table.class_names[class_id] for class_id in table.class_ids] == ["cow", "cat", "cat"]
+
+
+def test_classes_without_a_file_are_the_names_in_order(read, tmp_path):
+    read("".join(f"{LAYOUTS['SKU110K'].format(*box)}\n" for box in BOXES))
+    table = read_csv(tmp_path / "boxes.csv")
+    assert table.class_names == ("cat", "cow")
+    assert table.category_ids.tolist() == [1, 2]
+    assert table.class_ids.tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("headings", "wrong"),
+    [("filename,xmin,ymin,xmax,ymax", "class"), ("a,x1,y1,x2,y2,class", "path"), ("path,x1,y1,x2,class", "y2")],
+)
+def test_headings_that_do_not_say_all_are_an_error(read, headings, wrong):
+    with pytest.raises(AnnotationError, match=rf"boxes\.csv: expected headings path, x1, .* - at `{wrong}` of line 1"):
+        read(f"{headings}\na.png,1,2,3,4,cow\n")
+
+
+@pytest.mark.parametrize(
+    "name", ["b.png", "sub\\b.png", "Sub/B.PNG", "C:\\x\\sub\\b.png", "../sub/b.png", "/x/sub/b.png"]
+)
+def test_image_that_is_not_where_its_name_says_is_read_if_it_is_unambiguous_and_told(read, tmp_path, name):
+    with pytest.warns(UserWarning, match=r"boxes\.csv: the image is in another .*, whose image is .*sub/b\.png$"):
+        table = read(f"{name},1,2,3,4,cow\n")
+    assert (table.image_ids.tolist(), table.paths) == (["sub/b.png"], (str(tmp_path / "sub/b.png"),))
+
+
+def test_image_of_another_suffix_is_named(read, tmp_path):
+    with pytest.raises(ImageError, match=r"a\.jpg: .*No such file or directory; there is 'a\.png': correct the name$"):
+        read("a.jpg,1,2,3,4,cow\n")
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "a.png").touch()
+    with pytest.raises(ImageError, match=r"; there is 'a\.png' and 'x/a\.png': correct the name$"):
+        read("y/a.png,1,2,3,4,cow\n")

@@ -59,10 +59,14 @@ def test_bad_boxes_follow_the_policy_with_the_line_of_the_first(read):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Car 1 2 3\n", "expected 15 or 16 fields, got 4 - at line 1"),
+        ("Car 1 2 3\n", "expected a class and 14 or 15 numbers, got 4 fields - at line 1"),
         (CAR + CAR.replace("24.3", "x"), "expected a number, got 'x' - at line 2"),
         (CAR.replace("24.3", "inf"), "expected a number, got 'inf' - at line 1"),
-        (CAR.replace("Car", "Traffic Light"), "expected a number, got 'Light' - at line 1"),
+        (
+            CAR.replace("Car", "Traffic Light"),
+            r"expected one of \['Car', 'DontCare'\], got 'Traffic Light'",
+        ),
+        (CAR.replace("0.00", "x"), "expected a class and 14 or 15 numbers, got 15 fields - at line 1"),
         (CAR + CAR.replace("-1.59", "x"), "expected a number, got 'x' - at line 2"),
         (CAR.replace("Car", "Tram"), r"expected one of \['Car', 'DontCare'\], got 'Tram' - at line 1"),
     ],
@@ -87,9 +91,14 @@ def test_files_come_in_the_order_of_their_names_and_those_of_other_kinds_do_not_
     (tmp_path / "label_2" / "000000.txt").rename(tmp_path / "label_2" / "000000.TXT")
     for name in ("label_2/._000000.txt", "label_2/readme.md", "image_2/000000.aux", "image_2/._000001.png"):
         (tmp_path / name).write_bytes(b"\xff")
-    listed = os.listdir
-    for order in (sorted, lambda names: sorted(names, reverse=True)):
-        monkeypatch.setattr(os, "listdir", lambda folder, order=order: order(listed(folder)))
+    walk = os.walk
+    for backwards in (False, True):
+
+        def walk_in_order(folder, backwards=backwards, **options):
+            for parent, folders, names in walk(folder, **options):
+                yield parent, folders, sorted(names, reverse=backwards)
+
+        monkeypatch.setattr(os, "walk", walk_in_order)
         table = read_kitti(tmp_path)
         assert table.image_ids.tolist() == ["000000", "000001", "000002"]
         assert [path[-10:] for path in table.paths] == ["000000.png", "000001.png", "000002.png"]
@@ -112,3 +121,44 @@ def test_files_and_images_that_cannot_be_read_are_told_and_left_out(read, tmp_pa
     assert table.ignore.tolist() == [True, False]
     assert [path[-10:] for path, _ in told] == ["000000.txt", "000002.png", "000003.txt"]
     assert all(str(error).startswith(f"{path}: ") for path, error in told)
+
+
+@pytest.mark.parametrize("score", ["", " 0.9"])
+def test_classes_may_have_several_words(read, score):
+    line = CAR.rstrip() + score + "\n"
+    table = read(
+        {"000000": line.replace("Car", "Traffic Light 3-way") + line}, class_names=("Car", "Traffic Light 3-way")
+    )
+    assert table.class_ids.tolist() == [1, 0]
+    assert table.boxes.tolist() == np.float32([[5.01, 7.5, 24.3, 18]] * 2).tolist()
+
+
+def test_files_in_subfolders_are_found(read, tmp_path):
+    for name in ("s", "s/t"):
+        for folder in ("label_2", "image_2"):
+            (tmp_path / folder / name).mkdir()
+    table = read({"b": CAR, "s/a": CAR, "s/t/b": DONT_CARE})
+    assert table.image_ids.tolist() == ["b", "s/a", "s/t/b"]
+    assert [os.path.relpath(path, tmp_path / "image_2") for path in table.paths] == ["b.png", "s/a.png", "s/t/b.png"]
+    assert table.offsets.tolist() == [0, 1, 2, 3]
+
+
+def test_image_in_another_folder_is_taken_and_one_without_labels_is_left_out_and_both_are_told(read, tmp_path):
+    for name in ("label_2/s", "image_2/t"):
+        (tmp_path / name).mkdir()
+    read({"a": CAR, "b": CAR})
+    (tmp_path / "label_2" / "a.txt").rename(tmp_path / "label_2" / "s" / "a.txt")
+    (tmp_path / "image_2" / "a.png").rename(tmp_path / "image_2" / "t" / "a.png")
+    (tmp_path / "label_2" / "b.txt").unlink()
+    with (
+        pytest.warns(UserWarning, match=r"image is in another folder, .*label_2/s/a\.txt, whose image is .*t/a\.png$"),
+        pytest.warns(UserWarning, match=r"images without a text file are left out - at .*image_2/b\.png$"),
+    ):
+        assert read_kitti(tmp_path).image_ids.tolist() == ["s/a"]
+
+
+def test_folders_may_have_the_names_of_fiftyone(read, tmp_path):
+    read({"a": CAR})
+    (tmp_path / "label_2").rename(tmp_path / "labels")
+    (tmp_path / "image_2").rename(tmp_path / "data")
+    assert read_kitti(tmp_path).paths == (str(tmp_path / "data" / "a.png"),)

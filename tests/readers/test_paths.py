@@ -2,15 +2,18 @@ import os
 
 import pytest
 
+from detfeed import AnnotationError
 from detfeed.errors import among, shorten
 from detfeed.images.headers import SUFFIXES
 from detfeed.readers.paths import (
     NamedImages,
+    Near,
     is_image,
     list_folder,
     path_inside,
     paths_inside,
     to_id,
+    walk_files,
 )
 
 
@@ -114,3 +117,37 @@ def test_folder_is_listed_in_order_without_files_of_macs(tmp_path):
     for name in ("b", "a", "._a", ".b"):
         (tmp_path / name).touch()
     assert list_folder(tmp_path, "a folder") == [".b", "a", "b"]
+
+
+def test_files_below_a_folder_are_walked_in_order_without_hidden_folders_and_circles(tmp_path):
+    assert walk_files(str(tmp_path), "a folder") == []
+    for name in ("b.xml", "a/c.xml", "a/d/e.xml", ".hidden/f.xml", "a/._g.xml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    assert walk_files(str(tmp_path), "a folder") == ["a/c.xml", "a/d/e.xml", "b.xml"]
+    (tmp_path / "a" / "batch.7").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(AnnotationError, match=r"a/batch\.7: expected a file or folder, got a link that leads nowhere"):
+        walk_files(str(tmp_path), "a folder")
+    with pytest.raises(AnnotationError, match=r"none: expected a folder, got No such file or directory; see x"):
+        walk_files(str(tmp_path / "none"), "a folder", "; see x")
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("", []),
+        ("none.png", []),
+        ("s/a.png", ["s/a.png"]),
+        ("s\\A.png", ["s/a.png"]),
+        ("C:\\data\\t\\a.png", ["t/a.png"]),
+        ("a.png", ["s/a.png", "t/a.png"]),
+        ("e/a.png", ["s/a.png", "t/a.png"]),
+        ("my%20cat.png", ["my cat.png"]),
+        ("caf\u0065\u0301.png", ["caf\u00e9.png"]),
+        ("u/B.png", ["u/B.png"]),
+        ("u/b.png", ["u/b.png"]),
+    ],
+)
+def test_near_names_are_found_with_most_parts_in_common(name, found):
+    assert Near(["s/a.png", "t/a.png", "my cat.png", "caf\u00e9.png", "u/b.png", "u/B.png"]).find(name) == found

@@ -59,9 +59,97 @@ def test_difficult_becomes_an_ignore_flag_and_may_be_missing(voc):
     assert table.ignore.tolist() == [True, False, False]
 
 
-def test_missing_size_is_read_from_the_image(voc):
-    for body in ("", "<size><width>0</width><height>0</height></size>"):
+@pytest.mark.parametrize("side", ["", "<height/>", *(f"<height>{text}</height>" for text in ("0", "-1", "None", " "))])
+def test_size_that_is_not_known_is_read_from_the_image(voc, side):
+    for body in ("", f"<size>{side}</size>", f"<size><width>30</width>{side}</size>"):
         np.testing.assert_array_equal(voc({"a": body + CAT}).image_hw, [[20, 30]])
+
+
+def test_sizes_may_be_written_as_floats(voc):
+    size = "<size><width>96.0</width><height>64.0</height></size>"
+    np.testing.assert_array_equal(voc({"a": size + CAT}).image_hw, [[64, 96]])
+
+
+@pytest.mark.parametrize("text", ["", " ", "Unspecified", "None", "null", "false", "False", "0", "0.0"])
+def test_flag_that_says_nothing_is_not_set(voc, text):
+    table = voc({"a": SIZE + item(extra=f"<truncated>{text}</truncated><difficult>{text}</difficult>")})
+    assert table.ignore.tolist() == [False]
+    assert voc({"a": SIZE + item(extra="<difficult>True</difficult>")}).ignore.tolist() == [True]
+
+
+def lay_out(root, xml, images):
+    """Write XML files, of paths by image that each names, and images."""
+    for path, named in xml.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(f"<annotation><filename>{named}</filename>{SIZE}{CAT}</annotation>")
+    for path in images:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(root / path), np.zeros((20, 30, 3), np.uint8))
+    return root
+
+
+@pytest.mark.parametrize("named", ["sub/a.jpg", "a.jpg", "sub\\a.jpg", ""])
+def test_files_in_subfolders_are_found(tmp_path, named):
+    xml = {"Annotations/b.xml": "b.jpg", "Annotations/sub/a.xml": named, "Annotations/sub/deep/c.xml": ""}
+    images = [f"JPEGImages/{name}.jpg" for name in ("a", "b", "sub/a", "sub/deep/c")]
+    lay_out(tmp_path, xml, images)
+    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
+    (tmp_path / "ImageSets" / "Main" / "default.txt").write_text("sub/a\nb\n")
+    with pytest.warns(UserWarning, match=r": images without an XML file are left out - at .*JPEGImages/a\.jpg$"):
+        table = read_voc(tmp_path)
+    assert table.image_ids.tolist() == ["b", "sub/a", "sub/deep/c"]
+    assert [os.path.relpath(path, tmp_path) for path in table.paths] == images[1:]
+    table = read_voc(tmp_path, "default")
+    assert table.image_ids.tolist() == ["sub/a", "b"]
+
+
+@pytest.mark.parametrize("folders", [("", ""), ("a/", "a/"), ("a/b/", "a/b/")])
+def test_xml_files_beside_their_images_need_no_layout(tmp_path, folders):
+    xml, images = folders
+    lay_out(tmp_path, {f"{xml}x.xml": "x.jpg", f"{xml}y.xml": "y.jpg"}, [f"{images}x.jpg", f"{images}y.jpg"])
+    table = read_voc(tmp_path)
+    assert [os.path.relpath(path, tmp_path) for path in table.paths] == [f"{images}x.jpg", f"{images}y.jpg"]
+
+
+def test_images_in_another_folder_are_taken_if_they_are_unambiguous_and_told(tmp_path):
+    lay_out(tmp_path, dict.fromkeys(("boxes/s/x.xml", "boxes/t/x.xml"), "x.jpg"), ["photos/s/x.jpg", "photos/t/x.jpg"])
+    with pytest.warns(UserWarning, match=r"image is in another folder, .*/boxes/s/x\.xml, whose .* the first of 2$"):
+        table = read_voc(tmp_path)
+    assert [os.path.relpath(path, tmp_path) for path in table.paths] == ["photos/s/x.jpg", "photos/t/x.jpg"]
+    os.remove(tmp_path / "photos/t/x.jpg")
+    with pytest.raises(MissingImageError, match=r"expected an image 'x\.jpg' or 'boxes/t/x'\.\* in .*, got none"):
+        read_voc(tmp_path)
+
+
+def test_no_image_of_another_file_is_taken(tmp_path):
+    lay_out(tmp_path, {"s/x.xml": "x.jpg", "t/x.xml": "x.jpg"}, ["t/x.jpg"])
+    with pytest.raises(MissingImageError, match=r"s/x\.xml: expected an image 'x\.jpg' or 's/x'\.\* in .*, got none"):
+        read_voc(tmp_path)
+    told = []
+    assert read_voc(tmp_path, on_problem=lambda path, error: told.append(path)).image_ids.tolist() == ["t/x"]
+    assert told == [str(tmp_path / "s/x.xml")]
+
+
+def test_lines_of_a_list_that_name_images_in_another_way_are_read_and_told(tmp_path):
+    lay_out(tmp_path, {"Annotations/s/x.xml": "", "Annotations/Y.xml": ""}, ["JPEGImages/s/x.jpg", "JPEGImages/Y.jpg"])
+    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
+    (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("x.jpg\ny\n")
+    with pytest.warns(UserWarning, match=r"in another .*train\.txt, line 1: 'x\.jpg' is 's/x', the first of 2"):
+        assert read_voc(tmp_path, "train").image_ids.tolist() == ["s/x", "Y"]
+
+
+def test_image_of_a_format_that_is_not_supported_is_named(tmp_path):
+    lay_out(tmp_path, {"Annotations/s/x.xml": "x.heic"}, ["JPEGImages/s/y.jpg"])
+    (tmp_path / "JPEGImages/s/x.heic").touch()
+    with pytest.raises(MissingImageError, match=r"x\.xml: .*, got 's/x\.heic', whose format is not supported"):
+        read_voc(tmp_path)
+
+
+def test_split_of_a_folder_without_lists_is_advised_to_be_read_itself(tmp_path):
+    lay_out(tmp_path, {"train/x.xml": "x.jpg"}, ["train/x.jpg"])
+    with pytest.raises(AnnotationError, match=r"there are \[\]; the folder .*/train can be read itself, without"):
+        read_voc(tmp_path, "train")
+    assert read_voc(tmp_path / "train").image_ids.tolist() == ["x"]
 
 
 def test_boxes_of_parts_do_not_count(voc):
@@ -129,16 +217,14 @@ def test_image_is_the_one_named_or_else_that_of_the_same_name(voc):
         (SIZE + item(box=("nan", 1, 2, 3)), r"expected a number, got 'nan' - at `object\[1\]/bndbox/xmin`"),
         (
             "<size><width>30</width><height>1e99</height></size>",
-            r"expected 1 to 1000000 pixels, got 1e\+99 - at `size/",
+            r"expected at most 1000000 pixels, got 1e\+99 - at `size/",
         ),
-        ("<size><width>0</width><height>20</height></size>", r"expected 1 to 1000000 pixels, got 0 - at `size/width`"),
+        ("<size><width>x</width><height>20</height></size>", r"expected a number, got 'x' - at `size/width`"),
         (
             "<a>" * 70 + "</a>" * 70,
             r"expected XML, got a file that does not parse: elements are nested more than 64 deep: line 1",
         ),
         (SIZE + item(extra="<difficult>no</difficult>"), r"expected a number, got 'no' - at `object\[1\]/difficult`"),
-        ("<size><width>30</width></size>", r"expected a number, got nothing - at `size/height`"),
-        ("<size><width>30</width><height>0</height></size>", r"expected 1 to 1000000 pixels, got 0 - at `size/height`"),
         (SIZE + "\n<a:object/>", r"expected XML, .*'a:object' has a prefix; remove it: line 2"),
     ],
 )
@@ -191,11 +277,13 @@ def test_list_of_images_does_not_leave_the_folder(voc):
 
 
 def test_missing_folders_are_errors_that_name_them(tmp_path):
-    with pytest.raises(AnnotationError, match=r"Annotations: expected a folder of XML files"):
+    with pytest.raises(AnnotationError, match=r"none/Annotations: expected a folder of XML files"):
+        read_voc(tmp_path / "none")
+    with pytest.raises(AnnotationError, match=r": expected XML files in it or in Annotations, got none"):
         read_voc(tmp_path)
     (tmp_path / "Annotations").mkdir()
-    with pytest.raises(AnnotationError, match=r"JPEGImages: expected a folder of images"):
-        read_voc(tmp_path)
+    with pytest.raises(AnnotationError, match=r"images: expected a folder of images"):
+        read_voc(tmp_path, image_dir="images")
 
 
 def test_real_voc_and_blood_cells_are_read_whole(data):
@@ -248,7 +336,8 @@ def test_images_of_one_name_are_told_apart_by_the_file_alone(voc):
     (voc.root / "JPEGImages" / "a.JSON").touch()
     with pytest.raises(AnnotationError, match=r"a\.xml: expected one image 'a'\.\* in .*, got 'a\.bmp' and 'a\.jpg'"):
         read_voc(voc.root)
-    table = voc({"a": f"<filename>a.bmp</filename>{SIZE}"})
+    with pytest.warns(UserWarning, match=r"images without an XML file are left out - at .*a\.jpg"):
+        table = voc({"a": f"<filename>a.bmp</filename>{SIZE}"})
     assert table.paths[0].endswith("a.bmp")
 
 

@@ -46,7 +46,11 @@ def test_centres_and_shares_become_corners_in_pixels(read):
 
 def test_polygons_become_the_boxes_around_them_and_keypoints_are_left_out(read):
     polygon = "0 0.25 0.5 0.5 0.25 0.75 1\n"
-    assert read({"train/a": polygon}).boxes.tolist() == [[10, 5, 30, 20]]
+    with pytest.warns(
+        UserWarning, match=r"\(train\): polygons and rotated boxes are read as .*a\.txt, line 1$"
+    ) as said:
+        assert read({"train/a": polygon}).boxes.tolist() == [[10, 5, 30, 20]]
+    assert said[0].filename == __file__
     pose = read({"train/a": "0 0.5 0.5 0.25 0.5 0.1 0.1 0.9 0.9\n"}, text=YAML + "kpt_shape: [2, 2]\n")
     assert pose.boxes.tolist() == [[15, 5, 25, 15]]
 
@@ -224,10 +228,50 @@ def test_every_kind_of_image_is_found_and_files_of_macs_are_not(read, tmp_path):
     ]
 
 
-def test_backslashes_in_a_list_are_pointed_out(read, tmp_path):
-    (tmp_path / "list.txt").write_text("images\\train\\a.png\n")
-    with pytest.raises(ImageError, match=r'No such file or directory; its name has a "\\", .* write "/"'):
-        read({"train/a": ""}, text="train: list.txt\nnames: [cat]\n")
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("images\\train\\a.png", "data/images/train/a.png", "IMAGES/Train/A.PNG", "a.png", "../images/train/a.png"),
+        *("/home/other/set/images/train/a.png", "C:\\set\\images\\train\\a.png", "images/train/%61.png"),
+    ],
+)
+def test_image_that_is_not_where_its_name_says_is_read_if_it_is_unambiguous_and_told(read, tmp_path, name):
+    (tmp_path / "list.txt").write_text(f"\n{name}\n")
+    labels = {"train/a": "0 0.5 0.5 1 1\n", "train/b": ""}
+    with pytest.warns(UserWarning, match=r"another way - at line 2 of .*list\.txt, .* is .*images/train/a\.png$"):
+        table = read(labels, text="train: list.txt\nnames: [cat]\n")
+    assert (table.image_ids.tolist(), len(table.boxes)) == (["images/train/a.png"], 1)
+    with pytest.raises((ImageError, AnnotationError), match=r"a\.png"):
+        (tmp_path / "list.txt").write_text("x/a.png")
+        read(labels | {"val/a": ""}, text="train: list.txt\nnames: [cat]\n")
+
+
+@pytest.mark.parametrize("line", ["0 20 10 8 6", "0 0.5 0.5 12 0.1", "0 1 1 40 1 40 20 1 20", "0 50.0 50.0 10.5 10.5"])
+def test_labels_in_pixels_are_an_error_that_says_so(read, line):
+    with pytest.raises(AnnotationError, match=r"a\.txt: expected shares of .* as if in pixels; divide x .* 2$"):
+        read({"train/a": f"0 0.5 0.5 1 1\n{line}\n"})
+
+
+def test_split_may_be_a_list_of_image_files(read):
+    labels = {"train/b": "0 0.5 0.5 1 1\n", "train/a": "1 0.5 0.5 1 1\n", "train/c": ""}
+    text = "train:\n- images/train/b.png\n- images/train/a.png\nnames: [cat, dog]\n"
+    table = read(labels, text=text)
+    assert table.image_ids.tolist() == ["images/train/b.png", "images/train/a.png"]
+    assert table.class_ids.tolist() == [0, 1]
+
+
+def test_darknet_and_files_of_classes_are_read_with_and_without_their_folder(read, tmp_path):
+    read({"train/a": "1 0.5 0.5 1 1\n"})
+    (tmp_path / "data.yaml").unlink()
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    for path in (tmp_path, tmp_path / "classes.txt"):
+        table = read_yolo(path)
+        assert (table.class_names, table.class_ids.tolist()) == (("cat", "dog"), [1])
+    (tmp_path / "obj.data").write_text("classes = 2\ntrain = data/train.txt\nnames = data/classes.txt\nbackup = x\n")
+    (tmp_path / "train.txt").write_text("data/images/train/a.png\n")
+    for path in (tmp_path, tmp_path / "obj.data"):
+        table = read_yolo(path)
+        assert (table.image_ids.tolist(), table.class_ids.tolist()) == (["images/train/a.png"], [1])
 
 
 def test_lists_are_cut_at_ends_of_lines_alone(read, tmp_path):
@@ -335,12 +379,14 @@ def test_texts_without_labels_need_no_image(read, tmp_path):
 
 
 @pytest.mark.parametrize("split", ["all", "all/", "./all//"])
-def test_labels_that_lie_beside_their_images_have_no_orphans(read, tmp_path, split):
+def test_labels_beside_images_that_have_no_image_are_told(read, tmp_path, split):
     (tmp_path / "all").mkdir()
     cv2.imwrite(str(tmp_path / "all" / "a.png"), np.zeros((20, 40, 3), np.uint8))
     for name in ("a.txt", "b.txt"):
         (tmp_path / "all" / name).write_text(LABELS)
-    assert len(read({}, text=f"train: {split}\nnames: [cat]\n").boxes) == 1
+    (tmp_path / "all" / "classes.txt").write_text("cat\n")
+    with pytest.warns(UserWarning, match=r"label files without an image are left out - at .*all/b\.txt$"):
+        assert len(read({}, text=f"train: {split}\nnames: [cat]\n").boxes) == 1
 
 
 def test_two_images_with_one_label_file_are_an_error(read, tmp_path):
