@@ -58,7 +58,7 @@ def read_coco(
     invalid: Invalid = "clip",
     on_problem: OnProblem | None = None,
 ) -> Annotations:
-    """Read a COCO instances file.
+    r"""Read a COCO instances file.
 
     Classes are numbered from 0 in the order of their category ids, which may have gaps. `iscrowd` and `ignore` make a
     box an ignore region; the RLE masks of crowds are kept. Images without boxes are kept. Images are in the order of
@@ -66,7 +66,10 @@ def read_coco(
     orientation applied; no other image is opened.
 
     Values of another type are read where it is clear what they mean, such as the category id "1". A warning tells of
-    image ids that are texts in annotations and numbers in images, or the reverse, and of annotation ids that repeat.
+    image ids that are texts in annotations and numbers in images, or the reverse, of annotation ids that repeat, and of
+    images found under a name that is written in another way: "\" for "/", in other folders, in another case,
+    percent-encoded, or with accents composed otherwise. Of more than 2000 images, those with usual names are looked for
+    in that way only if one of 2000 is missing.
 
     Args:
         json: the instances file.
@@ -133,7 +136,7 @@ def read_draft(
         except OSError as error:
             raise AnnotationError(f"{source}: expected {noun}, got {error.strerror or error}") from error
         notes = Notes()
-        images = find_images(content.images, source, image_dir, problems)
+        images = find_images(content.images, source, image_dir, problems, notes)
         draft = _to_draft(images, _categories(content.categories, source, problems), columns, source, problems, notes)
         draft = _settle(draft, images, columns, problems, notes, crowds=crowds, exif=exif)
         notes.warn(source)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Sequence
+import os
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detfeed.errors import AnnotationError, DetfeedError, ImageError, RepeatedImageError
+from detfeed.errors import AnnotationError, DetfeedError, ImageError, RepeatedImageError, shorten
 from detfeed.images.decoding import Exif
+from detfeed.images.files import is_url
 from detfeed.images.headers import read_header
 from detfeed.readers.bad_boxes import TOLERANCE
 from detfeed.readers.coco_entries import Entries, ImageEntry
 from detfeed.readers.notes import Notes
-from detfeed.readers.paths import path_inside, paths_inside
+from detfeed.readers.paths import ELSEWHERE, Near, is_image, path_inside, paths_inside, walk_files
 from detfeed.readers.problems import Problems, read_hw
+
+PROBES = 2000  # images whose files are looked for at reading; takes a few milliseconds
 
 
 @dataclasses.dataclass
@@ -43,7 +47,7 @@ class Images:
     left_out: set[int]
 
 
-def find_images(found: Entries, source: str, image_dir: str, problems: Problems) -> Images:
+def find_images(found: Entries, source: str, image_dir: str, problems: Problems, notes: Notes) -> Images:
     """The images of a file; an entry that can't be read is handed to `problems`."""
     unread = {fault.id for fault in found.faults if fault.id is not None}
     for fault in found.faults:
@@ -53,13 +57,9 @@ def find_images(found: Entries, source: str, image_dir: str, problems: Problems)
     bad: dict[int, AnnotationError] = {}
     if len(set(ids)) < len(ids) or len(set(map(type, ids))) > 1:
         bad |= _repeats(entries, ids, places, source, unread) | _of_other_type(ids, places, source)
-    names = [image.file_name for image in entries]
-    try:
-        paths = paths_inside(image_dir, names)
-    except ValueError:
-        paths, outside = _paths(names, places, source, image_dir)
-        unread.update(ids[row] for row in outside)
-        bad = outside | bad
+    paths, outside = _paths([image.file_name for image in entries], places, source, image_dir, notes)
+    unread.update(ids[row] for row in outside)
+    bad = outside | bad
     if bad:
         for row in sorted(bad):
             problems.add(source, bad[row])
@@ -123,17 +123,64 @@ def _of_other_type(ids: list[Any], places: Sequence[int], source: str) -> dict[i
 
 
 def _paths(
-    names: list[str], places: Sequence[int], source: str, image_dir: str
+    names: list[str], places: Sequence[int], source: str, image_dir: str, notes: Notes
 ) -> tuple[list[str], dict[int, AnnotationError]]:
     """Paths of images, and an error for each name that leads out of the folder; its path is empty."""
-    paths, bad = [], {}
-    for row, name in enumerate(names):
-        try:
-            paths.append(path_inside(image_dir, name))
-        except ValueError as error:
-            paths.append("")
-            bad[row] = AnnotationError(f"{source}: {error} - at `images[{places[row]}].file_name`")
+    bad: dict[int, AnnotationError] = {}
+    try:
+        paths = paths_inside(image_dir, names)
+    except ValueError:
+        paths = []
+        for row, name in enumerate(names):
+            try:
+                paths.append(path_inside(image_dir, name))
+            except ValueError as error:
+                paths.append("")
+                bad[row] = AnnotationError(f"{source}: {error} - at `images[{places[row]}].file_name`")
+    if is_url(image_dir) or not os.path.isdir(image_dir or "."):
+        return paths, bad
+    missing = [row for row in _to_look_for(names, paths, bad) if row in bad or not os.path.lexists(paths[row])]
+    if missing:
+        for row, path in _near(names, paths, missing, image_dir).items():
+            notes.add(ELSEWHERE, f"`images[{places[row]}].file_name`: {shorten(names[row])}, whose image is {path}")
+            paths[row] = path
+            bad.pop(row, None)
     return paths, bad
+
+
+def _to_look_for(names: list[str], paths: list[str], bad: Collection[int]) -> Iterable[int]:
+    """The rows of images whose files are looked for, since COCO's 118,000 would take a second or, far away, minutes.
+
+    All of few; of many those with odd names, and all if one of some that are spread over the file is missing.
+    """
+    probes = range(0, len(names), len(names) // PROBES + 1)
+    if not all(row in bad or os.path.lexists(paths[row]) for row in probes):
+        return range(len(names))
+    return sorted({*bad, *(row for row, name in enumerate(names) if "\\" in name or "%" in name or not name.isascii())})
+
+
+def _near(names: list[str], paths: list[str], missing: list[int], image_dir: str) -> dict[int, str]:
+    """By row, the path of the one image that is nearest to a name and that no other name claims."""
+    try:
+        files = walk_files(image_dir or ".", "a folder of images")
+    except AnnotationError:
+        return {}
+    near = Near(file for file in files if is_image(os.path.basename(file)))
+    found = {row: near.find(names[row]) for row in missing}
+    gone = set(missing)
+    claims = collections.Counter(files[0] for files in found.values() if len(files) == 1)
+    claims.update(os.path.relpath(path, image_dir or ".") for row, path in enumerate(paths) if row not in gone)
+    return {
+        row: os.path.join(image_dir, files[0])
+        for row, files in found.items()
+        if len(files) == 1 and claims[files[0]] == 1 and _may_be(names[row], files[0], image_dir)
+    }
+
+
+def _may_be(name: str, file: str, image_dir: str) -> bool:
+    """Whether a file in another folder may be the image: not if the name's own folder is there and lacks it."""
+    folder = "/".join(part for part in name.replace("\\", "/").split("/")[:-1] if part != "..")
+    return not folder or os.path.dirname(file) == folder or not os.path.isdir(os.path.join(image_dir, folder))
 
 
 def fill_sizes(images: Images, problems: Problems) -> None:

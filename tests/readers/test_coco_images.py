@@ -1,10 +1,12 @@
 import json
+import os
 
 import cv2
 import numpy as np
 import pytest
 
 from detfeed import AnnotationError, EntryError, ImageError, MissingImageError, RepeatedImageError, read_coco, read_lvis
+from detfeed.readers import coco_images
 
 
 def entry(image_id=1, name="a.png", **more):
@@ -19,12 +21,12 @@ def box(image_id=1, bbox=(1, 2, 3, 4), **more):
 def read(request, tmp_path):
     """Write a file and read it; returns the table and what was told: places or paths, and classes of errors."""
 
-    def write_and_read(images, annotations=(), categories=({"id": 1, "name": "cat"},), **arguments):
+    def write_and_read(images, annotations=(), categories=({"id": 1, "name": "cat"},), image_dir=tmp_path, **arguments):
         content = {"images": list(images), "annotations": list(annotations), "categories": list(categories)}
         (tmp_path / "a.json").write_text(json.dumps(content))
         told = []
         table = request.param(
-            tmp_path / "a.json", tmp_path, on_problem=lambda path, error: told.append((path, error)), **arguments
+            tmp_path / "a.json", image_dir, on_problem=lambda path, error: told.append((path, error)), **arguments
         )
         assert all(str(error).startswith(f"{path}: ") for path, error in told)
         return table, [(type(error), str(error).partition(" - at ")[2].split(" (")[0]) for _, error in told]
@@ -172,3 +174,62 @@ def test_mask_that_cannot_be_read_leaves_its_box_an_ignore_region(read):
     assert table.ignore.tolist() == [True, True]
     assert table.masks == {}
     assert told == [(EntryError, f"`annotations[{n}].segmentation`") for n in (0, 1)]
+
+
+def test_images_are_found_under_names_that_are_written_in_another_way_if_that_is_unambiguous(read, tmp_path):
+    files = [
+        "s/a.png",
+        "b.png",
+        "my cat.png",
+        "caf\u00e9.png",
+        "C.PNG",
+        "d/x.png",
+        "e/x.png",
+        "g.png",
+        "a\\b.png",
+        "h.png",
+        "e/i.png",
+    ]
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        draw(tmp_path / name)
+    names = {
+        "s\\a.png": "s/a.png",
+        "/home/me/data/b.png": "b.png",
+        "my%20cat.png": "my cat.png",
+        "cafe\u0301.png": "caf\u00e9.png",
+        "c.png": "C.PNG",
+        "f/x.png": "f/x.png",  # d/x.png or e/x.png
+        "u/g.png": "u/g.png",  # both can't be g.png
+        "v/g.png": "v/g.png",
+        "a\\b.png": "a\\b.png",
+        "../up/h.png": "h.png",
+        "d/i.png": "d/i.png",  # not e/i.png, since there is a folder d
+    }
+    with pytest.warns(UserWarning, match=r"name is written in another way - at `images\[0\].file_name`: .* of 6") as w:
+        table, told = read([entry(row, name) for row, name in enumerate(names)])
+    assert len(w) == 1
+    assert table.paths == tuple(str(tmp_path / name) for name in names.values())
+    assert told == []
+
+
+def test_of_many_images_few_are_looked_for(read, tmp_path, monkeypatch):
+    monkeypatch.setattr(coco_images, "PROBES", 3)
+    for row in range(9):
+        draw(tmp_path / f"{row}.png")
+    looked_for = []
+    exists = os.path.lexists
+    monkeypatch.setattr(os.path, "lexists", lambda path: looked_for.append(path) or exists(path))
+    names = [f"{row}.png" for row in range(9)]
+    assert read([entry(row, name) for row, name in enumerate(names)])[1] == []
+    assert len(looked_for) == 3
+    names[0] = "x\\0.png"
+    with pytest.warns(UserWarning, match=r"name is written in another way - at `images\[0\]"):
+        assert read([entry(row, name) for row, name in enumerate(names)])[0].paths[0] == str(tmp_path / "0.png")
+
+
+def test_images_at_urls_and_in_folders_that_do_not_exist_are_not_looked_for(read, tmp_path, monkeypatch):
+    monkeypatch.setattr(coco_images, "walk_files", None)
+    draw(tmp_path / "0.png")
+    for folder in ("https://host/images", str(tmp_path / "none")):
+        assert read([entry(1, "x\\0.png")], image_dir=folder)[0].paths[0].startswith(folder)
