@@ -77,6 +77,7 @@ class BatchLoader:
         min_size: float = 1.0,
         shard: tuple[int, int] = (0, 1),
         exif: Exif = "auto",
+        bits: int = 16,
         reduce: bool | None = None,
         sampler: Sampler | None = None,
         on_error: Literal["raise"] | Replace = "raise",
@@ -90,6 +91,7 @@ class BatchLoader:
             min_visibility=min_visibility,
             min_size=min_size,
             exif=exif,
+            bits=bits,
             on_error=on_error,
         )
         expect(Annotations, "an Annotations table", annotations=annotations)
@@ -130,6 +132,7 @@ class BatchLoader:
             self._plan,
             resize=resize,
             exif=exif,
+            bits=bits,
             min_visibility=min_visibility,
             min_size=min_size,
             reduce=augment is None if reduce is None else reduce,
@@ -281,12 +284,13 @@ def _check_arguments(
     min_visibility: float,
     min_size: float,
     exif: Exif,
+    bits: int,
     on_error: Literal["raise"] | Replace,
 ) -> None:
     if not callable(targets):
         raise ValueError(f"Expected targets to be a function of a Sample. Received: {targets!r}")
     expect(ShortSide | Fixed, "ShortSide(...) or Fixed(...)", resize=resize)
-    expect(Integral, "a whole number", batch_size=batch_size, seed=seed)
+    expect(Integral, "a whole number", batch_size=batch_size, seed=seed, bits=bits)
     expect(Real, "a number", min_visibility=min_visibility, min_size=min_size)
     if batch_size < 1:
         raise ValueError(f"Expected batch_size to be at least 1. Received: {batch_size}")
@@ -296,6 +300,8 @@ def _check_arguments(
         raise ValueError(f"Expected min_visibility to be a share from 0 to 1. Received: {min_visibility}")
     if not min_size >= 0:
         raise ValueError(f"Expected min_size to be a number of pixels, at least 0. Received: {min_size}")
+    if not 8 <= bits <= 16:
+        raise ValueError(f"Expected bits to be from 8 to 16. Received: {bits}")
     if exif not in get_args(Exif):
         raise ValueError(f"Expected exif to be one of {get_args(Exif)}. Received: {exif!r}")
     if on_error != "raise" and not isinstance(on_error, Replace):

@@ -226,6 +226,8 @@ def _problems_of(path: str, image: Inspected, annotated_hw: tuple[int, ...], box
         found.append(("invalid-orientation", f"EXIF orientation {header.invalid_orientation}"))
     if named_format(path) not in (None, header.format):
         found.append(("misnamed-format", f"{header.format} content"))
+    if image.bits is not None:
+        found.append(("few-bits", f"its largest value takes {image.bits} bits"))
     if image.trailing:
         found.append(("trailing-bytes", f"{image.trailing} bytes"))
     return found

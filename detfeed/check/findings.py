@@ -52,6 +52,11 @@ KINDS: dict[str, tuple[Severity, str, str]] = {
         "image files are cut short, damaged, or of no known format",
         "replace the files, or leave these images out (--write)",
     ),
+    "unsupported-image": (
+        "error",
+        "image files have pixels of a kind that is not read",
+        "convert the files, or leave these images out (--write)",
+    ),
     "too-large": (
         "error",
         "images have more pixels than detfeed decodes",
@@ -98,6 +103,11 @@ KINDS: dict[str, tuple[Severity, str, str]] = {
         "feeds them as stored",
         'check which way the boxes fit; if they were drawn on the turned picture, read COCO with exif="apply" '
         "(--exif apply)",
+    ),
+    "few-bits": (
+        "warning",
+        "16-bit images use fewer bits and are fed dark",
+        "give their bits to the sequence, such as bits=12, or scale the files",
     ),
     "identical-images": ("warning", "image files are the same as another one of the set", "keep one of each"),
     "leaked-images": (

@@ -4,6 +4,7 @@ import warnings
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -479,3 +480,18 @@ def test_clean_real_data_has_notes_only(data):
     assert report.status == 0
     assert found(report).keys() == {"ignored-boxes", "fed-below-half-an-anchor"}
     assert found(report)["ignored-boxes"].count == 6
+
+
+def test_16_bit_pictures_that_use_fewer_bits_are_a_warning_and_float_ones_are_not_damaged(coco):
+    dark = noise(0).astype(np.uint16) * 8 + 7
+    pictures = [(cv2.imencode(suffix, picture)[1].tobytes(), [BOX]) for suffix, picture in (
+        (".png", dark), (".tiff", dark[::-1]), (".png", noise(1).astype(np.uint16) * 257), (".png", noise(2) // 4),
+        (".tiff", noise(3).astype(np.float32)),
+    )]  # fmt: skip
+    by_kind = found(
+        check(coco(pictures, names=[f"{n}.{s}" for n, s in enumerate(("png", "tif", "png", "png", "tif"))]))
+    )
+    assert by_kind.keys() == {"few-bits", "unsupported-image"}
+    assert (by_kind["few-bits"].severity, by_kind["few-bits"].count) == ("warning", 2)
+    assert by_kind["few-bits"].examples[0].detail == "its largest value takes 11 bits"
+    assert "float32" in by_kind["unsupported-image"].examples[0].detail
