@@ -20,6 +20,7 @@ from detfeed.batches.stages import StageArguments
 from detfeed.errors import (
     AnnotationError,
     DetfeedError,
+    EntryError,
     ImageError,
     MissingImageError,
     RepeatedImageError,
@@ -75,6 +76,7 @@ __all__ = [
     "ClassBalanced",
     "DetectionSequence",
     "DetfeedError",
+    "EntryError",
     "Feed",
     "FeedArguments",
     "FeedMonitor",

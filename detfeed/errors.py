@@ -16,6 +16,10 @@ class AnnotationError(DetfeedError, ValueError):
     """A file or table of annotations or proposals is not what it should be; gives file, place, expected and got."""
 
 
+class EntryError(AnnotationError):
+    """An entry of a file can't be read; it alone is left out, and its image stays."""
+
+
 class MissingImageError(AnnotationError):
     """An annotation, or a file of them, has no image that goes with it."""
 

@@ -291,11 +291,13 @@ class AnchorTargetSequence(DetectionSequence):
         targets: Form = "sampled",
         **arguments: Unpack[_FromCocoArguments],
     ) -> Self:
-        """A sequence over a COCO file; keywords of `read_coco` go to it.
+        """A sequence over a COCO file; keywords of `read_coco` go to it, and `exif` to both.
 
         `AnchorTargetSequence(read_coco(json, image_dir), anchors, ...)`.
         """
         reading, rest = _apart(arguments, CocoArguments)
+        if "exif" in reading:
+            rest["exif"] = reading["exif"]
         return cls(read_coco(json, image_dir, **reading), anchors, targets=targets, **rest)
 
     @classmethod

@@ -77,6 +77,7 @@ class BatchLoader:
         min_size: float = 1.0,
         shard: tuple[int, int] = (0, 1),
         exif: Exif = "auto",
+        bits: int = 16,
         reduce: bool | None = None,
         sampler: Sampler | None = None,
         on_error: Literal["raise"] | Replace = "raise",
@@ -84,7 +85,7 @@ class BatchLoader:
         schedule: Mapping[int, StageArguments] | None = None,
     ) -> None:
         own = vars(self).keys() - ()  # of a subclass
-        _check_arguments(targets, batch_size=batch_size, seed=seed, exif=exif, on_error=on_error)
+        _check_arguments(targets, batch_size=batch_size, seed=seed, exif=exif, bits=bits, on_error=on_error)
         expect(Annotations, "an Annotations table", annotations=annotations)
         expect(Proposals | None, "a Proposals table or None", proposals=proposals)
         check_inputs(inputs)
@@ -104,6 +105,7 @@ class BatchLoader:
             proposals=proposals,
             uses_masks=getattr(targets, "uses_masks", True),
             exif=exif,
+            bits=bits,
             on_error=on_error,
             planning={
                 "batch_size": batch_size,
@@ -301,15 +303,18 @@ def _check_arguments(
     batch_size: int,
     seed: int,
     exif: Exif,
+    bits: int,
     on_error: Literal["raise"] | Replace,
 ) -> None:
     if not callable(targets):
         raise ValueError(f"Expected targets to be a function of a Sample. Received: {targets!r}")
-    expect(Integral, "a whole number", batch_size=batch_size, seed=seed)
+    expect(Integral, "a whole number", batch_size=batch_size, seed=seed, bits=bits)
     if batch_size < 1:
         raise ValueError(f"Expected batch_size to be at least 1. Received: {batch_size}")
     if seed < 0:
         raise ValueError(f"Expected seed to be at least 0. Received: {seed}")
+    if not 8 <= bits <= 16:
+        raise ValueError(f"Expected bits to be from 8 to 16. Received: {bits}")
     if exif not in get_args(Exif):
         raise ValueError(f"Expected exif to be one of {get_args(Exif)}. Received: {exif!r}")
     if on_error != "raise" and not isinstance(on_error, Replace):

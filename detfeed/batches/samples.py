@@ -31,7 +31,7 @@ class SampleMaker:
     Args:
         annotations: the data set.
         plan: says which canvas an image is placed on, and which images ever come.
-        resize, exif, min_visibility, min_size: see `BatchArguments`.
+        resize, exif, bits, min_visibility, min_size: see `BatchArguments`.
         reduce: whether JPEGs are decoded at a fraction of their size where that is enough.
         augmentation: a pipeline, or None.
         scale: varies the size that images are fed at, or None.
@@ -46,6 +46,7 @@ class SampleMaker:
         *,
         resize: Resize,
         exif: Exif,
+        bits: int,
         min_visibility: float,
         min_size: float,
         reduce: bool,
@@ -58,6 +59,7 @@ class SampleMaker:
         self._plan = plan
         self._resize = resize
         self._exif: Exif = exif
+        self._bits = bits
         self._min_visibility = min_visibility
         self._min_size = min_size
         self._reduce = reduce
@@ -131,6 +133,7 @@ class SampleMaker:
         return read_image(
             self._annotations.paths[position],
             exif=self._exif,
+            bits=self._bits,
             annotated_hw=(height, width),
             at_least_hw=resized_hw_on(self._resize, (height, width), input_hw) if self._reduce else None,
         )

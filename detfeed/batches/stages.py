@@ -41,7 +41,7 @@ class Stage:
     Args:
         annotations, proposals: the data set.
         uses_masks: whether anybody looks at masks.
-        exif, on_error: see `BatchArguments`.
+        exif, bits, on_error: see `BatchArguments`.
         planning: keywords of `Plan` that no stage changes.
         before: the stage before. Its images stay together in batches if only their size changes, so that the number
             of batches stays, too.
@@ -62,6 +62,7 @@ class Stage:
         *,
         uses_masks: bool,
         exif: Exif,
+        bits: int,
         on_error: Literal["raise"] | Replace,
         planning: Mapping[str, Any],
         before: Stage | None = None,
@@ -100,6 +101,7 @@ class Stage:
             self.plan,
             resize=resize,
             exif=exif,
+            bits=bits,
             min_visibility=min_visibility,
             min_size=min_size,
             reduce=augment is None if reduce is None else reduce,

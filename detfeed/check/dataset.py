@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detfeed.annotations import Annotations
+from detfeed.boxes import Boxes
 from detfeed.check.comparing import compare_classes, compare_images, compare_paths
 from detfeed.check.findings import KINDS, MAX_EXAMPLES, RARE, Checked, Example, Findings, Report, class_counts
 from detfeed.check.pictures import Inspected, inspect_image
-from detfeed.errors import AnnotationError, DetfeedError, ImageError, MissingImageError, RepeatedImageError
+from detfeed.errors import AnnotationError, DetfeedError, EntryError, ImageError, MissingImageError, RepeatedImageError
 from detfeed.images.canvases import Resize, ShortSide, fed_wh
 from detfeed.images.headers import named_format
 from detfeed.processes.process import cores
-from detfeed.readers.bad_boxes import BadBoxes, BadBoxesWarning
+from detfeed.readers.bad_boxes import TOLERANCE, BadBoxes, BadBoxesWarning
 from detfeed.readers.formats import Read
 from detfeed.readers.kitti import DONT_CARE
 
@@ -116,6 +117,8 @@ def _read(name: str, data: Annotations | Read, findings: Findings) -> tuple[Anno
     for warning in warned:
         if isinstance(warning.message, BadBoxesWarning):
             _add_bad_boxes(name, warning.message.found, findings)
+        elif str(warning.message).startswith(f"{table.source}: "):
+            findings.add("read-otherwise", name, [_split(str(warning.message))])
         else:
             warnings.warn(warning.message, stacklevel=3)
     return table, num_unread
@@ -143,6 +146,8 @@ def _add_problems(name: str, problems: list[tuple[str, DetfeedError]], findings:
         kind = "unreadable-annotation"
         if isinstance(error, ImageError):
             kind = inspect_image(path, fast=True).problem or "damaged-image"
+        elif isinstance(error, EntryError):
+            kind = "unreadable-entry"
         elif isinstance(error, MissingImageError):
             kind = "missing-image"
         elif isinstance(error, RepeatedImageError):
@@ -191,7 +196,8 @@ def _check_images(name: str, table: Annotations, images: list[Inspected], findin
     for position, image in enumerate(images):
         path, image_id = table.paths[position], table.image_id(position)
         annotated_hw = tuple(table.image_hw[position].tolist())
-        for kind, detail in _problems_of(path, image, annotated_hw):
+        boxes = table.boxes[table.rows(position)]
+        for kind, detail in _problems_of(path, image, annotated_hw, boxes):
             found[kind].append(Example(path, image_id, detail=detail))
             usable[position] &= kind not in ("size-mismatch", image.problem)
     for kind, examples in found.items():
@@ -199,7 +205,7 @@ def _check_images(name: str, table: Annotations, images: list[Inspected], findin
     return usable
 
 
-def _problems_of(path: str, image: Inspected, annotated_hw: tuple[int, ...]) -> list[tuple[str, str]]:
+def _problems_of(path: str, image: Inspected, annotated_hw: tuple[int, ...], boxes: Boxes) -> list[tuple[str, str]]:
     """Kind and detail of each finding about one image."""
     found = []
     header = image.header
@@ -215,14 +221,26 @@ def _problems_of(path: str, image: Inspected, annotated_hw: tuple[int, ...]) -> 
         swapped = "; as if height and width were swapped" if annotated_hw == stored[::-1] else ""
         found.append(("size-mismatch", sizes + swapped))
     elif header.orientation > 1:
-        found.append(("ambiguous-orientation" if stored == turned else "orientation", sizes))
+        found.append((_orientation_kind(annotated_hw, stored, turned, boxes), sizes))
     if header.invalid_orientation is not None:
         found.append(("invalid-orientation", f"EXIF orientation {header.invalid_orientation}"))
     if named_format(path) not in (None, header.format):
         found.append(("misnamed-format", f"{header.format} content"))
+    if image.bits is not None:
+        found.append(("few-bits", f"its largest value takes {image.bits} bits"))
     if image.trailing:
         found.append(("trailing-bytes", f"{image.trailing} bytes"))
     return found
+
+
+def _orientation_kind(
+    annotated_hw: tuple[int, ...], stored: tuple[int, int], turned: tuple[int, int], boxes: Boxes
+) -> str:
+    """The kind of finding about an image that EXIF turns or mirrors, and whose annotated size fits."""
+    if stored == turned:
+        return "ambiguous-orientation"
+    fit_both = bool((boxes[:, 2:] <= np.array(turned[::-1]) + TOLERANCE).all())
+    return "unclear-orientation" if annotated_hw == stored and len(boxes) and fit_both else "orientation"
 
 
 def _check_boxes(
@@ -273,15 +291,19 @@ def _check_empty(name: str, table: Annotations, findings: Findings) -> None:
 def _check_classes(name: str, table: Annotations, findings: Findings) -> None:
     ignored = np.bincount(table.class_ids[table.ignore], minlength=len(table.class_names))
     absent: list[Example] = []
+    ignored_mostly: list[Example] = []
     rare: list[Example] = []
     alike: dict[str, list[str]] = {}
     for label, count, more in zip(table.class_names, class_counts(table).tolist(), ignored.tolist(), strict=True):
         alike.setdefault("".join(label.split()).casefold(), []).append(label)
         example = Example(table.source, detail=f"{label}: {count} boxes{f', {more} ignored ones' if more else ''}")
+        if more > count and label != DONT_CARE:
+            ignored_mostly.append(example)
         if 0 < count < RARE:
             rare.append(example)
-        elif not count and label != DONT_CARE:  # KITTI's class of regions without objects
+        elif not count and not more and label != DONT_CARE:  # KITTI's class of regions without objects
             absent.append(example)
+    findings.add("mostly-ignored-class", name, ignored_mostly)
     findings.add("absent-class", name, absent)
     findings.add("rare-class", name, rare)
     groups = [Example(table.source, detail=", ".join(map(repr, group))) for group in alike.values() if len(group) > 1]

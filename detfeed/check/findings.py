@@ -32,6 +32,11 @@ KINDS: dict[str, tuple[Severity, str, str]] = {
         "annotations can't be read; their images are left out",
         "correct them as the message says, or leave these images out (--write)",
     ),
+    "unreadable-entry": (
+        "error",
+        "entries of the file can't be read; they alone are left out, and their images stay",
+        "correct them as the message says, or leave them out (--write)",
+    ),
     "missing-image": (
         "error",
         "image files are missing",
@@ -46,6 +51,11 @@ KINDS: dict[str, tuple[Severity, str, str]] = {
         "error",
         "image files are cut short, damaged, or of no known format",
         "replace the files, or leave these images out (--write)",
+    ),
+    "unsupported-image": (
+        "error",
+        "image files have pixels of a kind that is not read",
+        "convert the files, or leave these images out (--write)",
     ),
     "too-large": (
         "error",
@@ -87,6 +97,18 @@ KINDS: dict[str, tuple[Severity, str, str]] = {
         "EXIF turns or mirrors images, but their annotated size fits both ways; detfeed applies EXIF",
         'check which way the boxes fit, and store the images upright; exif="ignore" applies EXIF to no image',
     ),
+    "unclear-orientation": (
+        "warning",
+        "EXIF turns images whose annotated size is that of the stored picture, and their boxes fit both ways; detfeed "
+        "feeds them as stored",
+        'check which way the boxes fit; if they were drawn on the turned picture, read COCO with exif="apply" '
+        "(--exif apply)",
+    ),
+    "few-bits": (
+        "warning",
+        "16-bit images use fewer bits and are fed dark",
+        "give their bits to the sequence, such as bits=12, or scale the files",
+    ),
     "identical-images": ("warning", "image files are the same as another one of the set", "keep one of each"),
     "leaked-images": (
         "warning",
@@ -103,6 +125,12 @@ KINDS: dict[str, tuple[Severity, str, str]] = {
         "class names are equal, or differ only in case or spaces",
         "make them one class: Annotations.rename_classes",
     ),
+    "mostly-ignored-class": (
+        "warning",
+        "classes have more ignored boxes than objects, or nothing else",
+        'check what makes them ignored; if it is iscrowd, which CVAT writes for each mask, crowds="object" '
+        "(--crowds object) reads them as objects",
+    ),
     "different-classes": (
         "warning",
         "validation data has other classes than training data, or another order of classes",
@@ -112,6 +140,11 @@ KINDS: dict[str, tuple[Severity, str, str]] = {
         "note",
         "EXIF turns or mirrors images; exif='auto' follows it where the annotated size does",
         "remember that other tools may ignore EXIF",
+    ),
+    "read-otherwise": (
+        "note",
+        "the reader tells what it took in another way than it is written, or left out",
+        "check that it is what you want",
     ),
     "invalid-orientation": (
         "note",
@@ -137,7 +170,7 @@ KINDS: dict[str, tuple[Severity, str, str]] = {
     ),
     "absent-class": (
         "note",
-        "classes have no boxes, or only ignored ones",
+        "classes have no boxes",
         "remove these classes, or add images of them",
     ),
     "rare-class": (

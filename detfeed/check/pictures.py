@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detfeed.errors import ImageError
-from detfeed.images.decoding import MAX_PIXELS, decode_image
+from detfeed.images.decoding import MAX_PIXELS, UnsupportedPixels, decode_image, used_bits
 from detfeed.images.files import is_url, read_bytes
 from detfeed.images.headers import Header, read_header
 from detfeed.images.segments import picture_end
@@ -35,10 +35,11 @@ class Inspected(NamedTuple):
     """The result of inspecting an image file.
 
     Attributes:
-        problem: kind of the problem that prevents feeding it: "missing-image", "unreadable-image", "damaged-image" or
-            "too-large"; "" if there is none.
+        problem: kind of the problem that prevents feeding it: "missing-image", "unreadable-image", "damaged-image",
+            "unsupported-image" or "too-large"; "" if there is none.
         message: the error of reading it, or "".
         header: its header; None if that can't be read.
+        bits: of a 16-bit image, the bits that its largest value takes, if these are fewer than 16; else None.
         trailing: number of bytes after the end of the image.
         digest: digest of the file's content; empty if only the header was read.
         hash: difference hash, 64 bits: for each of 8 x 8 pixels, whether its right neighbour is brighter.
@@ -48,6 +49,7 @@ class Inspected(NamedTuple):
     problem: str
     message: str
     header: Header | None
+    bits: int | None = None
     trailing: int = 0
     digest: bytes = b""
     hash: int = 0
@@ -85,17 +87,22 @@ def inspect_image(path: str, *, fast: bool = False) -> Inspected:
             grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
             small = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA)
             thumbnail = cv2.resize(grey, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
+            dark = header.format in ("png", "tiff") and image.max() < 128
             del image, grey
+        bits = used_bits(data) if dark else None
     except ImageError as error:
+        if isinstance(error.__cause__, UnsupportedPixels):
+            problem = "unsupported-image"
         return Inspected(_unread(path, error) if header is None else problem, str(error), header)
-    bits = np.packbits(small[:, 1:] > small[:, :-1])
+    edges = np.packbits(small[:, 1:] > small[:, :-1])
     return Inspected(
         "",
         "",
         header,
+        bits=bits,
         trailing=len(data) - picture_end(data, header.format),
         digest=hashlib.blake2b(data.tobytes(), digest_size=16).digest(),
-        hash=int.from_bytes(bits.tobytes(), "big"),
+        hash=int.from_bytes(edges.tobytes(), "big"),
         thumbnail=thumbnail.tobytes(),
     )
 

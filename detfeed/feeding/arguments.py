@@ -45,6 +45,7 @@ class BatchArguments(TypedDict, total=False):
             a batch of each of them is spread over all, or left out by `drop_last`.
         exif: whether images are turned as their EXIF orientation says: "auto" (as the annotated size says), "apply" or
             "ignore"; see `read_image`.
+        bits: of 16-bit images, the bits that their values use, 8 to 16: 12 for cameras whose 12 bits are stored in 16.
         reduce: decode a JPEG at 1/2, 1/4 or 1/8 of its size where that is no smaller than it is fed. None: unless there
             is an `augment`, since what a crop leaves would then be enlarged again.
         sampler: how often each image comes in an epoch: `RepeatFactor`, `ClassBalanced`, `Mix`, `LimitEmpty`, or any
@@ -70,6 +71,7 @@ class BatchArguments(TypedDict, total=False):
     min_size: float
     shard: tuple[int, int]
     exif: Exif
+    bits: int
     reduce: bool | None
     sampler: Sampler | None
     on_error: Literal["raise"] | Replace

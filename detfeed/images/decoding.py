@@ -36,7 +36,12 @@ MAX_TILE = 2**22
 # warning alone, so one of these may hide a warning about damage.
 _HARMLESS = ("Invalid SOS parameters", "unknown JFIF revision", "Unknown Adobe color transform")
 # Tags of TIFF.
-_PHOTOMETRIC, _SAMPLES, _PLANES, _TILE_WIDTH, _TILE_HEIGHT = 262, 277, 284, 322, 323
+_BITS, _PHOTOMETRIC, _SAMPLES, _PLANES = 258, 262, 277, 284
+_TILE_WIDTH, _TILE_HEIGHT, _SAMPLE_FORMAT = 322, 323, 339
+
+
+class UnsupportedPixels(ValueError):
+    """An image is whole, but its pixels are of a kind that is not read."""
 
 
 def read_image(
@@ -46,6 +51,7 @@ def read_image(
     annotated_hw: tuple[int, int] | None = None,
     at_least_hw: tuple[int, int] | None = None,
     max_pixels: int = MAX_PIXELS,
+    bits: int = 16,
 ) -> Image:
     """Read an image file, or a URL that fsspec can read, as uint8 (H, W, 3) RGB; see `decode_image`.
 
@@ -59,6 +65,7 @@ def read_image(
         annotated_hw=annotated_hw,
         at_least_hw=at_least_hw,
         max_pixels=max_pixels,
+        bits=bits,
     )
 
 
@@ -70,6 +77,7 @@ def decode_image(
     annotated_hw: tuple[int, int] | None = None,
     at_least_hw: tuple[int, int] | None = None,
     max_pixels: int = MAX_PIXELS,
+    bits: int = 16,
 ) -> Image:
     """Decode the content of an image file to uint8 (H, W, 3) RGB.
 
@@ -91,6 +99,8 @@ def decode_image(
         at_least_hw: height and width in pixels that are enough: a JPEG is decoded at the smallest of 1/2, 1/4 and 1/8
             of its size that is no smaller than this. Its sides are the full ones, divided and rounded.
         max_pixels: a larger picture is refused before it is decoded. So is a TIFF whose tags leave its size open.
+        bits: of 16-bit PNGs and TIFFs, the bits that their values use, 8 to 16: 12 scales 4095 to 255, for cameras
+            whose 12 bits are stored in 16. Larger values become 255.
 
     Raises:
         ImageError: the content is no image, cut short, visibly damaged (half a picture is never returned), larger than
@@ -118,14 +128,19 @@ def decode_image(
         if header.format == "jpeg":
             image = _decode_jpeg(data, header.stored_hw, divisor)
         elif header.format == "tiff":
-            image = _decode_tiff(data, header.stored_hw)
+            image = _decode_tiff(data, header.stored_hw, bits)
         elif header.format == "ppm":
             image = _decode_ppm(data)
         else:
-            image = _decode_other(_without_texts(data) if header.format == "png" else data, {})
+            image = _decode_other(_without_texts(data) if header.format == "png" else data, {}, bits)
         image = _TURNS[orientation](image)
         if header.format != "jpeg" and image.shape[:2] != shown_hw:
             raise ValueError(f"decoded to {image.shape[:2]}, with a header of {shown_hw}")
+    except UnsupportedPixels as error:
+        raise ImageError(
+            f"{name}: expected pixels of 8 or 16 bits in 1 to 4 channels, got {error}; convert the picture or leave it "
+            "out"
+        ) from error
     except (ValueError, RuntimeError, cv2.error) as error:
         raise ImageError(
             f"{name}: expected a whole image, got {len(data)} bytes that do not decode as {header.format} "
@@ -213,12 +228,12 @@ def _without_texts(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     raise ValueError("cut short")
 
 
-def _decode_tiff(data: NDArray[np.uint8], stored_hw: tuple[int, int]) -> Image:
+def _decode_tiff(data: NDArray[np.uint8], stored_hw: tuple[int, int], bits: int) -> Image:
     tags = tiff_tags(data)
     tile = tags.get(_TILE_WIDTH, 0) * tags.get(_TILE_HEIGHT, 0)
     if tile > max(MAX_TILE, stored_hw[0] * stored_hw[1]):
         raise ValueError(f"tiles of {tile} pixels in a picture of {stored_hw[0]} x {stored_hw[1]}")
-    return _decode_other(data, tags)
+    return _decode_other(data, tags, bits)
 
 
 def _decode_ppm(data: NDArray[np.uint8]) -> Image:
@@ -234,21 +249,34 @@ def _decode_ppm(data: NDArray[np.uint8]) -> Image:
     return np.ascontiguousarray(np.broadcast_to(image, (height, width, 3)))
 
 
-def _decode_other(data: NDArray[np.uint8], tags: dict[int, int]) -> Image:
+def _decode_other(data: NDArray[np.uint8], tags: dict[int, int], bits: int = 16) -> Image:
+    if tags.get(_SAMPLE_FORMAT) == 3:
+        raise UnsupportedPixels(f"float{tags.get(_BITS, 32)} pixels")
     # Not as RGB at once, which leaves 16-bit TIFFs in BGR (cv2 4.14). Nor as 8 bits, which drops the lower half of 16.
     image = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
+        if tags.get(_SAMPLES, 1) > 4:
+            raise UnsupportedPixels(f"{tags[_SAMPLES]} channels")
+        as_stored = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if tags else None
+        if as_stored is not None and as_stored.dtype not in (np.uint8, np.uint16):
+            raise UnsupportedPixels(f"{as_stored.dtype} pixels")
         raise ValueError("cv2 refuses it")
     if image.dtype == np.uint16:
         # cv2 4.14 leaves parts of pictures in planes uninitialised, and ignores that 0 may mean white.
         if tags.get(_PLANES) == 2 and tags.get(_SAMPLES, 1) > 1:
-            raise ValueError("16 bits with a plane for each channel")
+            raise UnsupportedPixels("16 bits with a plane for each channel")
         if tags.get(_PHOTOMETRIC) == 0:
             image = cv2.bitwise_not(image)
-        image = cv2.convertScaleAbs(image, alpha=255 / 65535)
+        image = cv2.convertScaleAbs(image, alpha=255 / (2**bits - 1))
     if image.dtype != np.uint8:
-        raise ValueError(f"{image.dtype} pixels, not 8 or 16 bits")
+        raise UnsupportedPixels(f"{image.dtype} pixels")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
+
+
+def used_bits(data: NDArray[np.uint8]) -> int | None:
+    """The bits that the largest value of a 16-bit picture, uint8 (bytes,), takes; None for another picture."""
+    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    return None if image is None or image.dtype != np.uint16 else int(image.max()).bit_length()
 
 
 # By EXIF orientation: from the stored picture to the upright one.

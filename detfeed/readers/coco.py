@@ -3,56 +3,48 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, TypedDict, TypeVar
+from collections.abc import Iterator
+from typing import Any, Literal, TypedDict, get_args
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from detfeed.annotations import MAX_SIDE, Annotations
-from detfeed.errors import AnnotationError, MissingImageError, among
+from detfeed.annotations import Annotations
+from detfeed.errors import AnnotationError, EntryError, MissingImageError, among
+from detfeed.images.decoding import Exif
 from detfeed.masks import Runs
 from detfeed.readers import coco_blocks as blocks
 from detfeed.readers.bad_boxes import Invalid
-from detfeed.readers.coco_blocks import UNDECODED, BadMask, Box, Columns, Id, Number
+from detfeed.readers.coco_blocks import Columns
+from detfeed.readers.coco_entries import (
+    IMAGE,
+    MASK,
+    UNDECODED,
+    Category,
+    CocoFile,
+    Content,
+    Entries,
+    decode_content,
+    quote_nan,
+)
+from detfeed.readers.coco_images import Images, fill_sizes, find_images, number_in, turn_sizes
 from detfeed.readers.draft import Draft
-from detfeed.readers.json_files import MOST_OF_JSON, decode_json
-from detfeed.readers.paths import path_inside, paths_inside
-from detfeed.readers.problems import OnProblem, tell
+from detfeed.readers.json_files import MOST_OF_JSON, decode_by
+from detfeed.readers.notes import Notes
+from detfeed.readers.problems import OnProblem, Problems
 from detfeed.readers.table import to_annotations
 from detfeed.readers.texts import open_file
 
-_Name = Annotated[str, msgspec.Meta(max_length=4096)]
-_Side = Annotated[int, msgspec.Meta(ge=1, le=MAX_SIDE)]
-
-
-# These hold the only fields that are decoded; msgspec skips all others.
-class ImageEntry(msgspec.Struct, gc=False):
-    id: Id
-    file_name: _Name
-    height: _Side
-    width: _Side
-
-
-class _Category(msgspec.Struct, gc=False):
-    id: Number
-    name: _Name
-
-
-class CocoFile(msgspec.Struct, gc=False):
-    images: list[ImageEntry]
-    annotations: list[Box]
-    categories: list[_Category]
-
-
-_F = TypeVar("_F", bound=CocoFile)
+Crowds = Literal["ignore", "object"]
 
 
 class CocoArguments(TypedDict, total=False):
     """The keywords of `read_coco`, which documents them."""
 
+    crowds: Crowds
+    exif: Exif
     invalid: Invalid
     on_problem: OnProblem | None
 
@@ -61,35 +53,63 @@ def read_coco(
     json: str | os.PathLike[str],
     image_dir: str | os.PathLike[str],
     *,
+    crowds: Crowds = "ignore",
+    exif: Exif = "auto",
     invalid: Invalid = "clip",
     on_problem: OnProblem | None = None,
 ) -> Annotations:
-    """Read a COCO instances file.
+    r"""Read a COCO instances file.
 
     Classes are numbered from 0 in the order of their category ids, which may have gaps. `iscrowd` and `ignore` make a
     box an ignore region; the RLE masks of crowds are kept. Images without boxes are kept. Images are in the order of
-    the file.
+    the file. A height or width that is missing, null, empty or below 1 is read from the image's header, with its EXIF
+    orientation applied; no other image is opened.
+
+    Values of another type are read where it is clear what they mean, such as the category id "1". A warning tells of
+    image ids that are texts in annotations and numbers in images, or the reverse, of annotation ids that repeat, and of
+    images found under a name that is written in another way: "\" for "/", in other folders, in another case,
+    percent-encoded, or with accents composed otherwise. Of more than 2000 images, those with usual names are looked for
+    in that way only if one of 2000 is missing.
 
     Args:
         json: the instances file.
-        image_dir: folder of the images, or its URL, to which `file_name` is relative and which it may not leave. Images
-            are not opened.
+        image_dir: folder of the images, or its URL, to which `file_name` is relative and which it may not leave.
+        crowds: "ignore" makes `iscrowd` an ignore region. "object" takes crowds as objects, without their masks: CVAT
+            writes `iscrowd` for all objects that are drawn as masks.
+        exif: where an image's EXIF orientation turns it by a quarter and its annotated size is the stored one, the size
+            does not tell whether boxes lie on the stored or on the turned picture. "auto": on the turned one if a box
+            fits only that, with a warning, else on the stored one. "apply": on the turned one; the headers of all
+            images are read. "ignore": on the stored one.
         invalid: policy for bad boxes; see `BadBoxesWarning`.
-        on_problem: called with (path of the file, error) for annotations whose image is not in the file, which are left
-            out, and for images with annotations whose category is not in the file, which are left out with all of
-            their annotations. None: the first such error is raised.
+        on_problem: called with (path of the file or image, error) for each entry that can't be read. An annotation
+            whose image is not in the file, or whose `bbox` can't be read, is left out (`MissingImageError`,
+            `EntryError`); of a crowd's mask that can't be read, the mask (`EntryError`). Any other annotation that
+            can't be read, such as one whose category is not in the file, leaves out its image with all of its
+            annotations. None: the first such error is raised, and tells how many more there are.
 
     Raises:
         AnnotationError: the file is missing or not such a file; the message names the place in it. A
             `MissingImageError` for an annotation whose image is not in the file.
+        ImageError: the header of an image whose size the file does not give can't be read.
+        ValueError: unknown `crowds`, `exif` or `invalid`.
     """
-    _, draft = read_draft(os.fspath(json), os.fspath(image_dir), CocoFile, "a COCO JSON file", on_problem)
+    problems = Problems(on_problem)
+    source, image_dir = os.fspath(json), os.fspath(image_dir)
+    _, draft = read_draft(source, image_dir, CocoFile, "a COCO JSON file", problems, crowds=crowds, exif=exif)
+    problems.stop()
     return to_annotations(draft, invalid=invalid)
 
 
 def read_draft(
-    source: str, image_dir: str, form: type[_F], noun: str, on_problem: OnProblem | None
-) -> tuple[_F, Draft]:
+    source: str,
+    image_dir: str,
+    form: type[CocoFile],
+    noun: str,
+    problems: Problems,
+    *,
+    crowds: Crowds,
+    exif: Exif,
+) -> tuple[Images, Draft]:
     """Read a file of COCO's form.
 
     Args:
@@ -97,67 +117,98 @@ def read_draft(
         image_dir: folder of the images.
         form: the type to decode to.
         noun: what the file is expected to be.
-        on_problem: see `read_coco`.
+        problems: gets the errors of entries that can't be read.
+        crowds, exif: see `read_coco`.
 
     Returns:
-        The file's content without its annotations, and the draft of its table.
+        The file's images, and the draft of its table.
 
     Raises:
         AnnotationError: the file is missing or not such a file; the message names the place in it.
     """
+    for name, value, known in (("crowds", crowds, get_args(Crowds)), ("exif", exif, get_args(Exif))):
+        if value not in known:
+            raise ValueError(f"Expected {name} to be one of {known}. Received: {value!r}")
     open_file(source, noun, MOST_OF_JSON).close()
     with blocks.no_collections():
         try:
             content, columns = _read(source, form, noun)
-            return content, _to_draft(content, columns, source, image_dir, on_problem)
         except OSError as error:
             raise AnnotationError(f"{source}: expected {noun}, got {error.strerror or error}") from error
-        except BadMask as error:
-            raise AnnotationError(
-                f"{source}: expected an RLE mask, got one that does not parse: {error} - at "
-                f"`annotations[{error.row}].segmentation` (image_id {error.image_id!r})"
-            ) from None
+        notes = Notes()
+        images = find_images(content.images, source, image_dir, problems, notes)
+        draft = _to_draft(images, _categories(content.categories, source, problems), columns, source, problems, notes)
+        draft = _settle(draft, images, columns, problems, notes, crowds=crowds, exif=exif)
+        notes.warn(source)
+        return images, draft
 
 
-def _read(source: str, form: type[_F], noun: str) -> tuple[_F, Columns]:
-    """A file's content without its annotations, and these as columns."""
+def _read(source: str, form: type[CocoFile], noun: str) -> tuple[Content, Columns]:
+    """A file's content, and its annotations as columns."""
     # If the file is broken, or cut into blocks at the wrong places, decoding all of it tells which, with an address.
     with contextlib.suppress(*UNDECODED):
         read = blocks.read(source, form)
         if read is not None:
             return read
-    content = decode_json(source, form, noun)
-    boxes, content.annotations = content.annotations, []
-    return content, blocks.to_columns(boxes)
+    content = decode_by(lambda data: decode_content(quote_nan(data), form), source, noun)
+    annotations = content.annotations
+    return content, blocks.to_columns(blocks.with_stand_ins(annotations), annotations.faults)
 
 
-def _to_draft(content: CocoFile, columns: Columns, source: str, image_dir: str, on_problem: OnProblem | None) -> Draft:
-    categories = sorted(content.categories, key=lambda category: category.id)
+def _categories(found: Entries, source: str, problems: Problems) -> list[Category]:
+    """The categories in the order of their ids; one whose id repeats that of another name is none."""
+    for fault in found.faults:
+        problems.add(source, EntryError(f"{source}: {fault.message}"))
+    first: dict[int, int] = {}
+    unclear = set()
+    for row, category in enumerate(found.entries):
+        earlier = first.setdefault(category.id, row)
+        if earlier != row:
+            same = category.name == found.entries[earlier].name
+            kind = EntryError if same else AnnotationError
+            problems.add(source, kind(
+                f"{source}: expected each category id once, got {category.id!r} again - at "
+                f"`categories[{found.rows[row]}].id`, first at `categories[{found.rows[earlier]}].id`"
+            ))  # fmt: skip
+            if not same:
+                unclear.add(category.id)
+    known = [found.entries[row] for one, row in first.items() if one not in unclear]
+    return sorted(known, key=lambda category: category.id)
+
+
+def _to_draft(
+    images: Images, categories: list[Category], columns: Columns, source: str, problems: Problems, notes: Notes
+) -> Draft:
+    """The draft of a file, without masks; sizes that the file does not give are 0."""
+    ids = images.ids
     category_ids = np.array([category.id for category in categories], np.int64)
-    _check_once([category.id for category in content.categories], source, "category", "categories")
-    images = content.images
-    ids = [image.id for image in images]
-    _check_once(ids, source, "image", "images")
-    _check_one_type(ids, source)
-    image_hw = np.array([[image.height for image in images], [image.width for image in images]], np.int64).T
-    positions = _rows_of(columns.image_ids, ids)
+    positions = _positions(columns, images, notes)
     class_ids = _rows_of(columns.category_ids, category_ids.tolist())
-    left_out: list[int] = []
-    unknown = (positions < 0) | (class_ids < 0)
-    if unknown.any():
-        for error in _unknown_errors(columns, np.flatnonzero(unknown), positions, category_ids, source):
-            tell(on_problem, source, error)
-        left_out = np.unique(positions[unknown & (positions >= 0)]).tolist()
-        positions[np.isin(positions, left_out)] = -1
-    _check_ids(columns, source)
+    unread = np.zeros(len(positions), bool)
+    unread[columns.fault_rows[columns.fault_effects != MASK]] = True
+    unknown = ((positions < 0) | (class_ids < 0)) & ~unread
+    if images.unread and unknown.any():
+        unknown &= ~np.isin(columns.image_ids, list(images.unread)) | (positions >= 0)
+    if unknown.any() or len(columns.fault_rows):
+        errors = [
+            *_unknown_errors(columns, np.flatnonzero(unknown), positions, category_ids, source),
+            *_fault_errors(columns, source),
+        ]
+        for _, error in sorted(errors, key=lambda pair: pair[0]):
+            problems.add(source, error)
+        images.left_out.update(positions[unknown & (positions >= 0)].tolist())
+        costly = positions[columns.fault_rows[columns.fault_effects == IMAGE]]
+        images.left_out.update(costly[costly >= 0].tolist())
+        positions[unread | np.isin(positions, list(images.left_out))] = -1
+    _note_repeats(columns, notes)
     corners = columns.boxes
     with np.errstate(over="ignore"):  # an infinite corner lies outside its image, like others
         corners[:, 2:] += corners[:, :2]
     return Draft(
         source=source,
-        paths=_paths(images, source, image_dir),
+        paths=images.paths,
         image_ids=np.array(ids, np.int64 if set(map(type, ids)) <= {int} else str),
-        image_hw=image_hw,
+        image_hw=images.hw,
         boxes=corners,
         positions=positions,
         class_ids=class_ids.astype(np.int32),
@@ -166,9 +217,47 @@ def _to_draft(content: CocoFile, columns: Columns, source: str, image_dir: str, 
         category_ids=category_ids,
         where=lambda row: f"`annotations[{row}].bbox` (image_id {ids[positions[row]]!r})",
         areas=columns.areas,
-        masks=_masks(columns, positions, image_hw, source),
-        left_out=left_out,
+        left_out=images.left_out,
     )
+
+
+def _settle(
+    draft: Draft, images: Images, columns: Columns, problems: Problems, notes: Notes, *, crowds: Crowds, exif: Exif
+) -> Draft:
+    """The draft with sizes of all images that stay, and its crowds as `crowds` says."""
+    positions = draft.positions
+    fill_sizes(images, problems)
+    boxes: NDArray[np.float64] = draft.boxes  # type: ignore[assignment]
+    turn_sizes(images, boxes, positions, exif, notes)
+    if crowds == "object":
+        return dataclasses.replace(draft, ignore=columns.ignore)
+    if images.left_out:
+        positions[np.isin(positions, list(images.left_out))] = -1
+    return dataclasses.replace(draft, masks=_masks(columns, positions, images.hw, draft.source, problems))
+
+
+def _positions(columns: Columns, images: Images, notes: Notes) -> NDArray[np.int64]:
+    """The row of each annotation's image, int64 (N,); -1: it has none."""
+    positions = _rows_of(columns.image_ids, images.ids)
+    missing = np.flatnonzero(positions < 0)
+    if not len(missing):
+        return positions
+    texts = any(isinstance(one, str) for one in images.ids)
+    written = "numbers where images have texts" if texts else "texts where images have numbers"
+    of_number: dict[int | None, int | None] = {}
+    for row, one in enumerate(images.ids):
+        number = number_in(one) if texts else one
+        of_number[number] = None if number in of_number or number is None else row
+    for row in missing.tolist():
+        one = columns.image_ids[row : row + 1].tolist()[0]
+        if isinstance(one, str) == texts:
+            continue
+        found = of_number.get(one if texts else number_in(one))
+        if found is not None:
+            positions[row] = found
+            kind = f"annotations have image ids that are {written}; they are taken as the same"
+            notes.add(kind, _place(columns, row))
+    return positions
 
 
 def _rows_of(wanted: NDArray[Any], ids: list[Any]) -> NDArray[np.int64]:
@@ -195,8 +284,8 @@ def _unknown_errors(
     positions: NDArray[np.int64],
     category_ids: NDArray[np.int64],
     source: str,
-) -> Iterator[AnnotationError]:
-    """One error for each image id among rows whose image or category is unknown, in the order of the rows."""
+) -> Iterator[tuple[int, AnnotationError]]:
+    """The first row and an error for each image id among rows whose image or category is unknown."""
     rows_of: dict[int | str, list[int]] = {}
     for row, image_id in zip(rows.tolist(), columns.image_ids[rows].tolist(), strict=True):
         rows_of.setdefault(image_id, []).append(row)
@@ -204,32 +293,32 @@ def _unknown_errors(
     for image_id, (first, *others) in rows_of.items():
         where = f"at {_place(columns, first)}{f', the first of {len(others) + 1}' if others else ''}"
         if positions[first] < 0:
-            yield MissingImageError(
-                f"{source}: expected the image_id of an image in the file, got {image_id!r} - {where}"
+            yield (
+                first,
+                MissingImageError(
+                    f"{source}: expected the image_id of an image in the file, got {image_id!r} - {where}"
+                ),
             )
         else:
             got = columns.category_ids[first]
-            yield AnnotationError(f"{source}: expected a category_id among {known}, got {got} - {where}")
+            yield first, AnnotationError(f"{source}: expected a category_id among {known}, got {got} - {where}")
 
 
 def _place(columns: Columns, row: int, field: str = "") -> str:
     return f"`annotations[{row}]{field}` (image_id {columns.image_ids[row : row + 1].tolist()[0]!r})"
 
 
-def _check_once(ids: Sequence[int | str], source: str, noun: str, field: str) -> None:
-    """Raise an error about the first id that repeats an earlier one."""
-    if len(set(ids)) == len(ids):
-        return
-    first: dict[int | str, int] = {}
-    place = next(place for place, one in enumerate(ids) if first.setdefault(one, place) != place)
-    raise AnnotationError(
-        f"{source}: expected each {noun} id once, got {ids[place]!r} again - at `{field}[{place}].id`, first at "
-        f"`{field}[{first[ids[place]]}].id`"
-    )
+def _fault_errors(columns: Columns, source: str) -> Iterator[tuple[int, AnnotationError]]:
+    """The row and the error of each annotation that can't be read."""
+    for row, effect, message in zip(
+        columns.fault_rows.tolist(), columns.fault_effects.tolist(), columns.faults.tolist(), strict=True
+    ):
+        kind = AnnotationError if effect == IMAGE else EntryError
+        yield row, kind(f"{source}: {message.decode()}")
 
 
-def _check_ids(columns: Columns, source: str) -> None:
-    """Raise an error about the first annotation whose id repeats an earlier one."""
+def _note_repeats(columns: Columns, notes: Notes) -> None:
+    """Note each annotation whose id repeats an earlier one."""
     if columns.ids.dtype == np.int64:
         ordered = np.sort(columns.ids)
         if not (ordered[1:] == ordered[:-1]).any():
@@ -237,54 +326,35 @@ def _check_ids(columns: Columns, source: str) -> None:
     seen: set[int | str] = set()
     for row, one in enumerate(columns.ids.tolist()):
         if one in seen:
-            raise AnnotationError(
-                f"{source}: expected each annotation id once, got {one!r} again - at {_place(columns, row)}"
-            )
-        if one is not None:
+            notes.add("annotation ids repeat, and are not used", f"{_place(columns, row)}, id {one!r}")
+        elif one is not None:
             seen.add(one)
 
 
-def _check_one_type(ids: Sequence[int | str], source: str) -> None:
-    if len(set(map(type, ids))) > 1:
-        kind = type(ids[0])
-        place = next(place for place, one in enumerate(ids) if type(one) is not kind)
-        raise AnnotationError(
-            f"{source}: expected image ids that are all numbers or all texts, got {ids[0]!r} and {ids[place]!r} - at "
-            f"`images[{place}].id`"
-        )
-
-
-def _masks(columns: Columns, positions: NDArray[np.int64], image_hw: NDArray[np.int64], source: str) -> dict[int, Runs]:
-    """The masks by row, checked against the sizes of their images; `positions` has each row's image, or -1."""
+def _masks(
+    columns: Columns, positions: NDArray[np.int64], image_hw: NDArray[np.int64], source: str, problems: Problems
+) -> dict[int, Runs]:
+    """The masks by row that have the sizes of their images; `positions` has each row's image, or -1."""
     of = positions[columns.mask_rows]
     with_image = np.flatnonzero(of >= 0)
     image_hw = image_hw[of[with_image]]
     sizes, pixels = columns.mask_sizes[with_image], columns.mask_pixels[with_image]
     wrong = (sizes != image_hw).any(axis=1) | (pixels != image_hw.prod(axis=1))
-    if wrong.any():
-        k = int(wrong.argmax())
+    for k in np.flatnonzero(wrong).tolist():
         row = int(columns.mask_rows[with_image[k]])
-        raise AnnotationError(
+        problems.add(source, EntryError(
             f"{source}: expected an RLE mask of the image's height and width {tuple(image_hw[k].tolist())}, got size "
             f"{tuple(sizes[k].tolist())} and {pixels[k]} pixels - at "
             f"{_place(columns, row, '.segmentation')}"
-        )
+        ))  # fmt: skip
+    fitting = np.ones(len(of), bool)
+    fitting[with_image[wrong]] = False
     ends = np.cumsum(columns.mask_counts)
     starts = (ends - columns.mask_counts).tolist()
     return {
         row: columns.runs[start:end]
-        for row, start, end in zip(columns.mask_rows.tolist(), starts, ends.tolist(), strict=True)
+        for row, start, end, fits in zip(
+            columns.mask_rows.tolist(), starts, ends.tolist(), fitting.tolist(), strict=True
+        )
+        if fits
     }
-
-
-def _paths(images: Sequence[ImageEntry], source: str, image_dir: str) -> list[str]:
-    names = [image.file_name for image in images]
-    try:
-        return paths_inside(image_dir, names)
-    except ValueError:
-        for place, name in enumerate(names):
-            try:
-                path_inside(image_dir, name)
-            except ValueError as error:
-                raise AnnotationError(f"{source}: {error} - at `images[{place}].file_name`") from None
-        raise

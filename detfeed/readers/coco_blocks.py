@@ -16,8 +16,8 @@ import re
 import threading
 from array import array
 from collections import deque
-from collections.abc import Iterator
-from typing import Annotated, Any, BinaryIO, NamedTuple, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 import numpy as np
@@ -26,6 +26,19 @@ from numpy.typing import NDArray
 from detfeed.masks import Runs, parse_runs
 from detfeed.processes.process import Process, cores
 from detfeed.processes.slots import Allocate, Parts
+from detfeed.readers.coco_entries import (
+    MASK,
+    UNDECODED,
+    Box,
+    CocoFile,
+    Content,
+    Entries,
+    Fault,
+    Number,
+    decode_content,
+    decode_entries,
+    quote_nan,
+)
 from detfeed.readers.json_files import repeated_key
 
 BLOCK = 2**21  # bytes; with 8 MB, Python gives its memory back after each block, and reading takes a sixth longer
@@ -42,48 +55,19 @@ _TAIL = 2**23  # bytes that may follow the annotations
 _LONGEST_BEGIN = 64  # bytes that are searched again after a read, since it may end within the match
 _STAND_IN = b'{"image_id": 0, "category_id": 0, "bbox": [0, 0, 0, 0], "id": "stands for all annotations"}'
 
-# Numbers fit numpy's int64. Texts are short, so that one of them can't make a column of gigabytes.
-Number = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-Id = Number | Annotated[str, msgspec.Meta(max_length=255)]
-
-UNDECODED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-
-# Only the fields named here are decoded; the parser skips all others, polygons above all.
-class Box(msgspec.Struct, gc=False):
-    image_id: Id
-    category_id: Number
-    bbox: tuple[float, float, float, float]
-    id: Id | None = None
-    area: float | None = None
-    segmentation: msgspec.Raw = msgspec.Raw()  # decoded for crowds only
-    iscrowd: int = 0
-    ignore: int = 0
-
 
 class _Rle(msgspec.Struct, gc=False):
     counts: str | list[int]
     size: tuple[Number, Number]
 
 
-_F = TypeVar("_F", bound=Any)
 _BOX = msgspec.json.Decoder(Box)
 _BOXES = msgspec.json.Decoder(list[Box])
+_RAWS = msgspec.json.Decoder(list[msgspec.Raw])
 _RLE = msgspec.json.Decoder(_Rle)
 
-
-class BadMask(Exception):
-    """A crowd's mask that does not parse.
-
-    Attributes:
-        row: of the annotation.
-        image_id: of its image.
-    """
-
-    def __init__(self, row: int, image_id: int | str, reason: object) -> None:
-        super().__init__(str(reason))
-        self.row = row
-        self.image_id = image_id
+# Stands for an annotation that can't be read, so that all others keep their rows.
+_NO_BOX = (0.0, 0.0, 0.0, 0.0)
 
 
 class Columns(NamedTuple):
@@ -101,6 +85,9 @@ class Columns(NamedTuple):
         mask_counts: int64 (K,), the number of its runs.
         mask_pixels: int64 (K,), the sum of its runs.
         runs: int32 (sum of mask_counts,), the runs of all masks.
+        fault_rows: int64 (F,), the annotations that have faults. The boxes of those that can't be read are zeros.
+        fault_effects: int8 (F,), what each fault costs; see `coco_entries`.
+        faults: bytes (F,), their messages in UTF-8.
     """
 
     boxes: NDArray[np.float64]
@@ -115,25 +102,31 @@ class Columns(NamedTuple):
     mask_counts: NDArray[np.int64]
     mask_pixels: NDArray[np.int64]
     runs: Runs
+    fault_rows: NDArray[np.int64]
+    fault_effects: NDArray[np.int8]
+    faults: NDArray[np.bytes_]
 
 
-def to_columns(boxes: list[Box]) -> Columns:
+def to_columns(boxes: Sequence[Box], faults: Sequence[Fault] = ()) -> Columns:
     """Columns of annotations.
 
-    Raises:
-        BadMask: a crowd's mask does not parse.
+    Args:
+        boxes: the annotations, with stand-ins for those that can't be read; see `with_stand_ins`.
+        faults: of the annotations.
     """
     flat = itertools.chain.from_iterable([box.bbox for box in boxes])
     crowd = _flags([box.iscrowd for box in boxes])
-    rows, sizes, masks = [], [], []
+    rows, sizes, masks, faults = [], [], [], list(faults)
     for row in np.flatnonzero(crowd).tolist():
         box = boxes[row]
-        if bytes(box.segmentation).startswith(b"{"):
+        if bytes(box.segmentation).startswith(b"{") and box.segmentation != b"{}":
             try:
                 rle = _RLE.decode(box.segmentation)
                 masks.append(parse_runs(rle.counts, most=math.prod(map(int, rle.size)) + 1))
             except (ValueError, RecursionError) as error:
-                raise BadMask(row, box.image_id, error) from None
+                where = f"at `annotations[{row}].segmentation` (image_id {box.image_id!r})"
+                faults.append(Fault(row, f"expected an RLE mask, got one that does not parse: {error} - {where}", MASK))
+                continue
             rows.append(row)
             sizes.append(rle.size)
     return Columns(
@@ -149,7 +142,20 @@ def to_columns(boxes: list[Box]) -> Columns:
         mask_counts=np.array([len(runs) for runs in masks], np.int64),
         mask_pixels=np.array([runs.sum(dtype=np.int64) for runs in masks], np.int64),
         runs=np.concatenate([np.empty(0, np.int32), *masks]),
+        fault_rows=np.array([fault.row for fault in faults], np.int64),
+        fault_effects=np.array([fault.effect for fault in faults], np.int8),
+        faults=np.array([fault.message.encode() for fault in faults], np.bytes_),
     )
+
+
+def with_stand_ins(read: Entries) -> list[Box]:
+    """The annotations of a list, with a box without area in place of each that can't be read."""
+    boxes: list[Box] = [Box(0, 0, _NO_BOX)] * (len(read.entries) + len(read.faults))
+    for row, box in zip(read.rows, read.entries, strict=True):
+        boxes[row] = box
+    for fault in read.faults:
+        boxes[fault.row] = Box(0 if fault.id is None else fault.id, 0, _NO_BOX)
+    return boxes
 
 
 def _flags(numbers: list[int]) -> NDArray[np.bool_]:
@@ -167,10 +173,24 @@ def join(blocks: list[Columns]) -> Columns:
     """The columns of several blocks, one after the other."""
     starts = np.cumsum([0, *(len(block.boxes) for block in blocks)]).tolist()
     blocks = [
-        block._replace(mask_rows=block.mask_rows + start)
+        block._replace(
+            mask_rows=block.mask_rows + start,
+            fault_rows=block.fault_rows + start,
+            faults=_moved(block.faults, start),
+        )
         for start, block in zip(starts, [*blocks, to_columns([])], strict=True)
     ]
     return Columns(*map(np.concatenate, zip(*blocks, strict=True)))  # type: ignore[arg-type]
+
+
+def _moved(faults: NDArray[np.bytes_], start: int) -> NDArray[np.bytes_]:
+    """Messages of faults in a block that begins at an annotation of the file."""
+    if not start or not len(faults):
+        return faults
+    return np.array([
+        re.sub(rb"`annotations\[(\d+)\]", lambda row: b"`annotations[%d]" % (int(row[1]) + start), message)
+        for message in faults.tolist()
+    ])  # fmt: skip
 
 
 Span = tuple[int, int]
@@ -192,7 +212,7 @@ class Pieces:
         """The columns of the annotations that lie in the file from one byte to another.
 
         Raises:
-            BadMask, or one of `UNDECODED`: they do not parse.
+            One of `UNDECODED`: they are no list of JSON values.
             OSError: the file can't be read.
         """
         start, stop = span
@@ -210,23 +230,27 @@ class Pieces:
                 if not count:
                     raise msgspec.DecodeError("the file has become shorter")
                 at += count
-        return to_columns(_BOXES.decode(data))
+        try:
+            return to_columns(_BOXES.decode(data))
+        except msgspec.DecodeError:
+            read = decode_entries(_RAWS.decode(quote_nan(bytes(data))), Box, "annotations")
+            return to_columns(with_stand_ins(read), read.faults)
 
 
-def read(path: str, form: type[_F]) -> tuple[_F, Columns] | None:
+def read(path: str, form: type[CocoFile]) -> tuple[Content, Columns] | None:
     """Read a file block by block; a large file by several processes.
 
     Args:
         path: the file.
-        form: a msgspec.Struct to decode to; its `annotations` are a list of Box.
+        form: what to decode to.
 
     Returns:
         The file's content without its annotations, and these as columns. None if the file can't be cut into blocks, see
         `cut`: then decode it as a whole.
 
     Raises:
-        As `Pieces.read`; the row of a BadMask is counted from the file's first annotation. After one of `UNDECODED`,
-        decode the file as a whole: either only a cut was wrong, or the error then names the place in the file.
+        As `Pieces.read`. After one of `UNDECODED`, decode the file as a whole: either only a cut was wrong, or the
+        error then names the place in the file.
     """
     with contextlib.ExitStack() as stack:
         helpers = _start_helpers(path, stack)
@@ -253,13 +277,6 @@ def _read_all(path: str, spans: list[Span], helpers: list[Process], stack: conte
     waiting = deque(range(len(spans)))
     here = Pieces(path)
 
-    def read_here(index: int) -> None:
-        try:
-            done[index] = here.read(spans[index])
-        except BadMask as error:
-            error.row += sum(len(columns.boxes) for columns in done[:index] if columns is not None)
-            raise
-
     for helper in helpers:
         thread = threading.Thread(target=_help, args=(helper, spans, waiting, done), name="detfeed reader", daemon=True)
         try:
@@ -270,13 +287,10 @@ def _read_all(path: str, spans: list[Span], helpers: list[Process], stack: conte
         stack.callback(helper.kill)  # first
     with contextlib.suppress(IndexError):
         while True:
-            read_here(waiting.popleft())
-    # Read the blocks that helpers failed at or are still at. So nobody waits for a slow process, and an error is always
-    # that of the first block that has one.
-    for index in range(len(spans)):
-        if done[index] is None:
-            read_here(index)
-    return join([columns for columns in done if columns is not None])
+            index = waiting.popleft()
+            done[index] = here.read(spans[index])
+    # Read the blocks that helpers failed at or are still at, so that nobody waits for a slow process.
+    return join([here.read(span) if columns is None else columns for span, columns in zip(spans, done, strict=True)])
 
 
 def _help(helper: Process, spans: list[Span], waiting: deque[int], done: list[Columns | None]) -> None:
@@ -302,7 +316,7 @@ def no_collections() -> Iterator[None]:
             gc.enable()
 
 
-def cut(path: str, form: type[_F]) -> tuple[_F, list[Span]] | None:
+def cut(path: str, form: type[CocoFile]) -> tuple[Content, list[Span]] | None:
     """Find the blocks of a file's annotations.
 
     The cuts are found by regular expressions, so each is a guess. Two parses prove it: every block, in brackets, is a
@@ -329,12 +343,11 @@ def cut(path: str, form: type[_F]) -> tuple[_F, list[Span]] | None:
             return None
         try:
             foot = _STAND_IN + tail[end.start() + 1 :]
-            content = msgspec.json.decode(head + foot, type=form)
-            if content.annotations != [_BOX.decode(_STAND_IN)] or _repeats_a_key(head, foot):
-                return None
+            content = decode_content(quote_nan(bytes(head + foot)), form)
         except UNDECODED:
             return None
-        content.annotations = []
+        if content.annotations.entries != [_BOX.decode(_STAND_IN)] or _repeats_a_key(head, foot):
+            return None
         return content, _spans(file, start, last + end.start() + 1)
 
 

@@ -20,10 +20,11 @@ from typing import Any, get_args
 
 from detfeed.annotations import Annotations
 from detfeed.errors import any_of
+from detfeed.images.decoding import Exif
 from detfeed.images.files import is_url
 from detfeed.readers import kitti, voc
 from detfeed.readers.bad_boxes import Invalid
-from detfeed.readers.coco import read_coco
+from detfeed.readers.coco import Crowds, read_coco
 from detfeed.readers.csv import read_csv
 from detfeed.readers.json_lines import read_image_folder, read_ndjson
 from detfeed.readers.kitti import kitti_folder, read_kitti
@@ -89,7 +90,7 @@ FORMATS = {
             read=read_coco,
             metavar="FILE",
             help="COCO instances JSON; needs --images",
-            keywords={"images": "image_dir"},
+            keywords={"images": "image_dir", "crowds": "crowds", "exif": "exif"},
             needs=["images"],
             file_in="_annotations.coco.json",  # of Roboflow and RF-DETR
         ),
@@ -98,7 +99,7 @@ FORMATS = {
             read=read_lvis,
             metavar="FILE",
             help="LVIS JSON; needs --images",
-            keywords={"images": "image_dir"},
+            keywords={"images": "image_dir", "crowds": "crowds", "exif": "exif"},
             needs=["images"],
         ),
         Format(
@@ -169,6 +170,8 @@ LAYOUT = {
     "annotation_dir": "--annotation-dir",
     "image_dir": "--image-dir",
     "one_based": "--zero-based",
+    "crowds": "--crowds",
+    "exif": "--exif",
 }
 TRAINING = (*FORMATS, *LAYOUT)
 VALIDATION = (*(f"val_{name}" for name in FORMATS), "val_images", "val_split")
@@ -219,6 +222,12 @@ def add_training_options(
     layout.add_argument("--image-dir", metavar="NAME", help="VOC: [JPEGImages]; KITTI: [image_2]")
     layout.add_argument(
         "--zero-based", dest="one_based", action="store_const", const=False, help="VOC: corners are edges from 0 on"
+    )
+    layout.add_argument(
+        "--crowds", choices=get_args(Crowds), metavar="WHAT", help="COCO: iscrowd is ignore or object [ignore]"
+    )
+    layout.add_argument(
+        "--exif", choices=get_args(Exif), metavar="HOW", help="COCO: boxes on the picture turned by EXIF [auto]"
     )
     layout.add_argument(
         "--invalid", choices=invalid, default="clip", metavar="POLICY", help=f"bad boxes: {any_of(invalid)} [clip]"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -33,11 +34,16 @@ def decode_json(source: str, form: type[_T], noun: str, most: int = MOST_OF_JSON
         AnnotationError: the file is missing, too large, no JSON, of another form, or has a key twice in its outermost
             object; the message gives the place in it.
     """
+    return decode_by(lambda data: msgspec.json.decode(data, type=form), source, noun, most)
+
+
+def decode_by(decode: Callable[[bytes], _T], source: str, noun: str, most: int = MOST_OF_JSON) -> _T:
+    """As `decode_json`, by a function that decodes bytes as `msgspec.json.decode` does."""
     data = read_bytes(source, noun, most)
     if data.startswith(codecs.BOM_UTF8):
         data = data[len(codecs.BOM_UTF8) :]
     try:
-        content = msgspec.json.decode(data, type=form)
+        content = decode(data)
         if repeated := repeated_key(data):
             raise AnnotationError(
                 f"{source}: expected each key once, got {repeated[0]!r} twice - at `top level`, line {repeated[1]}"
@@ -96,26 +102,41 @@ def _surroundings(message: str, data: bytes) -> str:
 
 
 def _explain(error: msgspec.ValidationError, data: bytes) -> str:
-    """msgspec's message with the value that it refused and, for an annotation, the id of its image."""
+    """msgspec's message with the value that it refused."""
+    try:
+        return explain(error, msgspec.json.decode(data))
+    except (msgspec.DecodeError, ValueError, RecursionError, OverflowError):
+        return str(error)  # the rest of the file is broken, too
+
+
+def explain(error: Exception, content: Any, place: str = "") -> str:
+    """msgspec's message with the value that it refused and, for an annotation, the id of its image.
+
+    Args:
+        error: the message is that of a `msgspec.ValidationError`.
+        content: what was refused, or holds it.
+        place: of the content in its file.
+    """
     message, _, path = str(error).partition(" - at `$")
     path = path.rstrip("`")
-    owner = ""
+    value, owner = content, ""
     try:
-        value: Any = msgspec.json.decode(data)
-        for key in re.findall(r"\[(\d+)\]|\.(\w+)", path):
-            value = value[int(key[0])] if key[0] else value[key[1]]
+        for key in ["", *re.findall(r"\[(\d+)\]|\.(\w+)", path)]:
+            if key:
+                value = value[int(key[0])] if key[0] else value[key[1]]
             if isinstance(value, dict) and "image_id" in value:
                 owner = f" (image_id {value['image_id']!r:.80})"
         got = msgspec.json.encode(value).decode()
-    except (msgspec.DecodeError, ValueError, RecursionError, OverflowError, LookupError, TypeError):
-        return str(error)  # the rest of the file is broken, too, or a repeated key leads to another value
+    except (ValueError, RecursionError, OverflowError, LookupError, TypeError):
+        return str(error)  # a repeated key leads to another value
     got = got if len(got) <= 80 else got[:77] + "..."
     # The value tells users more than its type does, which msgspec gives: "Expected `int`, got `str`".
     expected = message.partition(", got ")[0]
     verdict = f"e{expected[1:]}, got {got}" if expected.startswith("Expected") else f"{message} in {got}"
+    at = f"{place}{path}".lstrip(".") or "top level"
     hint = (
         "; a list is a results file, which read_proposals reads"
-        if message == "Expected `object`, got `array`" and not path
+        if message == "Expected `object`, got `array`" and at == "top level"
         else ""
     )
-    return f"{verdict} - at `{path.lstrip('.') or 'top level'}`{owner}{hint}"
+    return f"{verdict} - at `{at}`{owner}{hint}"

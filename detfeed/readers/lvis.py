@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError
+from detfeed.images.decoding import Exif
 from detfeed.readers.bad_boxes import Invalid
-from detfeed.readers.coco import CocoFile, ImageEntry, read_draft
-from detfeed.readers.problems import OnProblem
+from detfeed.readers.coco import Crowds, read_draft
+from detfeed.readers.coco_entries import CocoFile, ImageEntry
+from detfeed.readers.coco_images import Images
+from detfeed.readers.problems import OnProblem, Problems
 from detfeed.readers.table import to_annotations
 
 
@@ -34,6 +37,8 @@ def read_lvis(
     json: str | os.PathLike[str],
     image_dir: str | os.PathLike[str],
     *,
+    crowds: Crowds = "ignore",
+    exif: Exif = "auto",
     invalid: Invalid = "clip",
     on_problem: OnProblem | None = None,
 ) -> Annotations:
@@ -45,34 +50,39 @@ def read_lvis(
     Args:
         json: the file.
         image_dir: folder that holds COCO's train2017 and val2017, or its URL: an image without `file_name` has the
-            last two parts of its `coco_url` as path in it. Images are not opened.
+            last two parts of its `coco_url` as path in it.
         invalid: policy for bad boxes; see `BadBoxesWarning`.
-        on_problem: as for `read_coco`.
+        crowds, exif, on_problem: as for `read_coco`.
 
     Raises:
-        AnnotationError: the file is missing or not such a file; the message names the place in it.
+        As `read_coco`.
 
     Source: Gupta et al. 2019, and the lvis-api's file format.
     """
-    source = os.fspath(json)
-    content, draft = read_draft(source, os.fspath(image_dir), _LvisFile, "an LVIS JSON file", on_problem)
+    source, problems = os.fspath(json), Problems(on_problem)
+    images, draft = read_draft(
+        source, os.fspath(image_dir), _LvisFile, "an LVIS JSON file", problems, crowds=crowds, exif=exif
+    )
     class_of = {category_id: row for row, category_id in enumerate(draft.category_ids.tolist())}
     pairs = {
-        "neg_classes": _pairs(content, class_of, source, "neg_category_ids"),
-        "not_exhaustive_classes": _pairs(content, class_of, source, "not_exhaustive_category_ids"),
+        "neg_classes": _pairs(images, class_of, source, "neg_category_ids", problems),
+        "not_exhaustive_classes": _pairs(images, class_of, source, "not_exhaustive_category_ids", problems),
     }
+    problems.stop()
     return to_annotations(dataclasses.replace(draft, pairs=pairs), invalid=invalid)
 
 
-def _pairs(content: _LvisFile, class_of: dict[int, int], source: str, field: str) -> NDArray[np.int32]:
+def _pairs(images: Images, class_of: dict[int, int], source: str, field: str, problems: Problems) -> NDArray[np.int32]:
     """Pairs of position and class id from a field of the images, int32 (K, 2)."""
     pairs = []
-    for position, image in enumerate(content.images):
+    for position, image in enumerate(images.entries):
         for category_id in getattr(image, field):
-            if category_id not in class_of:
-                raise AnnotationError(
+            if category_id in class_of:
+                pairs.append((position, class_of[category_id]))
+            elif position not in images.left_out:
+                problems.add(source, AnnotationError(
                     f"{source}: expected the id of a category in the file, got {category_id} - at "
-                    f"`images[{position}].{field}` (image_id {image.id!r})"
-                )
-            pairs.append((position, class_of[category_id]))
+                    f"`images[{images.places[position]}].{field}` (image_id {image.id!r})"
+                ))  # fmt: skip
+                images.left_out.add(position)
     return np.array(pairs, np.int32).reshape(-1, 2)

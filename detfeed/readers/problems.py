@@ -19,6 +19,30 @@ def tell(on_problem: OnProblem | None, path: str, error: DetfeedError) -> None:
     on_problem(path, error)
 
 
+class Problems:
+    """Errors of one file whose entries are all read before the first error is raised."""
+
+    def __init__(self, on_problem: OnProblem | None) -> None:
+        self._on_problem = on_problem
+        self._first: DetfeedError | None = None
+        self._count = 0
+
+    def add(self, path: str, error: DetfeedError) -> None:
+        """Hand an error to `on_problem`; without one, keep the first and count the others."""
+        if self._on_problem is not None:
+            self._on_problem(path, error)
+            return
+        self._first = self._first or error
+        self._count += 1
+
+    def stop(self) -> None:
+        """Raise the first error that `on_problem` did not get, and say how many more there are."""
+        if self._first is not None:
+            others = self._count - 1
+            more = f"; and {others} more; detfeed check lists them all" if others else ""
+            raise type(self._first)(f"{self._first}{more}") from self._first.__cause__
+
+
 def tell_repeated(
     seen: dict[str, tuple[str, str]], image_id: str, file: str, where: str, on_problem: OnProblem | None
 ) -> bool:

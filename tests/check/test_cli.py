@@ -99,7 +99,7 @@ def test_help_lists_the_commands_and_describes_each_option_in_a_line(detfeed, mo
         assert "    check     find what is wrong with a data set\n" in result.stdout
     lines = detfeed("check", "--help").stdout.splitlines()
     options = [line for line in lines if line.startswith("  -")]
-    assert len(options) == 32
+    assert len(options) == 34
     assert not [line for line in options if len(line.split("  ")) < 3], "an option whose help is on the next line"
     assert not [line for line in lines if line.startswith(20 * " ")], "help of two lines"
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from detfeed import ImageError
-from detfeed.images.decoding import MAX_SCANS, decode_image, read_image
+from detfeed.images.decoding import MAX_SCANS, decode_image, read_image, used_bits
 from detfeed.images.files import read_bytes
 from detfeed.images.headers import read_header
 from image_files import FILES, encode, picture, png, png_chunk
@@ -89,7 +89,7 @@ def test_16_bits_are_scaled_to_8_and_not_cut(suffix, channels):
 
 
 def test_pixels_of_more_than_16_bits_are_refused():
-    with pytest.raises(ImageError, match=r"expected a whole image, got .* do not decode as tiff"):
+    with pytest.raises(ImageError, match=r"expected pixels of 8 or 16 bits in 1 to 4 channels, got float32"):
         decode(cv2.imencode(".tiff", np.ones((4, 4), np.float32))[1].tobytes())
 
 
@@ -495,3 +495,31 @@ def test_pgm_becomes_three_equal_channels():
 def test_ppm_of_a_bad_header_is_an_error(header):
     with pytest.raises(ImageError, match="expected the header of a ppm file, got one that is damaged or cut short"):
         decode_image(np.frombuffer(header + bytes(9), np.uint8))
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_bits_scale_the_values_that_a_16_bit_picture_uses(bits):
+    values = np.linspace(0, 2**bits - 1, 256).astype(np.uint16).reshape(16, 16)
+    for suffix in (".png", ".tiff"):
+        data = cv2.imencode(suffix, values)[1]
+        expected = np.round(values * (255 / (2**bits - 1)))
+        np.testing.assert_array_equal(decode_image(data, bits=bits)[..., 1], expected)
+        assert used_bits(data) == bits
+    assert decode_image(cv2.imencode(".png", values)[1], bits=8).max() == 255
+    assert used_bits(cv2.imencode(".png", np.zeros((2, 2), np.uint8))[1]) is None
+
+
+@pytest.mark.parametrize(
+    ("pixels", "got"),
+    [
+        (np.zeros((4, 5), np.float32), "float32 pixels"),
+        (np.zeros((4, 5, 3), np.float32), "float32 pixels"),
+        (np.zeros((4, 5), np.float64), "float64 pixels"),
+    ],
+)
+def test_whole_picture_of_pixels_that_are_not_read_is_not_called_damaged(pixels, got):
+    data = cv2.imencode(".tiff", pixels)[1]
+    with pytest.raises(
+        ImageError, match=rf"a\.tif: expected pixels of 8 or 16 bits in 1 to 4 channels, got {got}; con"
+    ):
+        decode_image(data, name="a.tif")

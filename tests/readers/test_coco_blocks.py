@@ -7,8 +7,8 @@ import pytest
 
 from detfeed import AnnotationError, read_coco
 from detfeed.processes.process import Process
-from detfeed.readers import coco
 from detfeed.readers import coco_blocks as blocks
+from detfeed.readers import coco_entries
 
 LONG = 60.0  # seconds, a bound for waits that end at once unless something is wrong
 
@@ -88,19 +88,18 @@ def test_usual_file_is_cut_and_an_odd_one_is_not(tmp_path, monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK", 300)
     file = tmp_path / "a.json"
     file.write_text(json.dumps(instances(objects(20))))
-    content, spans = blocks.cut(str(file), coco.CocoFile)
-    assert [image.id for image in content.images] == [7, 3, 5]
+    content, spans = blocks.cut(str(file), coco_entries.CocoFile)
+    assert [image.id for image in content.images.entries] == [7, 3, 5]
     sizes = [len(blocks.Pieces(str(file)).read(span).boxes) for span in spans]
     assert sum(sizes) == 20
     assert len(sizes) > 3
     file.write_text(json.dumps(instances(objects(3), note={"annotations": objects(3)})))
-    assert blocks.cut(str(file), coco.CocoFile) is None
+    assert blocks.cut(str(file), coco_entries.CocoFile) is None
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"id": 3}, r"each annotation id once, got 3 again - at `annotations\[17\]` \(image_id 5\)"),
         ({"image_id": 99}, r"the image_id of an image in the file, got 99 - at `annotations\[17\]`"),
         ({"category_id": 99}, r"a category_id among \[2, 90\], got 99 - at `annotations\[17\]` \(image_id 5\)"),
         ({"bbox": [1, 2]}, r"expected `array` of length 4, got \[1,2\] - at `annotations\[17\].bbox` \(image_id 5\)"),
@@ -207,26 +206,25 @@ def test_file_is_read_whatever_becomes_of_the_helping_processes(read, monkeypatc
     assert len(helped) == (2 if fault in ("killed", "without threads") else 0)
 
 
-def test_error_in_a_block_that_a_helping_process_reads_has_its_place_too(read, monkeypatch, helped, before_own):
-    call = Process.call
-    errors = []
-
-    def noted(self, *spans):
-        try:
-            return call(self, *spans)
-        except Exception as error:
-            errors.append(str(error))
-            before_own.set()
-            raise
-
-    monkeypatch.setattr(Process, "call", noted)
+def test_faults_in_blocks_that_helping_processes_read_have_their_places_too(read, tmp_path, monkeypatch, helped):
     content = crowds(60)
     content["annotations"][57]["segmentation"]["counts"] = "~"
     content["annotations"][54]["segmentation"]["counts"] = "~"
-    with pytest.raises(AnnotationError, match=r"got '~' - at `annotations\[54\].segmentation` \(image_id 7\)"):
-        read(content)
-    before_own.clear()
     content["annotations"][30]["bbox"] = [1, 2]
-    with pytest.raises(AnnotationError, match=r"of length 4, got \[1,2\] - at `annotations\[30\].bbox`"):
+    content["annotations"][2]["category_id"] = "cat"
+    text = json.dumps(content)
+    (tmp_path / "a.json").write_text(text)
+    for processes in (3, 1):
+        monkeypatch.setattr(blocks, "cores", lambda processes=processes: processes)
+        told = []
+        read_coco(tmp_path / "a.json", "", on_problem=lambda path, error, told=told: told.append(str(error)))
+        assert [message.partition(" - at ")[2] for message in told] == [
+            "`annotations[2].category_id` (image_id 5)",
+            "`annotations[30].bbox` (image_id 7)",
+            "`annotations[54].segmentation` (image_id 7)",
+            "`annotations[57].segmentation` (image_id 7)",
+        ]
+    assert len(helped) == 2
+    message = r'got "cat" - at `annotations\[2\].category_id` \(image_id 5\); and 3 more; detfeed check lists them all'
+    with pytest.raises(AnnotationError, match=message):
         read(content)
-    assert any(error.startswith("BadMask: ") for error in errors)
