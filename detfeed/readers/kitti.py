@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from functools import partial
 
 from detfeed.annotations import Annotations
@@ -17,8 +17,8 @@ from detfeed.readers.rows import ImageRow, ObjectRow, Rows
 from detfeed.readers.texts import parse_lines, read_lines, to_number
 
 DONT_CARE = "DontCare"
-# Folders of text files and of images, KITTI's own first.
-LABELS, IMAGES = ("label_2", "labels"), ("image_2", "images", "data")
+# Folders of text files and of images: KITTI's and FiftyOne's.
+LABELS, IMAGES = ("label_2", "labels"), ("image_2", "data")
 
 
 def read_kitti(
@@ -41,8 +41,9 @@ def read_kitti(
 
     Args:
         root: folder that holds the others, such as KITTI's training.
-        label_dir: folder of text files below `root`. None: label_2, or without such a folder labels (FiftyOne).
-        image_dir: folder of images below `root`. None: image_2, or without such a folder images or data (FiftyOne).
+        label_dir: folder of text files below `root`. None: label_2, or labels if FiftyOne's labels and data are there
+            instead.
+        image_dir: folder of images below `root`. None: image_2, or data likewise.
         class_names: the classes in order, without DontCare; an object of another class is an error. None: all classes
             in the files, sorted.
         invalid: policy for bad boxes; see `BadBoxesWarning`.
@@ -80,9 +81,17 @@ def read_kitti(
     return rows.to_annotations([*classes, DONT_CARE], invalid=invalid)
 
 
-def kitti_folder(root: str, given: str | None, names: Sequence[str]) -> str:
-    """The folder below the root that is given, or else the first that is there; without any, that of KITTI's name."""
-    there = next((name for name in names if os.path.lexists(os.path.join(root, name))), names[0])
+def kitti_folder(root: str, given: str | None, names: tuple[str, str]) -> str:
+    """The folder below the root that is given, or else KITTI's, or FiftyOne's if only both of its folders are there.
+
+    Args:
+        root: the root.
+        given: name of the folder, if it is given.
+        names: KITTI's and FiftyOne's name of it.
+    """
+    ours, other = names
+    others_there = all(os.path.isdir(os.path.join(root, name)) for _, name in (LABELS, IMAGES))
+    there = other if others_there and not os.path.lexists(os.path.join(root, ours)) else ours
     return os.path.join(root, there if given is None else given)
 
 

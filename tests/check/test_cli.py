@@ -99,7 +99,7 @@ def test_help_lists_the_commands_and_describes_each_option_in_a_line(detfeed, mo
         assert "    check     find what is wrong with a data set\n" in result.stdout
     lines = detfeed("check", "--help").stdout.splitlines()
     options = [line for line in lines if line.startswith("  -")]
-    assert len(options) == 34
+    assert len(options) == 38
     assert not [line for line in options if len(line.split("  ")) < 3], "an option whose help is on the next line"
     assert not [line for line in lines if line.startswith(20 * " ")], "help of two lines"
 
@@ -500,7 +500,10 @@ def test_how_images_are_fed_and_how_many_threads_look_is_passed_on(run, voc, mon
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "expected a data set, got none; give --coco, --lvis, --voc, --yolo, --csv, --kitti or --openimages"),
+        (
+            (),
+            "give --coco, --lvis, --voc, --yolo, --csv, --kitti, --openimages, --imagefolder or --ndjson",
+        ),
         (("--voc", "a", "--max-side", "700"), "--max-side: expected at least the shorter side, 800, got 700"),
         (("--voc", "a", "--kitti", "b"), "--kitti: expected one data set, got --voc and --kitti; give one"),
         (("--coco", "a"), "--coco: expected --images with it, got none; give the folder"),
@@ -510,11 +513,11 @@ def test_how_images_are_fed_and_how_many_threads_look_is_passed_on(run, voc, mon
         ),
         (
             ("--voc", "a", "--images", "b"),
-            "--images: expected --coco, --lvis, --csv or --openimages with it, got --voc;",
+            "--images: expected --coco, --lvis, --csv, --openimages or --ndjson with it, got --voc;",
         ),
         (
             ("--voc", "a", "--images", "b", "--val-coco", "c", "--val-images", "d"),
-            "--images: expected --coco, --lvis, --csv or --openimages with it, got --voc; leave --images out",
+            "--images: expected --coco, --lvis, --csv, --openimages or --ndjson with it, got --voc; leave --images out",
         ),
         (("--coco", "a", "--images", "b", "--classes", "c"), "--classes: expected --csv or --openimages with it, got"),
         (
@@ -542,19 +545,19 @@ def test_how_images_are_fed_and_how_many_threads_look_is_passed_on(run, voc, mon
             ("--voc", "a", "--val-lvis", "b", "--val-kitti", "c"),
             "--val-kitti: expected one data set, got --val-lvis and",
         ),
-        (("--kitti", "a", "--split", "b"), "--split: expected --voc or --yolo with it, got --kitti"),
+        (("--kitti", "a", "--split", "b"), "--split: expected --voc, --yolo or --ndjson with it, got --kitti"),
         (("--voc", "a", "--val-coco", "b"), "--val-coco: expected --val-images with it, got none"),
         (
             ("--voc", "a", "--val-coco", "b", "--val-split", "c"),
-            "--val-split: expected --val-voc or --val-yolo with it, got --val-coco",
+            "--val-split: expected --val-voc, --val-yolo or --val-ndjson with it, got --val-coco",
         ),
         (
             ("--kitti", "a", "--val-split", "c"),
-            "--val-split: expected --voc or --yolo with it, got --kitti",
+            "--val-split: expected --voc, --yolo or --ndjson with it, got --kitti",
         ),
         (
             ("--kitti", "a", "--val-images", "c"),
-            "--val-images: expected --val-coco, --val-lvis, --val-csv or --val-openimages with it, got none",
+            "--val-images: expected --val-coco, --val-lvis, --val-csv, --val-openimages or --val-ndjson with it, got",
         ),
         (("--voc",), "--voc: expected one value, got none; see detfeed check --help"),
         (("--vco", "a"), "--vco: expected an option of detfeed check, got an unknown one; did you mean --voc?"),
