@@ -330,6 +330,8 @@ def main(fd: str, parent: str) -> None:
     """Run the task that comes through a socket until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = socket.socket(fileno=int(fd))
+    # A fork that the task makes would hold the connection open, and hide from the parent that this process is gone.
+    os.register_at_fork(after_in_child=connection.close)
     threading.Thread(target=_end_with_parent, args=(connection, int(parent)), daemon=True).start()
     try:
         _serve(connection)

@@ -57,3 +57,30 @@ def test_executor_that_does_not_answer_is_asked_again_and_then_an_error(shapes):
     ):
         feed.get((0, 0))
     assert executor.asked == 2
+
+
+def test_executor_that_takes_no_jobs_is_an_error_that_names_the_images_until_it_does(shapes):
+    executor = concurrent.futures.ThreadPoolExecutor(1)
+    executor.shutdown()
+    feed = Feed(make_loader(shapes), executor=executor)
+    keys = keys_of(feed.loader, epochs=1)
+    first = shapes.paths[feed.loader.batches(0)[0][0]]
+    with pytest.raises(WorkerError, match=f"The executor failed at batch 0 of epoch 0: RuntimeError: .*{first}"):
+        feed.get(keys[0], keys[1:])
+
+
+@pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt, GeneratorExit])
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_target_function_that_would_end_the_training_is_an_error_of_an_executor_too(shapes, kind, end):
+    def targets(sample):
+        raise end(0)
+
+    if kind == "threads":
+        executor = concurrent.futures.ThreadPoolExecutor(1)
+    else:
+        executor = concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+    with executor:
+        loader = make_loader(shapes, targets, augment=None)
+        first = shapes.paths[loader.batches(0)[0][0]]
+        with pytest.raises((SampleError, WorkerError), match=rf"{end.__name__}: 0|{first}"):
+            Feed(loader, executor=executor).get((0, 0))

@@ -63,3 +63,24 @@ def test_cancelled_job_is_an_error_for_all_that_wait_unless_it_is_done(loader):
         open_job.result.result(0)
     batch, replaced = done.result.result(0)
     assert same(batch, loader.load(0, 1)) and replaced == []
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), KeyboardInterrupt(), GeneratorExit()])
+def test_error_that_would_end_the_program_fails_a_job_as_one_that_names_its_images(loader, shapes, error):
+    job = Job(loader, (2, 1))
+    job.fail(error)
+    with pytest.raises(WorkerError, match=rf"{type(error).__name__}.* batch 1 of epoch 2\. Its images: ") as caught:
+        job.result.result(0)
+    assert caught.value.__cause__ is error
+    assert all(shapes.paths[position] in str(caught.value) for position in loader.batches(2)[1])
+
+
+def test_job_that_failed_before_anybody_began_with_it_is_to_be_asked_for_anew(loader):
+    job = Job(loader, (0, 0))
+    assert not job.missed
+    job.fail(WorkerError("no worker"))
+    assert job.missed
+    begun = Job(loader, (0, 0))
+    begun.begin()
+    begun.fail(ValueError())
+    assert not begun.missed

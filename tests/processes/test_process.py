@@ -297,6 +297,21 @@ def test_death_of_a_process_ends_its_call_and_says_how(start, die, how):
         start(die).call()
 
 
+def test_death_of_a_process_is_noticed_while_a_fork_of_it_lives_on(start):
+    def fork_and_die(allocate):
+        if os.fork():
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(600)
+
+    process = start(fork_and_die)
+    with pytest.raises(ProcessDied, match=r"^was killed by SIGKILL$"):
+        process.call()
+    with pytest.raises(ProcessLookupError):
+        for _ in range(6000):  # its fork is ended with it
+            os.killpg(process._popen.pid, 0)
+            time.sleep(0.02)
+
+
 def test_killed_from_another_thread_a_process_ends_its_call(start):
     process = start(lambda allocate: time.sleep(600))
     killer = threading.Thread(target=process.kill)
