@@ -25,7 +25,8 @@ MEMORY_SHARE = 0.25  # of the memory that is left, for batches made ahead
 class Feed:
     """Hands out the batches of a loader, which the asking thread makes, or workers ahead of it.
 
-    The batches are the same bits whoever makes them, in whatever order. Workers start when the first batch is asked
+    The batches are the same bits whoever makes them, in whatever order (on one kind of processor, see
+    docs/conventions.md). Workers start when the first batch is asked
     for. They live until `close`, and end with this object.
 
     Args:
