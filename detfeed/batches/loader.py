@@ -139,6 +139,11 @@ class BatchLoader:
             )
         super().__setattr__(name, value)
 
+    @property
+    def image_bytes(self) -> int:
+        """Bytes that the images of a batch take at most."""
+        return 3 * self.batch_size * max(int(stage.plan.canvases.prod(axis=1).max()) for stage in self._stages.values())
+
     def check_learnable(self) -> None:
         """Raise ValueError if a `schedule` has canvases that TensorFlow would refuse in the middle of a fit."""
         check_learnable(self._stages, area=getattr(self.targets, "form", None) == "dense")

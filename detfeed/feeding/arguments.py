@@ -85,7 +85,8 @@ class FeedArguments(TypedDict, total=False):
     Attributes:
         workers: threads or processes that make batches. Up to 1 thread is the asking one itself.
         use_multiprocessing: processes instead of threads.
-        max_queue_size: how many batches are made ahead at most.
+        max_queue_size: how many batches are made ahead at most. Where memory is limited (control groups, RLIMIT_AS),
+            what is ahead keeps to a quarter of what is left of it, with a warning.
         timeout: seconds that a batch may take its worker before that is replaced.
         executor: a `concurrent.futures.Executor` that makes the batches instead, here or on other machines.
     """

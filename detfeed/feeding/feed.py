@@ -17,20 +17,25 @@ from detfeed.errors import expect
 from detfeed.feeding.executor import ExecutorWorkers
 from detfeed.feeding.jobs import Job, Key, Made, Workers, timed_load
 from detfeed.feeding.workers import LocalWorkers
+from detfeed.processes.memory import Limit, tightest_limit
+
+MEMORY_SHARE = 0.25  # of the memory that is left, for batches made ahead
 
 
 class Feed:
     """Hands out the batches of a loader, which the asking thread makes, or workers ahead of it.
 
-    The batches are the same bits whoever makes them, in whatever order. Workers start when a batch is asked for that
-    they have not made ahead. They end with `close`, with this object, and after a while in which nobody asks; what they
-    have made ahead is kept then, and they start again unseen.
+    The batches are the same bits whoever makes them, in whatever order (on one kind of processor, see
+    docs/conventions.md). Workers start when a batch is asked for that they have not made ahead. They end with `close`,
+    with this object, and after a while in which nobody asks; what they have made ahead is kept then, and they start
+    again unseen.
 
     Args:
         loader: makes the batches.
         workers, use_multiprocessing, ...: see `FeedArguments`.
 
     Attributes:
+        ahead: how many batches are made ahead at most; fewer than `max_queue_size` where memory is limited.
         ledger: counts the unreadable images that were replaced, if the loader's `on_error` is a `Replace`.
         on_handed: called after each batch with the times at which it was asked for and handed out, by
             `time.perf_counter`, and the number of its images.
@@ -59,6 +64,8 @@ class Feed:
         on_error = loader.on_error
         self.ledger = Ledger(on_error if isinstance(on_error, Replace) else Replace(), loader.num_images)
         self.on_handed: Callable[[tuple[float, float, int]], None] | None = None
+        self._batch_bytes = 0  # of the largest batch known
+        self._limit: Limit | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -92,11 +99,34 @@ class Feed:
             ImageError: too many images could not be read, see `Replace`.
         """
         asked = time.perf_counter()
+        if self.in_background:
+            self._fit_into_memory(self.loader.image_bytes)
         batch, replaced = self._get(key, upcoming) if self.in_background else timed_load(self.loader, key)[0]
+        if self.in_background:
+            self._fit_into_memory(_count_bytes(batch))
         self.ledger.note(replaced)
         if self.on_handed is not None:
             self.on_handed((asked, time.perf_counter(), _count_images(batch)))
         return batch
+
+    def _fit_into_memory(self, batch_bytes: int) -> None:
+        """Make fewer batches ahead if those of this size would take more than a share of the memory there is left."""
+        if batch_bytes <= self._batch_bytes:
+            return
+        if not self._batch_bytes:
+            self._limit = tightest_limit()  # before there is anything ahead
+        self._batch_bytes = batch_bytes
+        if self._limit is None:
+            return
+        affordable = max(1, int(self._limit.left * MEMORY_SHARE) // batch_bytes)
+        if affordable < self.ahead:
+            limit, told, self.ahead = self._limit, self.ahead, affordable
+            warnings.warn(
+                f"{affordable} instead of {told} batches are made ahead: one takes {batch_bytes / 1e6:.1f} MB, and of "
+                f"the {limit.total / 1e6:.0f} MB that {limit.name} allows, {limit.left / 1e6:.0f} MB were left, of "
+                f"which they get {MEMORY_SHARE:.0%}. Allow more memory, or use a smaller batch_size or resize",
+                stacklevel=4,
+            )
 
     def _get(self, key: Key, upcoming: Iterable[Key]) -> Made:
         if os.getpid() != self._pid:
@@ -179,3 +209,9 @@ def _count_images(batch: Batch) -> int:
     """Images in a batch: the length of any array of x."""
     x = batch[0]
     return len(next(iter(x.values())) if isinstance(x, dict) else x)
+
+
+def _count_bytes(batch: Batch) -> int:
+    """Bytes that the arrays of a batch take."""
+    arrays = [array for part in batch for array in (part.values() if isinstance(part, dict) else [part])]
+    return sum(array.nbytes for array in arrays)

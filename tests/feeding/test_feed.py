@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detfeed import AnchorTargets, BatchLoader, Feed, ShortSide
+import detfeed.feeding.feed as feed_module
+from detfeed import AnchorTargets, BatchLoader, Feed, Fixed, ShortSide
+from detfeed.processes.memory import Limit
 from feeds import GRID, IDS, KINDS, children, keys_of, make_loader, same, take, wait_until
 
 
@@ -182,3 +184,46 @@ def test_arguments_out_of_range_are_refused(shapes, arguments, expected):
 def test_arguments_of_other_types_are_refused_at_once(shapes, arguments, expected):
     with pytest.raises(TypeError, match=f"Expected {expected}"):
         Feed(make_loader(shapes), **arguments)
+
+
+@pytest.mark.parametrize("processes", [False, True])
+def test_no_more_is_made_ahead_than_a_quarter_of_the_memory_left(shapes, monkeypatch, processes):
+    def feed_with(left, targets=lambda sample: {}, **arguments):
+        limit = Limit("/sys/fs/cgroup/memory.max", 300_000_000, left)
+        monkeypatch.setattr(feed_module, "tightest_limit", lambda: limit)
+        loader = BatchLoader(shapes, targets, batch_size=4, resize=Fixed((96, 128)), **arguments)
+        return Feed(loader, workers=2, use_multiprocessing=processes)
+
+    size = 4 * 96 * 128 * 3
+    keys = [(0, index) for index in range(6)]
+    feed = feed_with(4 * 3 * (size + 100))
+    with pytest.warns(UserWarning, match=r"3 instead of 10 batches .* 0.1 MB, .* the 300 MB that .*memory.max .* 2 MB"):
+        feed.get(keys[0], keys[1:])
+    assert len(feed._ahead) == feed.ahead == 3
+    feed.get(keys[1], keys[2:])  # told once
+    feed.close()
+    feed = feed_with(4 * 11 * size)
+    feed.get(keys[0], keys[1:])
+    assert feed.ahead == 10
+    feed.close()
+    feed = feed_with(0)
+    with pytest.warns(UserWarning, match="1 instead of 10 batches"):
+        feed.get(keys[0], keys[1:])
+    feed.close()
+
+
+def test_size_of_targets_counts_once_it_is_known(shapes, monkeypatch):
+    size = 4 * 96 * 128 * 3
+    monkeypatch.setattr(feed_module, "tightest_limit", lambda: Limit("RLIMIT_AS", 10**9, 4 * 10 * size + 9))
+    large = np.zeros(96 * 128 * 3 * 4, np.uint8)  # four times the image
+    loader = BatchLoader(shapes, lambda sample: {"large": large}, batch_size=4, resize=Fixed((96, 128)))
+    feed = Feed(loader, workers=2)
+    with pytest.warns(UserWarning, match=r"1 instead of 10 batches"):
+        feed.get((0, 0), [(0, 1), (0, 2), (0, 3)])
+    assert feed.ahead == 1
+    feed.close()
+
+
+def test_memory_is_no_concern_where_nothing_is_made_ahead(shapes, monkeypatch):
+    monkeypatch.setattr(feed_module, "tightest_limit", lambda: Limit("RLIMIT_AS", 1, 0))
+    Feed(BatchLoader(shapes, lambda sample: {}, batch_size=4, resize=Fixed((96, 128)))).get((0, 0))
