@@ -63,10 +63,9 @@ def find_images(found: Entries, source: str, image_dir: str, problems: Problems,
     if bad:
         for row in sorted(bad):
             problems.add(source, bad[row])
-        entries, places, ids, paths = (
-            [one for row, one in enumerate(column) if row not in bad]
-            for column in (entries, places, ids, paths)  # type: ignore[assignment]
-        )
+        kept = [row for row in range(len(entries)) if row not in bad]
+        entries, places = [entries[row] for row in kept], [places[row] for row in kept]
+        ids, paths = [ids[row] for row in kept], [paths[row] for row in kept]
     hw = np.array([[image.height for image in entries], [image.width for image in entries]], np.int64).T
     return Images(entries, places, ids, paths, hw.reshape(-1, 2), unread - set(ids), set())
 
