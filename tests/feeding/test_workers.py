@@ -177,7 +177,9 @@ def test_no_batch_is_taken_for_another_after_a_failure_to_receive_one(shapes, mo
 
     monkeypatch.setattr(owner, name, failing, raising=False)
     feed = Feed(loader, workers=2, use_multiprocessing=True, max_queue_size=4)
-    with pytest.warns(UserWarning, match=f"its answer could not be received .{type(error).__name__}.*made again") as w:
+    with pytest.warns(
+        UserWarning, match=f"its answer could not be received .{type(error).__name__}.*(made|started) again"
+    ) as w:
         batches = list(take(feed, keys))
     assert len(w) == 1 and next(calls) > after
     for key, batch in zip(keys, batches, strict=True):
@@ -697,13 +699,13 @@ def test_workers_that_nobody_asks_end_and_start_again_unseen(shapes, monkeypatch
     monkeypatch.setattr(workers_module, "IDLE_SECONDS", 0.1)
     loader = make_loader(shapes, augment=None)
     keys = keys_of(loader)
-    before = children()
+    before, threads = children(), set(workers_module._threads())  # others' tests leave some that hang
     feeds = [Feed(loader, max_queue_size=3, **kind) for _ in range(2)]
     made = {}
     for feed in feeds:
         for place, key in enumerate(keys[:4]):
             assert same(feed.get(key, keys[place + 1 :]), loader.load(*key))
-        assert wait_until(lambda: not workers_module._threads() and children() <= before)
+        assert wait_until(lambda: set(workers_module._threads()) <= threads and children() <= before)
         made[feed] = dict(feed._ahead)
     for feed in feeds:
         for place, key in enumerate(keys[4:8], 4):
