@@ -96,8 +96,8 @@ def encode_deltas(boxes: Boxes, anchors: Boxes, weights: DeltaWeights = (1.0, 1.
         weights: factors of dx, dy, dw, dh; 1, 1, 1, 1 for an RPN, 10, 10, 5, 5 for RoIs.
 
     Returns:
-        float32 (N, 4): dx and dy as shares of the anchor's sides, dw and dh as logarithms, each times its weight. Logarithms
-        may differ by 5e-7 between processors with AVX2 and without.
+        float32 (N, 4): dx and dy as shares of the anchor's sides, dw and dh as logarithms, each times its weight.
+        The logarithms may differ by 5e-7 between processors with AVX2 and without.
 
     Source: Girshick et al. 2014, appendix C; agrees with torchvision's BoxCoder.
     """

@@ -26,8 +26,8 @@ class Feed:
     """Hands out the batches of a loader, which the asking thread makes, or workers ahead of it.
 
     The batches are the same bits whoever makes them, in whatever order (on one kind of processor, see
-    docs/conventions.md). Workers start when the first batch is asked
-    for. They live until `close`, and end with this object.
+    docs/conventions.md). Workers start when the first batch is asked for. They live until `close`, and end with this
+    object.
 
     Args:
         loader: makes the batches.
