@@ -28,6 +28,7 @@ from detfeed import (
     RoiTargetSequence,
     Sample,
     ShortSide,
+    StageArguments,
 )
 from detfeed.models import RPN, ProposalModel, Schedule
 
@@ -86,7 +87,7 @@ def misspelt(data: Annotations, anchors: AnchorGrid, proposals: Proposals) -> No
     AnchorTargetSequence(data, anchors, batch_size=2, resize=SMALL, positive_iuo=0.5)  # wrong: positive_iuo
     DetectionSequence(data, targets=count, batch_size=2, resize=SMALL, positive_iou=0.5)  # wrong: positive_iou
     DetectionSequence(data, targets=count, batch_size=2, resize=SMALL, use_multiprocesing=True)  # wrong: multiprocesing
-    BatchLoader(data, count, batch_size=2, resize=SMALL, schedule={9: {"agument": None}})  # wrong: agument
+    BatchLoader(data, count, batch_size=2, resize=SMALL, schedule={9: {"agument": None}})  # wrong: StageArguments
     RoiTargetSequence(data, proposals, batch_size=2, resize=SMALL, forground_iou=0.5)  # wrong: forground_iou
     BatchLoader(data, count, batch_size=2, resize=SMALL, workers=2)  # wrong: workers
     AnchorTargets(anchors, positive_iuo=0.5)  # wrong: positive_iuo
@@ -108,7 +109,7 @@ def mistyped(data: Annotations, anchors: AnchorGrid, proposals: Proposals) -> No
     DetectionSequence(data, targets=count, batch_size=2, resize=600)  # wrong: resize
     DetectionSequence(data, targets=count, resize=SMALL)  # wrong: batch_size
     DetectionSequence(data, targets=count, batch_size=2, resize=SMALL, on_error="replace")  # wrong: on_error
-    BatchLoader(data, count, batch_size=2, resize=SMALL, schedule={9: {"min_size": "8"}})  # wrong: min_size
+    BatchLoader(data, count, batch_size=2, resize=SMALL, schedule={9: StageArguments(min_size="8")})  # wrong: min_size
     AnchorTargetSequence(data, [32, 64], batch_size=2, resize=SMALL)  # wrong: AnchorGrid
     AnchorTargetSequence(data, anchors, targets="spares", batch_size=2, resize=SMALL)  # wrong: spares
     RoiTargetSequence(data, "proposals.json", batch_size=2, resize=SMALL)  # wrong: Proposals
