@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import albumentations
 import cloudpickle
@@ -27,6 +27,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from bench_peers import BOUND, PEERS, installed
 from detfeed import (
     AnchorGrid,
     AnchorTargets,
@@ -34,6 +35,7 @@ from detfeed import (
     BatchLoader,
     Feed,
     Fixed,
+    Sample,
     ShortSide,
     make_shapes,
     read_coco,
@@ -42,6 +44,7 @@ from detfeed import (
 from detfeed.check.parser import Parser, whole
 from detfeed.readers.formats import add_training_options, training_set
 
+Cell = TypeVar("Cell", bound=tuple[Any, ...])
 # "stream" is fit(sequence.stream(), steps_per_epoch=...): one iterator of TensorFlow's for all epochs. "fit" is
 # fit(sequence, shuffle=False), and "shuffled fit" is fit(sequence): Keras shuffles the batches of each epoch.
 SINKS = ("numpy", "tf.data", "fit", "stream", "shuffled fit")
@@ -78,6 +81,11 @@ def build_parser() -> Parser:
     bench.add_argument("--rounds", type=whole(1), default=3, metavar="N", help="of all measurements [3]")
     bench.add_argument(
         "--out", type=Path, default=Path("runs/bench"), metavar="DIR", help="folder of the results [runs/bench]"
+    )
+    bench.add_argument(
+        "--peers",
+        action="store_true",
+        help="compare with the loaders of those other libraries that are installed, to numpy, instead",
     )
     bench.add_argument("--measure", help=argparse.SUPPRESS)
     return parser
@@ -271,6 +279,21 @@ def _through_fit(
     return marks
 
 
+def measure_peer(arguments: argparse.Namespace, name: str, workers: int, targets: bool) -> dict[str, float]:
+    """Images per second of a peer to numpy, with or without targets."""
+    made = AnchorTargets(AnchorGrid.fpn()) if targets else _no_targets
+    epoch = PEERS[name].start(BatchLoader(read_data(arguments), made, **loader_arguments(arguments)), workers)
+    images = sum(epoch())  # warms up
+    start = time.perf_counter()
+    for _ in range(arguments.epochs):
+        images = sum(epoch())
+    return {"images_per_second": images * arguments.epochs / (time.perf_counter() - start)}
+
+
+def _no_targets(sample: Sample) -> dict[str, Any]:
+    return {}
+
+
 # Stages and scale, in this process.
 
 
@@ -384,11 +407,15 @@ def main(argv: list[str] | None = None) -> None:
     parser = build_parser()
     arguments = parser.parse_args(argv)
     if arguments.measure:
-        way, workers, sink = json.loads(arguments.measure)
-        print("result", json.dumps(measure(arguments, way, workers, sink)), flush=True)
+        kind, *cell = json.loads(arguments.measure)
+        result = measure_peer(arguments, *cell) if kind == "peer" else measure(arguments, *cell)
+        print("result", json.dumps(result), flush=True)
         os._exit(0)  # Keras's own pools may hang at exit
     with parser.one_line_errors():
         read_data(arguments)
+    if arguments.peers:
+        compare_with_peers(arguments, argv)
+        return
     stages = time_stages(arguments)
     scale = time_scale()
     cells = [
@@ -397,11 +424,7 @@ def main(argv: list[str] | None = None) -> None:
         for workers in (arguments.workers if count is None else [count])
         for sink in sinks
     ]
-    results: dict[tuple[str, int, str], list[dict[str, float]]] = {cell: [] for cell in cells}
-    for round_ in range(arguments.rounds):
-        for cell in cells:
-            results[cell].append(_in_a_process(cell, argv))
-            print(f"round {round_ + 1}/{arguments.rounds}: {cell}: {results[cell][-1]}", file=sys.stderr, flush=True)
+    results = _in_rounds("way", cells, arguments.rounds, argv)
     middle = {
         cell: {name: statistics.median(run[name] for run in runs) for name in runs[0]} for cell, runs in results.items()
     }
@@ -419,7 +442,49 @@ def main(argv: list[str] | None = None) -> None:
     print(f"wrote {arguments.out / 'feed.json'} and {arguments.out / 'feed.png'}")
 
 
-def _in_a_process(cell: tuple[str, int, str], argv: list[str] | None) -> dict[str, float]:
+def compare_with_peers(arguments: argparse.Namespace, argv: list[str] | None) -> None:
+    """Measure the peers that are installed, print them side by side, and save them."""
+    cells = [
+        (name, workers, targets)
+        for name, peer in PEERS.items()
+        for workers in arguments.workers
+        for targets, timed in ((True, peer.targets), (False, peer.images))
+        if timed and installed(peer)
+    ]
+    results = _in_rounds("peer", cells, arguments.rounds, argv)
+    table = Table(title=f"images/s to numpy: batches of {arguments.batch_size} at short side {arguments.short_side}")
+    for column in ("way", "workers", "with FPN targets", "spread", "without", "spread", "share of the bound"):
+        table.add_column(column, justify="left" if column == "way" else "right")
+    rates = {cell: [run["images_per_second"] for run in runs] for cell, runs in results.items()}
+    for name, workers in dict.fromkeys(cell[:2] for cell in cells):
+        row, shown = [], 0.0
+        for targets in (True, False):
+            some = rates.get((name, workers, targets))
+            row += [f"{statistics.median(some):.0f}", f"{min(some):.0f}-{max(some):.0f}"] if some else ["", ""]
+            shown = shown or (statistics.median(some) if some else 0.0)
+        bound = statistics.median(rates[BOUND, workers, False])
+        table.add_row(name, str(workers), *row, f"{shown / bound:.0%}")
+    Console(width=120).print(table)
+    missing = [name for name, peer in PEERS.items() if not installed(peer)]
+    if missing:
+        print(f"not installed: {', '.join(missing)}")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    saved = [{"way": name, "workers": w, "targets": t, "runs": runs} for (name, w, t), runs in results.items()]
+    (arguments.out / "peers.json").write_text(json.dumps(saved, indent=2) + "\n")
+    print(f"wrote {arguments.out / 'peers.json'}")
+
+
+def _in_rounds(kind: str, cells: list[Cell], rounds: int, argv: list[str] | None) -> dict[Cell, list[dict[str, float]]]:
+    """The measurements of each cell, in rounds of all cells."""
+    results: dict[Cell, list[dict[str, float]]] = {cell: [] for cell in cells}
+    for round_ in range(rounds):
+        for cell in cells:
+            results[cell].append(_in_a_process((kind, *cell), argv))
+            print(f"round {round_ + 1}/{rounds}: {cell}: {results[cell][-1]}", file=sys.stderr, flush=True)
+    return results
+
+
+def _in_a_process(cell: tuple[Any, ...], argv: list[str] | None) -> dict[str, float]:
     command = [sys.executable, __file__, *(sys.argv[1:] if argv is None else argv), "--measure", json.dumps(cell)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
