@@ -155,6 +155,7 @@ class _State:
         deaths = 0
         while self.pickled is not None and worker.process is None and not self._is_over(worker):
             worker.starting = time.monotonic()
+            process: Process | None = None
             try:
                 process = Process(self.pickled)
                 with self.changed:
@@ -165,6 +166,9 @@ class _State:
             except Exception as error:
                 deaths += 1
                 worker.process = None
+                if process is not None and not process.ended:
+                    process.kill()
+                    process.end()
                 with self.changed:
                     if self._is_over(worker):
                         return

@@ -166,6 +166,7 @@ def hanging(shapes, tmp_path, monkeypatch):
 def test_no_batch_is_taken_for_another_after_a_failure_to_receive_one(shapes, monkeypatch, owner, name, error, after):
     loader = make_loader(shapes, augment=None)
     keys = keys_of(loader, epochs=3)
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     calls = itertools.count()
     function = getattr(owner, name, None) or getattr(builtins, name)
@@ -185,7 +186,7 @@ def test_no_batch_is_taken_for_another_after_a_failure_to_receive_one(shapes, mo
     for key, batch in zip(keys, batches, strict=True):
         assert same(batch, loader.load(*key))
     feed.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # less if an earlier test's were still open
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=IDS)
