@@ -56,6 +56,48 @@ class Folder:
         lines = [line.format(image, *box, label) for image in images for label, box in BOXES.items()]
         self.text(name, "\n".join([*([headings] if headings else []), *lines]))
 
+    def coco(self, name, files, *, size=(WIDTH, HEIGHT), mask=False):
+        """A COCO file; with `mask`, every object is a crowd with a run-length mask, as CVAT writes masks."""
+        annotations = []
+        for image_id, _ in enumerate(files):
+            for category, (x0, y0, x1, y1) in enumerate(BOXES.values()):
+                inside = np.zeros((HEIGHT, WIDTH), bool)
+                inside[y0:y1, x0:x1] = True
+                ends = np.flatnonzero(np.diff(inside.ravel(order="F"), prepend=False))
+                runs = {"counts": np.diff(ends, prepend=0, append=inside.size).tolist(), "size": inside.shape}
+                annotations.append(
+                    {"id": len(annotations), "image_id": image_id, "category_id": category, "iscrowd": int(mask)}
+                    | {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0), "ignore": 0}
+                    | {"segmentation": runs if mask else []}
+                )
+        images = [
+            {"id": image_id, "file_name": file, "width": size[0], "height": size[1]}
+            for image_id, file in enumerate(files)
+        ]
+        categories = [{"id": category, "name": label} for category, label in enumerate(CLASSES)]
+        self.text(name, json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+
+
+def label_studio_coco(folder):
+    for name in ("a", "b"):
+        folder.image(f"images/{name}.jpg")
+    folder.coco("result.json", ["images/a.jpg", "images/b.jpg"], size=(None, None))
+    return read_coco(folder.root / "result.json", folder.root)
+
+
+def cvat_coco(folder):
+    for name in ("sub/a", "b"):
+        folder.image(f"images/{name}.jpg")
+    folder.coco("annotations/instances_default.json", ["sub/a.jpg", "b.jpg"])
+    return read_coco(folder.root / "annotations" / "instances_default.json", folder.root / "images")
+
+
+def cvat_coco_masks(folder):
+    for name in ("a", "b"):
+        folder.image(f"images/{name}.jpg")
+    folder.coco("annotations/instances_default.json", ["a.jpg", "b.jpg"], mask=True)
+    return read_coco(folder.root / "annotations" / "instances_default.json", folder.root / "images", crowds="object")
+
 
 def label_studio_voc(folder):
     for name in ("a", "b"):
@@ -317,6 +359,7 @@ def ultralytics(folder):
 
 
 TOOLS = [
+    *(label_studio_coco, cvat_coco, cvat_coco_masks),
     *(label_studio_voc, label_studio_yolo, cvat_voc, cvat_yolo_11, cvat_ultralytics, cvat_kitti, roboflow_voc),
     *(roboflow_yolov8, roboflow_csv, labelme2voc, labelimg_voc, labelimg_yolo, makesense_voc, vott_voc, vott_csv),
     *(fiftyone_voc, fiftyone_yolov5, fiftyone_kitti, rectlabel_voc, darknet, keras_retinanet),
