@@ -247,7 +247,10 @@ def test_folder_of_an_earlier_run_is_not_written_over(run, capsys):
             ["--val-coco", "a.json", "--val-images", "a", "--val-split", "b"],
             "--val-split: expected --val-voc, --val-yolo or --val-ndjson with it, got --val-coco",
         ),
-        (["--val-images", "a"], "expected --val-coco, --val-lvis, --val-csv, --val-openimages or --val-ndjson with it"),
+        (
+            ["--val-images", "a"],
+            "--val-images: expected --val-coco, --val-lvis, --val-csv, --val-openimages or --val-ndjson with it",
+        ),
         (["--weight-decay", "0.1"], "--weight-decay: expected --optimizer adamw or sgd with it, got adam"),
         (["--validate-every", "0"], "--validate-every: expected a whole number of at least 1, got 0"),
         (["--workers", "-1"], "--workers: expected a whole number of at least 0, got -1"),
