@@ -17,9 +17,9 @@ from detfeed.errors import WorkerError
 from detfeed.feeding.jobs import MAX_DEATHS, Job, Key, Made, Workers, pickled_task, timed_load
 from detfeed.processes.process import AnswerNotSent, Process, ProcessDied
 
-# Without being asked for anything, after which workers end. A process starts in 0.6 s, or 1.3 s with albumentations:
-# even a model that needs longer than this for each batch keeps no more than an eighth of a core busy with starts.
-IDLE_SECONDS = 10.0
+# Without being asked for anything, after which workers end. A start delays the epoch after a long validation by 1.5 to
+# 2 s (two cores of an AMD EPYC, with albumentations): at most a twentieth of the time then.
+IDLE_SECONDS = 30.0
 START_SECONDS = 120.0  # for a process to start, unless `timeout` is longer: imports from a network's disk take a minute
 CLOSE_SECONDS = 0.5  # that `close` waits for what workers are doing
 EXIT_SECONDS = 5.0  # that the end of the program waits for it; a batch rarely takes longer
