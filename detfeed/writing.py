@@ -82,8 +82,8 @@ class _Appended:
         # Looked at before it is opened, since a device may do something then; and after, since it may be another one.
         with contextlib.suppress(FileNotFoundError):
             _check_regular(os.stat(path), path)
-        # Opening a pipe would wait for a reader.
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        # Opening a pipe would wait for a reader. Windows has no such pipes, and no such flag.
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
         self._descriptor = os.open(path, flags, 0o666)
         try:
             _check_regular(os.fstat(self._descriptor), path)
@@ -93,7 +93,7 @@ class _Appended:
 
     def ends_in_a_part(self) -> bool:
         size = os.fstat(self._descriptor).st_size
-        return size > 0 and os.pread(self._descriptor, 1, size - 1) != b"\n"
+        return size > 0 and self._read(1, size - 1) != b"\n"
 
     def append(self, data: bytes) -> None:
         """Write all of the data, or nothing."""
@@ -104,9 +104,13 @@ class _Appended:
         except BaseException:
             size = os.fstat(self._descriptor).st_size
             # Of several processes, another one may have added lines since.
-            if written and os.pread(self._descriptor, written, size - written) == data[:written]:
+            if written and self._read(written, size - written) == data[:written]:
                 os.ftruncate(self._descriptor, size - written)
             raise
+
+    def _read(self, count: int, at: int) -> bytes:
+        os.lseek(self._descriptor, at, os.SEEK_SET)  # what is written goes to the end all the same
+        return os.read(self._descriptor, count)
 
     def close(self) -> None:
         os.close(self._descriptor)

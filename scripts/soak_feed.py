@@ -28,7 +28,18 @@ from typing import Any
 import albumentations
 import numpy as np
 
-from detfeed import AnchorGrid, AnchorTargets, Annotations, BatchLoader, ShortSide, WorkerError, make_shapes, read_coco
+from detfeed import (
+    AnchorGrid,
+    AnchorTargets,
+    AnchorTargetSequence,
+    Annotations,
+    BatchLoader,
+    DetectionSequence,
+    ShortSide,
+    WorkerError,
+    make_shapes,
+    read_coco,
+)
 from detfeed.check.parser import Parser, positive, whole
 
 EPOCHS = 20
@@ -92,20 +103,19 @@ class Soak:
     """One sequence under disturbance.
 
     Args:
-        make: makes the sequence.
+        sequence: what is asked for batches.
         expected: the digest of each batch, by epoch and index.
         seed: of the disturbances.
     """
 
-    def __init__(self, make: Callable[[], Any], expected: list[list[str]], seed: int) -> None:
-        self.sequence = make()
+    def __init__(self, sequence: DetectionSequence, expected: list[list[str]], seed: int) -> None:
+        self.sequence = sequence
         self.expected = expected
         self.rng = np.random.default_rng(seed)
         self.done: Counter[str] = Counter()
         self.wrong: list[str] = []
         self.slowest = 0.0
         self._held: list[tuple[str, Any, str]] = []
-        self._stopped: list[int] = []
         self._disturbances: dict[str, tuple[float, Callable[[], None]]] = {
             "killed": (0.04, lambda: self._signal(signal.SIGKILL)),
             "paused": (0.03, self._pause),
@@ -234,8 +244,6 @@ def main() -> None:
     parser.add_argument("--seed", type=whole(0), default=0, help="of the disturbances [0]")
     arguments = parser.parse_args()
 
-    from detfeed import AnchorTargetSequence
-
     warnings.simplefilter("ignore")  # each fault is told; here they are counted
     with tempfile.TemporaryDirectory() as folder:
         annotations = read_data(Path(folder))
@@ -250,31 +258,27 @@ def main() -> None:
         ]
         if len({one for epoch in expected for one in epoch}) < EPOCHS * loader.num_batches:
             sys.exit("Expected all batches to differ, so that no one passes for another.")
-        report: dict[str, Any] = {}
         rounds = max(1, round(arguments.minutes / 5))
         for number in range(rounds):
             processes = number % 4 < 3  # mostly
             before = resources()
-            soak = Soak(
-                lambda processes=processes: AnchorTargetSequence(  # type: ignore[misc]
-                    annotations,
-                    ANCHORS,
-                    workers=arguments.workers,
-                    use_multiprocessing=processes,
-                    timeout=TIMEOUT_S,
-                    **settings,
-                ),
-                expected,
-                arguments.seed + number,
+            sequence = AnchorTargetSequence(
+                annotations,
+                ANCHORS,
+                workers=arguments.workers,
+                use_multiprocessing=processes,
+                timeout=TIMEOUT_S,
+                **settings,
             )
+            soak = Soak(sequence, expected, arguments.seed + number)
             soak.run(arguments.minutes * 60 / rounds)
-            report = {
+            report: dict[str, Any] = {
                 "kind": "processes" if processes else "threads",
                 **soak.done,
                 "wrong": soak.wrong,
                 "slowest_s": round(soak.slowest, 2),
             }
-            del soak
+            del soak, sequence
             report["left"] = left_over(before)
             print(json.dumps(report), flush=True)
             if report["wrong"] or report["left"]:

@@ -23,7 +23,7 @@ from detfeed.batches.stages import Stage, StageArguments, check_learnable, make_
 from detfeed.boxes import Boxes
 from detfeed.errors import ImageError, SampleError, expect
 from detfeed.images.canvases import Resize, fed_wh
-from detfeed.images.decoding import Exif
+from detfeed.images.decoding import Exif, check_bits
 from detfeed.images.resizing import Image
 from detfeed.proposals import Proposals
 from detfeed.sample import Arrays, Sample
@@ -84,7 +84,7 @@ class BatchLoader:
         inputs: Inputs | None = None,
         schedule: Mapping[int, StageArguments] | None = None,
     ) -> None:
-        own = vars(self).keys() - ()  # of a subclass
+        own = set(vars(self))  # of a subclass
         _check_arguments(targets, batch_size=batch_size, seed=seed, exif=exif, bits=bits, on_error=on_error)
         expect(Annotations, "an Annotations table", annotations=annotations)
         expect(Proposals | None, "a Proposals table or None", proposals=proposals)
@@ -313,13 +313,12 @@ def _check_arguments(
 ) -> None:
     if not callable(targets):
         raise ValueError(f"Expected targets to be a function of a Sample. Received: {targets!r}")
-    expect(Integral, "a whole number", batch_size=batch_size, seed=seed, bits=bits)
+    expect(Integral, "a whole number", batch_size=batch_size, seed=seed)
     if batch_size < 1:
         raise ValueError(f"Expected batch_size to be at least 1. Received: {batch_size}")
     if seed < 0:
         raise ValueError(f"Expected seed to be at least 0. Received: {seed}")
-    if not 8 <= bits <= 16:
-        raise ValueError(f"Expected bits to be from 8 to 16. Received: {bits}")
+    check_bits(bits)
     if exif not in get_args(Exif):
         raise ValueError(f"Expected exif to be one of {get_args(Exif)}. Received: {exif!r}")
     if on_error != "raise" and not isinstance(on_error, Replace):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 import cv2
@@ -15,7 +16,7 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from detfeed.errors import ImageError
+from detfeed.errors import ImageError, expect
 from detfeed.images.files import read_bytes
 from detfeed.images.headers import Header, ppm_header, read_header, tiff_tags
 from detfeed.images.resizing import Image
@@ -105,10 +106,11 @@ def decode_image(
     Raises:
         ImageError: the content is no image, cut short, visibly damaged (half a picture is never returned), larger than
             `max_pixels`, or not of the annotated size.
-        ValueError: another `exif`.
+        ValueError, TypeError: another `exif`, or `bits`.
     """
     if exif not in get_args(Exif):
         raise ValueError(f"Expected exif to be one of {get_args(Exif)}. Received: {exif!r}")
+    check_bits(bits)
     header = read_header(data, name=name)
     if header.height * header.width > max_pixels:
         raise ImageError(
@@ -147,6 +149,13 @@ def decode_image(
             f"({str(error).strip()}); replace the file or leave the image out"
         ) from error
     return image
+
+
+def check_bits(bits: int) -> None:
+    """Raise ValueError or TypeError unless a 16-bit picture can use so many bits."""
+    expect(Integral, "a whole number", bits=bits)
+    if not 8 <= bits <= 16:
+        raise ValueError(f"Expected bits to be from 8 to 16. Received: {bits}")
 
 
 def _is_turned(header: Header, name: str, exif: Exif, annotated_hw: tuple[int, int] | None) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -65,6 +64,10 @@ def _limits_in(mount: Path, path: str, limits: tuple[str, ...], used: str, recla
 
 
 def _address_space(root: Path) -> Iterator[Limit]:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
     total, _ = resource.getrlimit(resource.RLIMIT_AS)
     pages = _number(_read(root / "proc" / "self" / "statm").partition(" ")[0])
     if total != resource.RLIM_INFINITY and pages is not None:
