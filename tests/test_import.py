@@ -33,6 +33,12 @@ def test_importing_loads_slow_packages_only_where_they_are_used(module):
     assert not {"albumentations", "matplotlib", "rich", "typer"} & set(loaded)
 
 
+def test_importing_needs_nothing_that_windows_lacks():
+    assert run("import sys; sys.modules.update(resource=None, fcntl=None); import detfeed.feeding.feed; print(1)") == [
+        "1"
+    ]
+
+
 @pytest.mark.parametrize(
     "first",
     ["import detfeed.check.cli", "from detfeed.check import cli", "from detfeed.check.findings import Report", ""],

@@ -333,6 +333,11 @@ def test_one_line_forms_read_coco_and_voc(shapes, data):
         shapes.source, Path(shapes.source).parent / "images", GRID, batch_size=4, resize=ShortSide(96)
     )
     assert same(from_coco[0], make(shapes, augment=None)[0])
+    for exif in ("apply", "ignore"):
+        turned = AnchorTargetSequence.from_coco(
+            shapes.source, Path(shapes.source).parent / "images", GRID, batch_size=4, resize=ShortSide(96), exif=exif
+        )
+        assert same(turned[0], from_coco[0])  # no image has an orientation
     from_voc = AnchorTargetSequence.from_voc(
         data / "voc" / "VOC2007", None, AnchorGrid.fpn(), batch_size=2, resize=ShortSide(128), targets="dense"
     )

@@ -12,6 +12,14 @@ def test_no_line_is_added_but_the_file_made(tmp_path):
     assert (tmp_path / "log").read_bytes() == b""
 
 
+def test_lines_are_added_where_neither_pipes_nor_positioned_reads_are_known(tmp_path, monkeypatch):
+    for name in ("O_NONBLOCK", "O_CLOEXEC", "pread"):  # as on Windows
+        monkeypatch.delattr(os, name)
+    (tmp_path / "log").write_bytes(b"a\nhalf")
+    append_lines(tmp_path / "log", "b\n")
+    assert (tmp_path / "log").read_bytes() == b"a\nhalf\nb\n"
+
+
 @pytest.mark.parametrize("before", [None, b"old"])
 def test_full_disk_leaves_what_was_there_and_names_the_file(tmp_path, before):
     path = tmp_path / "file"

@@ -509,6 +509,12 @@ def test_bits_scale_the_values_that_a_16_bit_picture_uses(bits):
     assert used_bits(cv2.imencode(".png", np.zeros((2, 2), np.uint8))[1]) is None
 
 
+@pytest.mark.parametrize(("bits", "kind"), [(7, ValueError), (17, ValueError), (12.0, TypeError)])
+def test_bits_that_no_picture_has_are_refused(bits, kind):
+    with pytest.raises(kind, match=rf"Expected bits to be .* Received: .*{bits}"):
+        decode(encode(np.zeros((2, 2, 3), np.uint8), "PNG"), bits=bits)
+
+
 @pytest.mark.parametrize(
     ("pixels", "got"),
     [

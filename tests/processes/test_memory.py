@@ -1,4 +1,5 @@
 import resource
+import sys
 
 import pytest
 
@@ -22,6 +23,12 @@ def draw(root, own, files):
 def test_without_proc_or_limits_there_is_none(tmp_path):
     assert tightest_limit(tmp_path) is None
     assert draw(tmp_path, "", {}) is None
+
+
+def test_where_there_are_no_limits_of_processes_those_of_groups_count(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+    limit = draw(tmp_path, "0::/\n", {"memory.max": 300 * MB, "memory.current": 100 * MB})
+    assert limit.left == 200 * MB
 
 
 CASES = {
