@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import multiprocessing
 import os
 import pickle
 import platform
@@ -410,6 +411,8 @@ def main(argv: list[str] | None = None) -> None:
         kind, *cell = json.loads(arguments.measure)
         result = measure_peer(arguments, *cell) if kind == "peer" else measure(arguments, *cell)
         print("result", json.dumps(result), flush=True)
+        for child in multiprocessing.active_children():  # of a peer: they would keep our output open
+            child.kill()
         os._exit(0)  # Keras's own pools may hang at exit
     with parser.one_line_errors():
         read_data(arguments)
