@@ -76,7 +76,7 @@ class DetectionSequence(keras.utils.PyDataset):
         # ready after fit's first look at the data is fed as the start of the first epoch.
         super().__init__(workers=1, use_multiprocessing=False, max_queue_size=self.feed.ahead)
         self._lookahead = Lookahead()
-        self._passes = Passes(by_threads=keras.backend.backend() == "tensorflow")
+        self._passes = Passes(by_threads=keras.backend.backend() == "tensorflow", on_over=self.feed.rest)
         self._looped = False  # whether a loop over this sequence was begun and left
         self.seek(0)
 

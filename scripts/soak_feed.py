@@ -43,7 +43,9 @@ from detfeed import (
 from detfeed.check.parser import Parser, positive, whole
 
 EPOCHS = 20
-GIVE_UP_S = 120  # a batch that takes longer is a hang: the stacks of all threads are printed, and the run ends
+# A batch that takes longer is a hang: the stacks of all threads are printed, and the run ends. A worker that is stopped
+# for good while it starts is given up after 120 s, and that may happen to its successors.
+GIVE_UP_S = 600
 TIMEOUT_S = 5  # after which a worker that is stopped for good is replaced
 HELD = 30  # the most batches that are held at a time
 ANCHORS = AnchorGrid(strides=(16,), cell_sizes_wh=(((16.0, 16.0), (32.0, 32.0)),), offset=0.5)

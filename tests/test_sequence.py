@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import albumentations
@@ -29,6 +30,8 @@ from detfeed import (
     read_coco,
     read_proposals,
 )
+from detfeed.feeding import workers
+from feeds import IDS, KINDS, LONG, children, wait_until
 
 GRID = AnchorGrid(strides=(32,), cell_sizes_wh=(((32.0, 32.0), (64.0, 64.0)),), offset=0.5)
 
@@ -218,6 +221,39 @@ def test_iterators_of_epochs_that_are_over_are_let_go(shapes):
     model.compile(optimizer="sgd")
     model.fit(recorded(shapes), epochs=3, verbose=0, callbacks=[Count()])
     assert set(alive) == {1}  # the one of this epoch: the end of another would stop it for a while
+
+
+def worker_threads():
+    return {thread for thread in threading.enumerate() if thread.name.startswith("detfeed worker")}
+
+
+@pytest.mark.parametrize("by", ["fit", "evaluate", "predict"])
+@pytest.mark.parametrize("kind", KINDS, ids=IDS)
+def test_workers_end_with_the_model_that_they_fed_and_start_again_for_another(shapes, monkeypatch, kind, by):
+    monkeypatch.setattr(workers, "IDLE_SECONDS", 10 * LONG)
+    gc.collect()
+    assert wait_until(lambda: not worker_threads())  # of other tests
+    sequence = recorded(shapes, **kind)
+    for _ in range(2):
+        model = Recorder()
+        model.compile(optimizer="sgd")
+        getattr(model, by)(sequence, verbose=0)
+        assert worker_threads()
+        del model
+        gc.collect()
+        assert wait_until(lambda: not worker_threads() and not children())
+
+
+def test_workers_go_on_when_another_model_than_the_one_they_feed_ends(shapes):
+    sequence = recorded(shapes, workers=2)
+    models = [Recorder(), Recorder()]
+    for model in models:
+        model.compile(optimizer="sgd")
+        model.fit(sequence, verbose=0)
+    working = worker_threads()
+    del models[0]
+    gc.collect()
+    assert working and worker_threads() == working
 
 
 def test_epoch_that_was_not_ended_is_fed_again(shapes):

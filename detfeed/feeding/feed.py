@@ -27,8 +27,8 @@ class Feed:
 
     The batches are the same bits whoever makes them, in whatever order (on one kind of processor, see
     docs/conventions.md). Workers start when a batch is asked for that they have not made ahead. They end with `close`,
-    with this object, and after a while in which nobody asks; what they have made ahead is kept then, and they start
-    again unseen.
+    with this object, and after a while in which nobody asks or at once with `rest`; what they have made ahead is kept
+    then, and they start again unseen.
 
     Args:
         loader: makes the batches.
@@ -179,6 +179,22 @@ class Feed:
         if self.executor is not None:
             return ExecutorWorkers(self.loader, self.executor, timeout=self.timeout)
         return LocalWorkers(self.loader, self.num_workers, processes=self.use_multiprocessing, timeout=self.timeout)
+
+    def rest(self) -> None:
+        """End the workers if nobody waits for a batch. What they have made ahead is kept.
+
+        It may be called in a garbage collection: it waits for no thread that may wait for the collecting one.
+        """
+        if os.getpid() != self._pid or not self._lock.acquire(blocking=False):
+            return
+        try:
+            workers = None if self._asked else self._workers
+            if workers is not None:
+                self._workers = None
+        finally:
+            self._lock.release()
+        if workers is not None:
+            workers.close()
 
     def close(self) -> None:
         """End the workers now; the next batch asked for starts new ones.

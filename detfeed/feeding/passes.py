@@ -7,13 +7,19 @@ how much depends on timing. So what is fed must not follow from what was asked f
   epochs, or a part of one. The next `fit` begins the next epoch, unless Keras ended none of its own in this one.
 - `evaluate` and `predict` are fed the epoch where the sequence stands, from its start, and leave it there.
 - `fit(initial_epoch=n)` moves the sequence on to epoch n.
+
+Keras keeps each sequence that it was given for as long as the program runs, but not the model. So the end of the model
+tells that nobody will ask any more.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
+import weakref
+from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 
 class Passes:
@@ -22,10 +28,13 @@ class Passes:
     Args:
         by_threads: whether Keras asks for what it uses from threads, as it does on TensorFlow; what it asks for in the
             main thread are looks at shapes then.
+        on_over: called when the model that asked last is gone, from any thread, in a garbage collection.
     """
 
-    def __init__(self, *, by_threads: bool) -> None:
+    def __init__(self, *, by_threads: bool, on_over: Callable[[], object]) -> None:
         self._by_threads = by_threads
+        self._on_over = on_over
+        self._model: weakref.ref[Any] | None = None  # the one that asked last
         self.evaluating = False  # whether Keras iterates to evaluate or to predict
         self._within = False  # whether an epoch of Keras's is under way
         self._fits = False  # whether a fit has begun, and none of its epochs
@@ -43,9 +52,13 @@ class Passes:
         self.evaluating = frame is not None and frame.f_code.co_name != "fit"
         self._within = True
         fits, self._fits = self._fits, False
+        if frame is None or not (fits or self.evaluating):
+            return 0
         # Once in a fit: `f_locals` keeps what the names stand for now until it is asked for again. In each epoch, this
         # would hold the iterator of the last one, whose end would stop the next one for half a second.
-        return int(frame.f_locals.get("initial_epoch", 0)) if frame and fits and not self.evaluating else 0
+        names = frame.f_locals
+        self._model = weakref.ref(names["self"], lambda _: self._on_over())
+        return 0 if self.evaluating else int(names.get("initial_epoch", 0))
 
     def end(self, count: int) -> bool:
         """Keras ends an epoch of its own, or will iterate anew; returns whether all `count` batches were used."""

@@ -193,7 +193,7 @@ class Process:
         if code is None and self._wait(0.5) is None:
             _abandoned.append(self._popen)
         self._socket.close()
-        self._reader = Reader()  # lets go of memory that nobody looks at any more
+        self._reader.close()
         if code is None:
             return "closed its connection"
         if code < 0:

@@ -274,6 +274,10 @@ class Reader:
                 returned.shared.append(number)
         return returned
 
+    def close(self) -> None:
+        """Let go of the memory; arrays that are still there keep theirs."""
+        self._memories.clear()
+
 
 _forks = 0
 

@@ -283,6 +283,7 @@ def test_worker_that_can_not_be_started_by_anything_is_an_error_with_the_reason(
     monkeypatch.undo()
     for key, batch in zip(keys, take(feed, keys), strict=True):  # those that were to be made ahead, too
         assert same(batch, feed.loader.load(*key))
+    feed.close()  # before the next test breaks what its end needs
 
 
 def test_worker_that_can_not_be_started_is_told_once_where_others_make_the_batches(shapes, monkeypatch):
