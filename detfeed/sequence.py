@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self, Unpack
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from detfeed.annotations import Annotations
+from detfeed.backend import keras
 from detfeed.batches.loader import Batch, BatchLoader, TargetFunction
 from detfeed.feeding.arguments import (
     AnchorArguments,
@@ -186,7 +186,12 @@ class DetectionSequence(keras.utils.PyDataset):
             ImportError: TensorFlow is not installed.
             ValueError: a `schedule` with canvases that TensorFlow would refuse.
         """
-        import tensorflow as tf
+        try:
+            import tensorflow as tf
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                "to_tf_data needs TensorFlow. Install with: pip install 'detfeed[tensorflow]'", name="tensorflow"
+            ) from error
 
         self.loader.check_learnable()
         # What is replaced in these is told when they are fed.
