@@ -59,7 +59,7 @@ wheel: $(VENV)/dev
 	$(BIN)/python -m build --no-isolation --outdir dist/clone --wheel .
 	cmp dist/*.whl dist/clone/*.whl
 	$(PYTHON) -m venv --without-pip dist/venv
-	$(BIN)/python -m pip --python dist/venv/bin/python $(INSTALL) --no-compile dist/*.whl
+	$(BIN)/python -m pip --python dist/venv/bin/python $(INSTALL) --no-compile "$$(echo dist/*.whl)[tensorflow]"
 	dist/venv/bin/python -I tests/readme.py
 	rm -rf dist/venv dist/clone
 

@@ -8,9 +8,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
-import keras
-
 from detfeed.average_precision import average_precision
+from detfeed.backend import keras
 from detfeed.detections import Detect, Detections, check_whole, predict_detections
 from detfeed.processes.process import cores
 from detfeed.sequence import DetectionSequence

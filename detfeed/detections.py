@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from detfeed.backend import keras
 from detfeed.batches.loader import BatchLoader
 from detfeed.boxes import Boxes
 from detfeed.sequence import DetectionSequence

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self, Unpack
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from detfeed.annotations import Annotations
+from detfeed.backend import keras
 from detfeed.batches.loader import Batch, BatchLoader, TargetFunction
 from detfeed.feeding.arguments import (
     AnchorArguments,
@@ -136,6 +138,12 @@ class DetectionSequence(keras.utils.PyDataset):
         return self.loader.num_batches - self._first
 
     def __getitem__(self, index: int) -> Batch:
+        if sys._getframe(1).f_globals.get("__name__", "").startswith("grain."):
+            warnings.warn(
+                "grain asks for one epoch of this sequence again and again: grain.MapDataset.source(sequence) does not "
+                "tell it which epoch it is in. Use sequence.to_grain()",
+                stacklevel=2,
+            )
         if self._passes.ask(index, len(self)):
             self.seek(self._epoch + 1)
         self._passes.note(index)
@@ -186,7 +194,12 @@ class DetectionSequence(keras.utils.PyDataset):
             ImportError: TensorFlow is not installed.
             ValueError: a `schedule` with canvases that TensorFlow would refuse.
         """
-        import tensorflow as tf
+        try:
+            import tensorflow as tf
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                "to_tf_data needs TensorFlow. Install with: pip install 'detfeed[tensorflow]'", name="tensorflow"
+            ) from error
 
         self.loader.check_learnable()
         # What is replaced in these is told when they are fed.
@@ -207,6 +220,31 @@ class DetectionSequence(keras.utils.PyDataset):
         if self._first == 0:
             dataset = dataset.apply(tf.data.experimental.assert_cardinality(self.loader.num_batches))
         return dataset
+
+    def to_grain(self, epochs: int | None = None) -> Any:
+        """The batches of epoch 0, 1, 2, ... as one `grain.IterDataset`, made by this sequence's workers.
+
+        For `fit(sequence.to_grain(), steps_per_epoch=sequence.num_batches, epochs=..., shuffle=False)`: Keras then
+        keeps one iterator for all epochs. grain's own checkpoints (`iterator.get_state()`) hold how many batches were
+        handed out, of all epochs together, and go on with exactly the next one. `epoch` and `cursor` of this sequence
+        stay. The dataset can be mapped and filtered, but not sent to grain's worker processes.
+
+        Args:
+            epochs: the epoch to stop before, counted from 0. None: it has no end.
+
+        Raises:
+            ImportError: grain is not installed.
+            ValueError: epochs below 1.
+        """
+        try:
+            from detfeed.feeding.grain_batches import grain_batches
+        except ModuleNotFoundError as error:
+            if error.name != "grain":
+                raise
+            raise ImportError(
+                "to_grain needs grain. Install with: pip install 'detfeed[grain]'", name="grain"
+            ) from error
+        return grain_batches(self.feed, epochs)
 
     def positions(self, index: int) -> NDArray[np.int64]:
         """Rows in `annotations` of the images of a batch of this epoch, int64 (B,), as planned.

@@ -4,6 +4,10 @@ if __name__ != "detfeed.models":
     # Under a second name each class would exist twice, and isinstance would be False between the two.
     raise ImportError(f"Expected the package to be imported as detfeed.models. Received: import {__name__}.")
 
+# First, since it says what to install where Keras has no backend.
+import detfeed.backend  # noqa: F401
+
+# isort: split
 from detfeed.models.backbone import CaffeNormalize, resnet50
 from detfeed.models.fpn import UpsampleLike, fpn
 from detfeed.models.losses import dense_rpn_loss, sampled_rpn_loss

@@ -127,7 +127,7 @@ def train(
     Raises:
         FloatingPointError: the loss of a batch is not finite; the message names the images of the batch.
         RuntimeError: an epoch ended before all its batches were fed.
-        ImportError: matplotlib or TensorBoard is not installed.
+        ImportError: matplotlib, TensorBoard, or TensorFlow, through which Keras writes for it, is not installed.
     """
     _check_installed()
     rpn = model.rpn
@@ -163,7 +163,7 @@ def train(
 
 def _check_installed() -> None:
     """Raise an ImportError before the run, instead of at its end, if a package for its pictures or logs is missing."""
-    missing = [name for name in ("matplotlib", "tensorboard") if importlib.util.find_spec(name) is None]
+    missing = [name for name in ("matplotlib", "tensorboard", "tensorflow") if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(
             f"A training run needs {' and '.join(missing)}. Install with: pip install 'detfeed[train]'", name=missing[0]

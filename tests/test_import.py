@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -31,6 +32,35 @@ def test_importing_needs_no_keras(module):
 def test_importing_loads_slow_packages_only_where_they_are_used(module):
     loaded = run(f"import sys, {module}; print(*sys.modules)")
     assert not {"albumentations", "matplotlib", "rich", "typer"} & set(loaded)
+
+
+NONE = "pip install 'detfeed[tensorflow]'; or take [jax] or [torch], and set KERAS_BACKEND to its name"
+
+
+@pytest.mark.parametrize(
+    ("module", "backend", "has", "advice"),
+    [
+        *((module, None, None, NONE) for module in ("sequence", "callbacks", "detections", "models")),
+        ("sequence", "torch", None, "pip install 'detfeed[torch]'; or take [tensorflow] or [jax], and set KERAS_BACK"),
+        ("sequence", None, "jax", "or set the environment variable KERAS_BACKEND=jax, which is installed"),
+    ],
+)
+def test_installation_without_the_backend_says_what_to_install(module, backend, has, advice, tmp_path):
+    without = [name for name in ("tensorflow", "jax", "torch") if name != has]
+    code = f"""
+import importlib.machinery
+find_spec = importlib.machinery.PathFinder.find_spec
+importlib.machinery.PathFinder.find_spec = lambda name, *rest: None if name in {without} else find_spec(name, *rest)
+import detfeed.{module}
+"""
+    env = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    env |= {"KERAS_HOME": str(tmp_path)} | ({"KERAS_BACKEND": backend} if backend else {})
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(
+        f"ImportError: Keras is set to the backend {backend or 'tensorflow'}, which is not installed"
+    )
+    assert advice in last
 
 
 def test_importing_needs_nothing_that_windows_lacks():

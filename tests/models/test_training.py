@@ -35,7 +35,7 @@ def test_steps_are_those_of_the_epochs_up_to_the_limit():
     assert Schedule(epochs=3, steps=10).total_steps(7) == 10
 
 
-@pytest.mark.parametrize("missing", ["matplotlib", "tensorboard"])
+@pytest.mark.parametrize("missing", ["matplotlib", "tensorboard", "tensorflow"])
 def test_missing_package_is_named_with_its_extra_before_the_run_starts(missing, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ImportError, match=rf"needs {missing}\. Install with: pip install 'detfeed\[train\]'"):
