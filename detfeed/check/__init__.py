@@ -1,4 +1,4 @@
-"""Check: what is wrong with a data set, and the command line."""
+"""Check: what is wrong with a data set."""
 
 from detfeed.check.dataset import check
 

@@ -12,6 +12,8 @@ from detfeed.annotations import Annotations
 from detfeed.readers.written_images import common_folder, name_in
 from detfeed.writing import replace_file
 
+# What a table, and so a file that is written, does not hold of a COCO file.
+NOT_WRITTEN = "polygons of objects, keypoints, captions, info, licenses, supercategories and the ids of annotations"
 # The fields of LVIS's files that hold a federated table's columns.
 _LVIS_FIELDS = {"neg_classes": "neg_category_ids", "not_exhaustive_classes": "not_exhaustive_category_ids"}
 

@@ -40,8 +40,8 @@ def write_voc(
         annotations: the table, which becomes the split "train", or a table by the name of each split, all with the same
             classes.
         folder: a new folder; it gets its name when all is written.
-        whole_pixels: round corners to whole pixels, as VOC has them; a box that would lose its area keeps a pixel. False:
-            write decimals, which some programs do not read; corners then differ by less than 1e-9 pixels.
+        whole_pixels: round corners to whole pixels, as VOC has them; a box that would lose its area keeps a pixel.
+            False: write decimals, which some programs do not read; corners then differ by less than 1e-9 pixels.
         images: "link" makes symbolic links to the image files, "copy" copies them.
 
     Raises:
@@ -155,7 +155,7 @@ def _file_name(path: str) -> str:
 def _listed(stem: str) -> str:
     if stem != stem.strip() or "\n" in stem or "\r" in stem:
         raise ValueError(
-            f"Expected names of images that a line can hold, without white space at the ends. Received: {shorten(stem)}; "
-            "rename it"
+            "Expected names of images that a line can hold, without white space at the ends. "
+            f"Received: {shorten(stem)}; rename it"
         )
     return stem
