@@ -56,7 +56,7 @@ from detfeed.targets.roi_targets import RoiTargets
 
 # Last, so that `detfeed.check` is the function: loading the package of that name first makes it the package.
 # isort: split
-from detfeed.check import check
+from detfeed.check import check, group_duplicates
 
 if TYPE_CHECKING:
     from detfeed.augmentation import recipes
@@ -107,6 +107,7 @@ __all__ = [
     "average_precision",
     "check",
     "concat",
+    "group_duplicates",
     "make_shapes",
     "predict_detections",
     "proposal_recall",

@@ -11,7 +11,7 @@ from typing import Any
 
 from detfeed.check.dataset import check
 from detfeed.check.findings import Report
-from detfeed.check.printing import count_files, print_report, say
+from detfeed.check.printing import count_files, print_report, progress, say
 from detfeed.commands.parser import not_negative, whole
 from detfeed.commands.sizes import add_size_options, choose_short_side
 from detfeed.images.canvases import ShortSide
@@ -112,14 +112,8 @@ def _is_no_json(path: str) -> bool:
 
 def _run_check(train: DataSet, val: DataSet | None, resize: ShortSide, arguments: argparse.Namespace) -> Report | None:
     """The report, with a progress bar in a terminal; None if the check fails, with a line that says how."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("checking images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("", total=None)
+        with progress("checking images") as on_progress:
             return check(
                 train.read,
                 None if val is None else val.read,
@@ -127,7 +121,7 @@ def _run_check(train: DataSet, val: DataSet | None, resize: ShortSide, arguments
                 smallest_anchor=arguments.smallest_anchor,
                 fast=arguments.fast,
                 workers=arguments.workers,
-                on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+                on_progress=on_progress,
             )
     except Exception as error:  # of any kind: status 1, Python's own, is that of findings
         say(": ".join(filter(None, ("the check failed", type(error).__name__, str(error)))))
