@@ -424,7 +424,8 @@ def test_files_and_images_that_cannot_be_read_are_told_and_left_out(voc):
 
 
 PIECES = st.sampled_from(
-    ["<a>", "</a>", "<b c='1'/>", "<x:y/>", "<xml:b/>", "<a xmlns='u'>", "text", "&amp;", "&gt", "&none;", "<!-- -->", "<?p i?>",
+    ["<a>", "</a>", "<b c='1'/>", "<x:y/>", "<xml:b/>", "<a xmlns='u'>", "text", "&amp;", "&gt", "&none;",
+     "<!-- -->", "<?p i?>",
      "<![CDATA[x]]>", "é", "\x01", "\r\n", "]]>", "<a b='", "<" * 3, "<a>" * 62, "</a>" * 62]
 )  # fmt: skip
 STARTS = st.sampled_from(
