@@ -43,7 +43,9 @@ from detfeed.readers.lvis import read_lvis
 from detfeed.readers.openimages import read_openimages
 from detfeed.readers.proposals import read_proposals
 from detfeed.readers.voc import read_voc
+from detfeed.readers.voc_writer import write_voc
 from detfeed.readers.yolo import read_yolo
+from detfeed.readers.yolo_writer import write_yolo
 from detfeed.recall import proposal_recall
 from detfeed.sample import Sample
 from detfeed.shapes import make_shapes
@@ -54,7 +56,7 @@ from detfeed.targets.roi_targets import RoiTargets
 
 # Last, so that `detfeed.check` is the function: loading the package of that name first makes it the package.
 # isort: split
-from detfeed.check import check
+from detfeed.check import check, group_duplicates
 
 if TYPE_CHECKING:
     from detfeed.augmentation import recipes
@@ -105,6 +107,7 @@ __all__ = [
     "average_precision",
     "check",
     "concat",
+    "group_duplicates",
     "make_shapes",
     "predict_detections",
     "proposal_recall",
@@ -123,6 +126,8 @@ __all__ = [
     "voc_average_precision",
     "write_coco",
     "write_results",
+    "write_voc",
+    "write_yolo",
 ]
 
 # Imported on first use: what needs Keras, and albumentations, which takes a second.

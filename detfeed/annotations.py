@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from detfeed.boxes import Boxes
 from detfeed.columns import ImageColumns
 from detfeed.errors import AnnotationError, among
 from detfeed.masks import Runs
+from detfeed.splitting import divide, numbered
 
 # Pixels a side: more than any image has, and float32 still tells its pixels apart.
 MAX_SIDE = 10**6
@@ -213,18 +214,31 @@ class Annotations(ImageColumns):
             **pairs,
         )
 
-    def split(self, fractions: float | Sequence[float], *, seed: int = 0) -> tuple[Annotations, ...]:
+    def split(
+        self,
+        fractions: float | Sequence[float],
+        *,
+        seed: int = 0,
+        groups: Sequence[Hashable] | NDArray[np.generic] | None = None,
+        keep_classes: bool = False,
+    ) -> tuple[Annotations, ...]:
         """Divide the images at random into parts. Each image is in one part; parts keep the order of this table.
 
-        A function of the number of images, fractions and seed alone: the same call gives the same parts.
+        A function of this table, the groups, fractions and seed alone (without groups and classes, of the number of
+        images): the same call gives the same parts.
 
         Args:
             fractions: shares of the parts, which add up to 1, or one number f for the two parts f and 1 - f. A part
-                gets the nearest whole number of images, which may be 0.
+                gets the nearest whole number of images, which may be 0; with groups or classes, one near to it.
             seed: not negative.
+            groups: of each image (P,), the group that it belongs to, such as a video or a patient, or the groups of
+                `group_duplicates`; images of a group stay in one part. None: each image is a group.
+            keep_classes: give each part its share of the images of each class, and to each part at least one group of
+                images that shows a class, as long as there are such; that with the largest share comes first. Ignored
+                boxes don't count.
 
         Raises:
-            ValueError: shares that are negative or do not add up to 1, or a negative seed.
+            ValueError: shares that are negative or do not add up to 1, a negative seed, or not one group an image.
         """
         shares = (fractions, 1 - fractions) if isinstance(fractions, int | float) else tuple(fractions)
         if not shares or not min(shares) >= 0 or not abs(sum(shares) - 1) < 1e-6:
@@ -233,9 +247,22 @@ class Annotations(ImageColumns):
             )
         if seed < 0:
             raise ValueError(f"Expected seed to be at least 0. Received: {seed}")
-        shuffled = np.random.default_rng(np.random.SeedSequence(seed)).permutation(len(self))
-        ends = np.rint(np.cumsum(shares)[:-1] * len(self)).astype(np.int64)
-        return tuple(self.select(np.sort(part)) for part in np.split(shuffled, ends))
+        if groups is not None and len(groups) != len(self):
+            raise ValueError(f"Expected groups of {len(self)} images. Received: {len(groups)}")
+        if groups is None and not keep_classes:
+            shuffled = np.random.default_rng(np.random.SeedSequence(seed)).permutation(len(self))
+            ends = np.rint(np.cumsum(shares)[:-1] * len(self)).astype(np.int64)
+            return tuple(self.select(np.sort(part)) for part in np.split(shuffled, ends))
+        group_of = np.arange(len(self)) if groups is None else numbered(groups)
+        sizes = np.bincount(group_of)
+        shown = np.zeros((0, 2), np.int64)
+        if keep_classes:
+            columns = np.column_stack([self.positions, self.class_ids])
+            shown = np.unique(columns[~self.ignore], axis=0)
+        counts = np.zeros((len(sizes), len(self.class_names) if keep_classes else 0), np.int64)
+        np.add.at(counts, (group_of[shown[:, 0]], shown[:, 1]), 1)
+        parts = divide(counts, sizes, shares, seed=seed)[group_of]
+        return tuple(self.select(np.flatnonzero(parts == part)) for part in range(len(shares)))
 
     def rename_classes(self, names: Mapping[str, str]) -> Annotations:
         """Give classes other names; classes that get one name become one class.

@@ -1,4 +1,4 @@
-"""Writing: files that are whole or not there, and lines that are whole at the end of a file."""
+"""Writing: files and folders that are whole or not there, and lines that are whole at the end of a file."""
 
 from __future__ import annotations
 
@@ -54,6 +54,41 @@ def replace_file(path: FilePath, data: bytes) -> None:
         return
     with replacing(path) as temporary, open(temporary, "wb") as file:
         file.write(data)
+
+
+@contextlib.contextmanager
+def new_folder(path: FilePath) -> Iterator[str]:
+    """Yield a new folder to write to; it gets its name when all is written, and is removed if there is an error.
+
+    Args:
+        path: the folder, which must not exist, unless it is empty.
+
+    Raises:
+        FileExistsError: something is there.
+        OSError: the folder can't be made.
+    """
+    target = os.path.realpath(path)
+    temporary = os.path.join(os.path.dirname(target), f".{os.getpid()}.{os.path.basename(target)}")
+    _check_free(path)
+    with _named(path, temporary):
+        os.mkdir(temporary)
+    try:
+        yield temporary
+        _check_free(path)
+        with _named(path, temporary):
+            if os.path.isdir(target):
+                os.rmdir(target)
+            os.rename(temporary, target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _check_free(path: FilePath) -> None:
+    if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+        raise FileExistsError(
+            errno.EEXIST, "expected a new folder, got one that exists; give another name", os.fspath(path)
+        )
 
 
 def append_lines(path: FilePath, text: str) -> None:

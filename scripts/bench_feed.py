@@ -42,7 +42,7 @@ from detfeed import (
     read_coco,
     read_image,
 )
-from detfeed.check.parser import Parser, whole
+from detfeed.commands.parser import Parser, whole
 from detfeed.readers.formats import add_training_options, training_set
 
 Cell = TypeVar("Cell", bound=tuple[Any, ...])

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from detfeed import Annotations, BatchLoader, ShortSide, read_image
-from detfeed.check.parser import Parser, whole
+from detfeed.commands.parser import Parser, whole
 
 RESIZE = ShortSide(800, max_side=1333)
 SIZES = {"12 MP": (3000, 4000), "12 MP progressive": (3000, 4000), "COCO": (480, 640)}

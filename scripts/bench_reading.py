@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from detfeed.check.parser import Parser, positive, whole
+from detfeed.commands.parser import Parser, positive, whole
 
 IMAGES, BOXES, CROWDS, CLASSES = 118_287, 860_001, 10_098, 80
 AT_ONCE = 10_000  # images that are drawn together

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from detfeed import AnchorGrid, AnchorTargets, Annotations, Sample, ShortSide
-from detfeed.check.parser import Parser, whole
+from detfeed.commands.parser import Parser, whole
 from detfeed.readers.formats import add_training_options, training_set
 
 Boxes = NDArray[np.float32]

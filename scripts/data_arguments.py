@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from detfeed import Annotations, Fixed, RepeatFactor, make_shapes, read_coco
-from detfeed.check.parser import positive_share, whole
-from detfeed.check.sizes import SHORT_SIDE, add_size_options, choose_short_side
+from detfeed.commands.parser import positive_share, whole
+from detfeed.commands.sizes import SHORT_SIDE, add_size_options, choose_short_side
 from detfeed.images.canvases import Resize
 from detfeed.readers.formats import (
     FORMATS,

@@ -40,7 +40,7 @@ from detfeed import (
     make_shapes,
     read_coco,
 )
-from detfeed.check.parser import Parser, positive, whole
+from detfeed.commands.parser import Parser, positive, whole
 
 EPOCHS = 20
 # A batch that takes longer is a hang: the stacks of all threads are printed, and the run ends. A worker that is stopped

@@ -12,7 +12,7 @@ import hashlib
 from pathlib import Path
 
 from data_arguments import add_data_arguments, choose_feed, read_training
-from detfeed.check.parser import Parser, not_negative, whole
+from detfeed.commands.parser import Parser, not_negative, whole
 from detfeed.writing import replacing
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from data_arguments import add_data_arguments, choose_feed, read_training, read_validation
 from detfeed import Annotations, Replace
-from detfeed.check.parser import Parser, not_negative, positive, share, whole
+from detfeed.commands.parser import Parser, not_negative, positive, share, whole
 from detfeed.readers.formats import FORMATS, LAYOUT, TRAINING, VALIDATION
 from detfeed.recall import MAX_PROPOSALS
 from detfeed.writing import replace_file

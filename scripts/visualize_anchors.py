@@ -14,7 +14,7 @@ import numpy as np
 
 from data_arguments import add_data_arguments, choose_feed, read_training
 from detfeed import AnchorGrid, AnchorTargets, BatchLoader
-from detfeed.check.parser import Parser, positive, whole
+from detfeed.commands.parser import Parser, positive, whole
 from detfeed.drawing import ANCHOR_KEYS, contact_sheet, draw_anchors, unmatched_boxes, write_png
 
 

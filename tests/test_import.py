@@ -20,7 +20,7 @@ def run(code):
         "detfeed.shapes",
         "detfeed.recall",
         "detfeed.proposals",
-        "detfeed.check.cli",
+        "detfeed.commands.cli",
     ],
 )
 def test_importing_needs_no_keras(module):
@@ -28,7 +28,7 @@ def test_importing_needs_no_keras(module):
     assert not {"keras", "tensorflow", "jax", "torch"} & set(loaded)
 
 
-@pytest.mark.parametrize("module", ["detfeed", "detfeed.check.cli", "detfeed.readers.formats"])
+@pytest.mark.parametrize("module", ["detfeed", "detfeed.commands.cli", "detfeed.readers.formats"])
 def test_importing_loads_slow_packages_only_where_they_are_used(module):
     loaded = run(f"import sys, {module}; print(*sys.modules)")
     assert not {"albumentations", "matplotlib", "rich", "typer"} & set(loaded)
@@ -71,16 +71,21 @@ def test_importing_needs_nothing_that_windows_lacks():
 
 @pytest.mark.parametrize(
     "first",
-    ["import detfeed.check.cli", "from detfeed.check import cli", "from detfeed.check.findings import Report", ""],
+    [
+        "import detfeed.commands.cli",
+        "from detfeed.commands import cli",
+        "from detfeed.check.findings import Report",
+        "",
+    ],
 )
 def test_check_is_the_function_whatever_is_imported_before(first):
     code = f"""{first}
-import detfeed, detfeed.check.cli
+import detfeed, detfeed.commands.cli
 from detfeed import check
 from detfeed.check import check as again
-from detfeed.check.cli import main
-from detfeed.check import cli
-print(detfeed.check is check is again is cli.check, main is cli.main, check.__name__)
+from detfeed.commands.cli import main
+from detfeed.commands import check as check_command, cli
+print(detfeed.check is check is again is check_command.check, main is cli.main, check.__name__)
 """
     assert run(code) == ["True", "True", "check"]
 

@@ -70,7 +70,7 @@ def test_commands_of_the_documents_are_understood():
 
 
 def test_check_in_the_readme_runs(folder, capsys):
-    from detfeed.check.cli import main
+    from detfeed.commands.cli import main
 
     (command,) = re.findall(r"detfeed (check .*)", README.split("lists annotations that")[0])
     command = command.replace("--split train ", "--split trainval ").replace(

@@ -1,9 +1,10 @@
 import multiprocessing
 import os
+from pathlib import Path
 
 import pytest
 
-from detfeed.writing import append_lines, replace_file, replacing
+from detfeed.writing import append_lines, new_folder, replace_file, replacing
 from full_disk import full_disk
 
 
@@ -119,3 +120,20 @@ def test_pipe_that_takes_a_files_place_is_refused_too(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="expected a regular file, got a pipe"):
         append_lines(tmp_path / "pipe", "line\n")
     os.close(reader)
+
+
+def test_folder_gets_its_name_when_all_is_written_and_an_error_leaves_nothing(tmp_path):
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "a") as folder:
+        Path(folder, "x").write_text("part")
+        raise RuntimeError
+    assert os.listdir(tmp_path) == []
+    with new_folder(tmp_path / "a") as folder:
+        Path(folder, "x").write_text("whole")
+        assert not (tmp_path / "a").exists()
+    assert (tmp_path / "a" / "x").read_text() == "whole"
+    for path in (tmp_path / "a", tmp_path / "a" / "x"):
+        with pytest.raises(FileExistsError, match="expected a new folder"), new_folder(path):
+            pass
+    with pytest.raises(FileNotFoundError, match=r"none/a'"), new_folder(tmp_path / "none" / "a"):
+        pass
+    assert os.listdir(tmp_path) == ["a"]

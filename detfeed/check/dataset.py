@@ -7,8 +7,7 @@ import inspect
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +16,13 @@ from detfeed.annotations import Annotations
 from detfeed.boxes import Boxes
 from detfeed.check.comparing import compare_classes, compare_images, compare_paths
 from detfeed.check.findings import KINDS, MAX_EXAMPLES, RARE, Checked, Example, Findings, Report, class_counts
-from detfeed.check.pictures import Inspected, inspect_image
+from detfeed.check.pictures import Inspected, OnProgress, inspect_image, inspect_images
 from detfeed.errors import AnnotationError, DetfeedError, EntryError, ImageError, MissingImageError, RepeatedImageError
 from detfeed.images.canvases import Resize, ShortSide, fed_wh
 from detfeed.images.headers import named_format
-from detfeed.processes.process import cores
 from detfeed.readers.bad_boxes import TOLERANCE, BadBoxes, BadBoxesWarning
 from detfeed.readers.formats import Read
 from detfeed.readers.kitti import DONT_CARE
-
-OnProgress = Callable[[int, int], None]  # (images done, images in all)
 
 RESIZE = ShortSide(800, max_side=1333)
 _DEEDS = {"dropped": "dropped", "clipped": "clipped to it", "ignored": "made ignore regions"}
@@ -65,15 +61,13 @@ def check(
         ValueError: workers is below 1.
         DetfeedError: images are URLs, and the library that reads them is not installed.
     """
-    if workers is not None and workers < 1:
-        raise ValueError(f"Expected workers to be at least 1. Received: {workers}")
     findings = Findings()
     read = {"train": _read("train", train, findings)}
     if val is not None:
         read["val"] = _read("val", val, findings)
     tables = [(name, table) for name, (table, _) in read.items() if table is not None]
     paths = [path for _, table in tables for path in table.paths]
-    inspected = _inspect(paths, fast=fast, workers=workers or cores(), on_progress=on_progress)
+    inspected = inspect_images(paths, fast=fast, workers=workers, on_progress=on_progress)
 
     left = iter(inspected)
     checked = []
@@ -165,21 +159,6 @@ def _split(message: str) -> Example:
     expected = [end for end in ends if message.startswith(": expected ", end)]
     end = [*there[-1:], *expected, *ends, len(message)][0]
     return Example(message[:end], detail=message[end + 2 :])
-
-
-def _inspect(paths: list[str], *, fast: bool, workers: int, on_progress: OnProgress | None) -> list[Inspected]:
-    inspected: list[Inspected] = []
-    with ThreadPoolExecutor(workers) as executor:
-        images = executor.map(lambda path: inspect_image(path, fast=fast), paths)
-        try:
-            for image in images:
-                inspected.append(image)
-                if on_progress is not None:
-                    on_progress(len(inspected), len(paths))
-        except BaseException:
-            executor.shutdown(cancel_futures=True)  # a Ctrl-C does not wait for the remaining images
-            raise
-    return inspected
 
 
 def _check_whole(name: str, table: Annotations, findings: Findings) -> None:

@@ -6,7 +6,8 @@ import contextlib
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import cv2
@@ -18,6 +19,9 @@ from detfeed.images.decoding import MAX_PIXELS, UnsupportedPixels, decode_image,
 from detfeed.images.files import is_url, read_bytes
 from detfeed.images.headers import Header, read_header
 from detfeed.images.segments import picture_end
+from detfeed.processes.process import cores
+
+OnProgress = Callable[[int, int], None]  # (images done, images in all)
 
 # Images look alike if at most this many of the 64 bits of their difference hashes differ. (Different images of COCO,
 # VOC and of blood cells differ in at least 10 bits; an image and a copy that is compressed, scaled or cropped by 2 %
@@ -143,6 +147,37 @@ class _InFlight:
 _in_flight = _InFlight(_PIXELS_AT_ONCE)
 
 
+def inspect_images(
+    paths: Sequence[str], *, fast: bool = False, workers: int | None = None, on_progress: OnProgress | None = None
+) -> list[Inspected]:
+    """Inspect image files in threads; decoding releases the GIL.
+
+    Args:
+        paths: the files.
+        fast: as in `inspect_image`.
+        workers: number of threads. None: the number of cores.
+        on_progress: called with the number of images done and of all images.
+
+    Raises:
+        ValueError: workers is below 1.
+        DetfeedError: as `inspect_image`.
+    """
+    if workers is not None and workers < 1:
+        raise ValueError(f"Expected workers to be at least 1. Received: {workers}")
+    inspected: list[Inspected] = []
+    with ThreadPoolExecutor(workers or cores()) as executor:
+        images = executor.map(lambda path: inspect_image(path, fast=fast), paths)
+        try:
+            for image in images:
+                inspected.append(image)
+                if on_progress is not None:
+                    on_progress(len(inspected), len(paths))
+        except BaseException:
+            executor.shutdown(cancel_futures=True)  # a Ctrl-C does not wait for the remaining images
+            raise
+    return inspected
+
+
 def first_alike(hashes: NDArray[np.uint64], thumbnails: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Find for each image the first image before it that looks like it.
 
@@ -156,18 +191,71 @@ def first_alike(hashes: NDArray[np.uint64], thumbnails: NDArray[np.uint8]) -> ND
         int64 (P,), the position of the earlier image, or -1 if there is none.
     """
     first = np.full(len(hashes), -1)
+    for row, candidates in _close(hashes):
+        first[row] = _first_like(thumbnails, row, candidates)
+    return first
+
+
+def group_alike(hashes: NDArray[np.uint64], thumbnails: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Group images that look alike, each with all that look like one of its group.
+
+    Args:
+        hashes, thumbnails: as in `first_alike`.
+
+    Returns:
+        int64 (P,), numbers of the groups.
+    """
+    rows = np.concatenate([hashes[:, None].view(np.uint8), thumbnails], axis=1)
+    unique, inverse = np.unique(rows, axis=0, return_inverse=True)  # frames of a camera that stands are equal
+    of_unique = np.ascontiguousarray(unique[:, :8]).view(np.uint64)[:, 0]
+    small = unique[:, 8:]
+    groups = np.arange(len(unique))
+    for row, candidates in _close(of_unique):
+        others = candidates[groups[candidates] != groups[row]]
+        alike = np.concatenate([*_alike(small, row, others), others[:0]])
+        if len(alike):
+            groups[np.isin(groups, groups[alike])] = groups[row]
+    return groups[inverse.reshape(-1)]
+
+
+def look_like(
+    hashes: NDArray[np.uint64], thumbnails: NDArray[np.uint8], others: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Which images look like one of some others.
+
+    Args:
+        hashes, thumbnails: as in `first_alike`.
+        others: bool (P,), which are the others.
+
+    Returns:
+        bool (P,); False for the others themselves.
+    """
+    found = np.zeros(len(hashes), bool)
+    places = np.flatnonzero(others)
+    for row in np.flatnonzero(~others).tolist():
+        candidates = places[np.bitwise_count(hashes[row] ^ hashes[places]) <= MAX_DISTANCE]
+        found[row] = _first_like(thumbnails, row, candidates) >= 0
+    return found
+
+
+def _close(hashes: NDArray[np.uint64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Each row with a hash that is close to one before it, and those rows, in ascending order."""
     step = max(1, _AT_ONCE // max(1, len(hashes)))
     for start in range(0, len(hashes), step):
         rows = hashes[start : start + step]
         close = np.bitwise_count(rows[:, None] ^ hashes[None, : start + len(rows)]) <= MAX_DISTANCE
         close &= np.arange(start + len(rows)) < np.arange(start, start + len(rows))[:, None]
         for row in np.flatnonzero(close.any(axis=1)).tolist():
-            first[start + row] = _first_like(thumbnails, start + row, np.flatnonzero(close[row]))
-    return first
+            yield start + row, np.flatnonzero(close[row])
 
 
 def _first_like(thumbnails: NDArray[np.uint8], row: int, candidates: NDArray[np.int64]) -> int:
     """The first candidate whose thumbnail looks like that of `row`, or -1. Candidates are in ascending order."""
+    return next((int(alike[0]) for alike in _alike(thumbnails, row, candidates)), -1)
+
+
+def _alike(thumbnails: NDArray[np.uint8], row: int, candidates: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """The candidates whose thumbnails look like that of `row`, some at a time; none of them is empty."""
     step = max(1, _AT_ONCE // max(1, thumbnails.shape[1]))
     for start in range(0, len(candidates), step):
         chosen = candidates[start : start + step]
@@ -175,5 +263,4 @@ def _first_like(thumbnails: NDArray[np.uint8], row: int, candidates: NDArray[np.
         difference -= difference.mean(axis=1, keepdims=True)
         alike = chosen[np.abs(difference).mean(axis=1) <= MAX_DIFFERENCE]
         if len(alike):
-            return int(alike[0])
-    return -1
+            yield alike

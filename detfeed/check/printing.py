@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
 from detfeed.annotations import Annotations
 from detfeed.check.findings import Checked, Example, Finding, Report
+from detfeed.check.pictures import OnProgress
 from detfeed.images.files import is_url
 from detfeed.readers.bad_boxes import Kind
 
@@ -25,6 +28,19 @@ _SHOWN = 3  # printed examples of a finding; the JSON has up to MAX_EXAMPLES
 def say(text: str) -> None:
     """Print one line on stderr."""
     print(printable(text), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def progress(text: str) -> Iterator[OnProgress]:
+    """Show a progress bar on stderr, if that is a terminal; yields a function of the numbers done and of all."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def print_report(report: Report) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-import posixpath
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from detfeed.annotations import Annotations
-from detfeed.images.files import is_url
+from detfeed.readers.written_images import common_folder, name_in
 from detfeed.writing import replace_file
 
+# What a table, and so a file that is written, does not hold of a COCO file.
+NOT_WRITTEN = "polygons of objects, keypoints, captions, info, licenses, supercategories and the ids of annotations"
 # The fields of LVIS's files that hold a federated table's columns.
 _LVIS_FIELDS = {"neg_classes": "neg_category_ids", "not_exhaustive_classes": "not_exhaustive_category_ids"}
 
@@ -43,7 +43,7 @@ def write_coco(
     table = annotations
     if len(set(table.category_ids.tolist())) < len(table.category_ids):
         raise ValueError(f"Expected each category id once. Received: {table.category_ids.tolist()}")
-    image_dir = _common_folder(table.paths) if image_dir is None else os.fspath(image_dir)
+    image_dir = common_folder(table.paths) if image_dir is None else os.fspath(image_dir)
     categories = [
         {"id": category_id, "name": name}
         for category_id, name in zip(table.category_ids.tolist(), table.class_names, strict=True)
@@ -55,7 +55,7 @@ def write_coco(
 
 def _images(table: Annotations, image_dir: str) -> list[dict[str, Any]]:
     images: list[dict[str, Any]] = [
-        {"id": image_id, "file_name": _name_in(image_dir, path), "height": height, "width": width}
+        {"id": image_id, "file_name": name_in(image_dir, path), "height": height, "width": width}
         for path, image_id, (height, width) in zip(
             table.paths, table.image_ids.tolist(), table.image_hw.tolist(), strict=True
         )
@@ -93,29 +93,3 @@ def _objects(table: Annotations) -> list[dict[str, Any]]:
             item["segmentation"] = {"counts": table.masks[row].tolist(), "size": sizes_hw[position]}
         objects.append(item)
     return objects
-
-
-def _common_folder(paths: Sequence[str]) -> str:
-    """The deepest folder, or its URL, that holds all images; raises ValueError if there is none."""
-    if not any(map(is_url, paths)):
-        return os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
-    kinds = {path.partition("://")[0] if is_url(path) else "" for path in paths}
-    if len(kinds) > 1:
-        raise ValueError(f"Expected all images at paths or all at URLs of one kind. Received: {sorted(kinds)}")
-    (kind,) = kinds
-    # The part after "://" alone: os.path would merge the two slashes.
-    return f"{kind}://{posixpath.commonpath([posixpath.dirname(path.partition('://')[2]) for path in paths])}"
-
-
-def _name_in(folder: str, path: str) -> str:
-    """An image's path relative to a folder; raises ValueError if the image is not below it."""
-    if is_url(folder) or is_url(path):
-        start = folder if folder.endswith("/") else f"{folder}/"
-        name = path.removeprefix(start)
-        inside = path.startswith(start) and not name.startswith("/") and ".." not in name.split("/")
-    else:
-        name = os.path.relpath(path, folder or None)
-        inside = name.split(os.sep)[0] != ".."
-    if not inside:
-        raise ValueError(f"Expected images in the folder {folder!r}. Received: {path}")
-    return name

@@ -92,7 +92,7 @@ def read_yolo(
     names = _images(content[key], key, folder, source, notes, on_problem)
     for name in names:
         path = os.path.join(folder, name)
-        file = _label_path(path)
+        file = label_path(path)
         if rows.add_file(file, partial(read_image, name, path)):
             image_of[file] = path
     if len(rows) and len(unlabelled) == len(names):
@@ -221,8 +221,8 @@ def _inside(folder: str, name: str, message: str) -> str:
 
 def _report_orphans(folder: str, images: list[str], notes: Notes, on_problem: OnProblem | None) -> None:
     """Report the label files that belong to no image in a folder: as errors if labels have a folder of their own."""
-    top = os.path.dirname(_label_path(os.path.join(folder, "any")))
-    known = set(map(_label_path, images))
+    top = os.path.dirname(label_path(os.path.join(folder, "any")))
+    known = set(map(label_path, images))
     for parent, folders, names in os.walk(top):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         texts = sorted(name for name in names if name.endswith(".txt") and not name.startswith("."))
@@ -251,7 +251,8 @@ def _has_labels(file: str) -> bool:
         return False
 
 
-def _label_path(path: str) -> str:
+def label_path(path: str) -> str:
+    """Path of the label file of an image."""
     *parts, name = path.split(os.sep)
     if "images" in parts:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"

@@ -157,7 +157,7 @@ def test_all_options_are_among_the_names():
 
 
 def test_help_gives_each_option_one_line_of_80_characters(monkeypatch):
-    from detfeed.check.parser import Parser
+    from detfeed.commands.parser import Parser
 
     monkeypatch.setenv("COLUMNS", "80")
     parser = Parser()

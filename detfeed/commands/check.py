@@ -1,10 +1,8 @@
-"""The command line `detfeed` and its commands."""
+"""`detfeed check`: its options, and what it prints and writes."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
 import os
 import sys
@@ -13,11 +11,11 @@ from typing import Any
 
 from detfeed.check.dataset import check
 from detfeed.check.findings import Report
-from detfeed.check.parser import Parser, not_negative, whole
-from detfeed.check.printing import count_files, print_report, say
-from detfeed.check.sizes import add_size_options, choose_short_side
+from detfeed.check.printing import count_files, print_report, progress, say
+from detfeed.commands.parser import not_negative, whole
+from detfeed.commands.sizes import add_size_options, choose_short_side
 from detfeed.images.canvases import ShortSide
-from detfeed.readers.coco_writer import write_coco
+from detfeed.readers.coco_writer import NOT_WRITTEN, write_coco
 from detfeed.readers.formats import (
     FORMATS,
     DataSet,
@@ -29,49 +27,6 @@ from detfeed.readers.formats import (
 )
 from detfeed.writing import replace_file
 
-_NOT_WRITTEN = "polygons of objects, keypoints, captions, info, licenses, supercategories and the ids of annotations"
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command that the arguments name.
-
-    Args:
-        argv: the arguments. None: those of the process.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        SystemExit: arguments are wrong (status 2), or help was asked for (0).
-    """
-    parser = Parser(
-        prog="detfeed",
-        usage="detfeed COMMAND [options]",
-        description="A data feed for training object detectors in Keras.",
-        epilog="detfeed COMMAND --help describes a command.",
-    )
-    parser.set_defaults(run=None)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", prog="detfeed")
-    add_check(commands)
-    arguments = parser.parse_args(argv)
-    if arguments.run is None:
-        parser.print_help()
-        return 0
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name that can't be encoded does not end the printing
-    try:
-        with arguments.parser.one_line_errors():
-            status: int = arguments.run(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the program behind the pipe has ended, as `head` does
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout at its end
-        return 1
-    except KeyboardInterrupt:
-        say("interrupted")
-        return 130
-    return status
-
 
 def add_check(commands: Any) -> None:
     """Add `detfeed check` to the commands of a parser."""
@@ -82,7 +37,7 @@ def add_check(commands: Any) -> None:
         description="Find what is wrong with a data set, where, and what to do about it.\n\n"
         "Exit status: 0 if there are only notes, 1 if there are errors or warnings,\n"
         "2 if annotations can't be read at all, a file can't be written, or the check\nitself fails.",
-        epilog=textwrap.fill(f"Defaults are in [brackets]. A copy that --write writes lacks {_NOT_WRITTEN}.", 78),
+        epilog=textwrap.fill(f"Defaults are in [brackets]. A copy that --write writes lacks {NOT_WRITTEN}.", 78),
     )
     add_training_options(parser, invalid=("clip", "drop", "ignore"))
     add_validation_options(parser)
@@ -126,7 +81,7 @@ def _refuse_overwriting(arguments: argparse.Namespace) -> None:
             continue
         for other in inputs:
             if _is_same(out, other):
-                lacks = f"; a copy lacks {_NOT_WRITTEN}" if option == "--write" else ""
+                lacks = f"; a copy lacks {NOT_WRITTEN}" if option == "--write" else ""
                 raise argparse.ArgumentError(
                     None, f"{option}: expected a new file, got {out}, which is an input{lacks}; give another name"
                 )
@@ -157,14 +112,8 @@ def _is_no_json(path: str) -> bool:
 
 def _run_check(train: DataSet, val: DataSet | None, resize: ShortSide, arguments: argparse.Namespace) -> Report | None:
     """The report, with a progress bar in a terminal; None if the check fails, with a line that says how."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("checking images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("", total=None)
+        with progress("checking images") as on_progress:
             return check(
                 train.read,
                 None if val is None else val.read,
@@ -172,7 +121,7 @@ def _run_check(train: DataSet, val: DataSet | None, resize: ShortSide, arguments
                 smallest_anchor=arguments.smallest_anchor,
                 fast=arguments.fast,
                 workers=arguments.workers,
-                on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+                on_progress=on_progress,
             )
     except Exception as error:  # of any kind: status 1, Python's own, is that of findings
         say(": ".join(filter(None, ("the check failed", type(error).__name__, str(error)))))
@@ -207,6 +156,6 @@ def _write_copy(report: Report, path: str, image_dir: str | None) -> bool:
     left_out = f", without the unreadable parts of {count_files(train.unread)}" if train.unread else ""
     say(
         f"wrote {path} with {len(table)} of {len(train.annotations)} training images and {len(table.boxes)} boxes"
-        f"{left_out}; its file names start from {folder or '.'}. The copy lacks {_NOT_WRITTEN}"
+        f"{left_out}; its file names start from {folder or '.'}. The copy lacks {NOT_WRITTEN}"
     )
     return True

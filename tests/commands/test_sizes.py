@@ -3,8 +3,8 @@ import argparse
 import pytest
 
 from detfeed import ShortSide
-from detfeed.check.parser import Parser
-from detfeed.check.sizes import add_size_options, choose_short_side
+from detfeed.commands.parser import Parser
+from detfeed.commands.sizes import add_size_options, choose_short_side
 
 
 def choose(*arguments, **settings):

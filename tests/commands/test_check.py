@@ -5,12 +5,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from detfeed import ShortSide, check, read_coco, read_voc, write_coco
-from detfeed.check import cli
+from detfeed.commands import check as check_command
 from full_disk import full_disk
 from image_files import encode, noise
 
@@ -18,22 +17,6 @@ XML = (
     "<annotation>{size}<object><name>cat</name><bndbox><xmin>5</xmin><ymin>5</ymin><xmax>{x1}</xmax><ymax>50</ymax>"
     "</bndbox></object></annotation>"
 )
-
-
-@pytest.fixture
-def detfeed(capsys):
-    """Run a command in this process; its exit status and what it printed."""
-
-    def call(*arguments):
-        capsys.readouterr()
-        try:
-            status = cli.main([*map(str, arguments)])
-        except SystemExit as end:
-            status = end.code
-        printed = capsys.readouterr()
-        return SimpleNamespace(status=status, stdout=printed.out, stderr=printed.err)
-
-    return call
 
 
 @pytest.fixture
@@ -107,20 +90,20 @@ def test_help_lists_the_commands_and_describes_each_option_in_a_line(detfeed, mo
 def test_unknown_command_is_named(detfeed):
     result = detfeed("chek", "--voc", "a")
     assert (result.status, result.stdout) == (2, "")
-    assert result.stderr == "detfeed: COMMAND: expected check, got chek; did you mean check?\n"
+    assert result.stderr == "detfeed: COMMAND: expected check, convert or split, got chek; did you mean check?\n"
 
 
 def test_interrupted_command_exits_130(run, voc, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "check", interrupt)
+    monkeypatch.setattr(check_command, "check", interrupt)
     result = run("--voc", voc())
     assert (result.status, result.stdout, result.stderr) == (130, "", "interrupted\n")
 
 
 def test_output_into_a_closed_pipe_ends_quietly(run, voc):
-    code = "import sys; from detfeed.check.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from detfeed.commands.cli import main; sys.exit(main(sys.argv[1:]))"
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(
@@ -187,7 +170,7 @@ def test_check_that_fails_exits_2_with_its_error_in_one_line(run, voc, monkeypat
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(cli, "check", fail)
+    monkeypatch.setattr(check_command, "check", fail)
     result = run("--voc", voc())
     assert (result.status, result.stdout) == (2, "")
     assert result.stderr == f"the check failed: {message}\n"
@@ -278,7 +261,7 @@ def test_names_that_the_output_cannot_show_are_escaped(run, tmp_path):
     write_set(tmp_path / "a.json", ["\N{SNOWMAN}.png", "b.png"], label=name)
     (tmp_path / "b.png").write_bytes(encode(noise(0), "PNG"))
     write = ("--write", tmp_path / "fixed.json")
-    code = "import sys; from detfeed.check.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from detfeed.commands.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "check", "--coco", tmp_path / "a.json", "--images", tmp_path, *write]
     for terminal in ({}, {"FORCE_COLOR": "1", "COLUMNS": "400"}):
         done = subprocess.run(
@@ -297,7 +280,7 @@ def test_copy_is_written_though_the_report_cannot_be_printed(run, voc, tmp_path,
     def fail(report):
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr(cli, "print_report", fail)
+    monkeypatch.setattr(check_command, "print_report", fail)
     run("--voc", voc(), "--write", tmp_path / "fixed.json", "--json", tmp_path / "report.json")
     assert (tmp_path / "fixed.json").exists()
     assert (tmp_path / "report.json").exists()
@@ -484,7 +467,7 @@ def test_how_images_are_fed_and_how_many_threads_look_is_passed_on(run, voc, mon
         calls.append(arguments)
         return check(train, val, **arguments)
 
-    monkeypatch.setattr(cli, "check", note)
+    monkeypatch.setattr(check_command, "check", note)
     root = voc()
     run("--voc", root)
     run("--voc", root, "--short-side", 300)

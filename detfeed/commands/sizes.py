@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from detfeed.check.parser import whole
+from detfeed.commands.parser import whole
 from detfeed.images.canvases import ShortSide
 
 SHORT_SIDE = 800

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from detfeed import AnnotationError
-from detfeed.check.parser import Parser, not_negative, positive, positive_share, share, whole
+from detfeed.commands.parser import Parser, not_negative, positive, positive_share, share, whole
 
 
 @pytest.fixture

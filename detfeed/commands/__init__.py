@@ -1,0 +1,1 @@
+"""Commands: the command line `detfeed`, one module for each of its commands."""

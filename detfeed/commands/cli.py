@@ -1,0 +1,57 @@
+"""The command line `detfeed`."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+
+from detfeed.check.printing import say
+from detfeed.commands.check import add_check
+from detfeed.commands.convert import add_convert
+from detfeed.commands.parser import Parser
+from detfeed.commands.split import add_split
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command that the arguments name.
+
+    Args:
+        argv: the arguments. None: those of the process.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        SystemExit: arguments are wrong (status 2), or help was asked for (0).
+    """
+    parser = Parser(
+        prog="detfeed",
+        usage="detfeed COMMAND [options]",
+        description="A data feed for training object detectors in Keras.",
+        epilog="detfeed COMMAND --help describes a command.",
+    )
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", prog="detfeed")
+    add_check(commands)
+    add_convert(commands)
+    add_split(commands)
+    arguments = parser.parse_args(argv)
+    if arguments.run is None:
+        parser.print_help()
+        return 0
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that can't be encoded does not end the printing
+    try:
+        with arguments.parser.one_line_errors():
+            status: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the program behind the pipe has ended, as `head` does
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout at its end
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
+    return status
