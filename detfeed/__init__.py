@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 # Read when albumentations is imported, which otherwise asks the network for a newer release.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-from detfeed.annotations import Annotations, concat
+from detfeed.annotations import Annotations, IgnoreReason, concat
 from detfeed.augmentation.scale import Recipe, ScaleJitter
 from detfeed.average_precision import average_precision, voc_average_precision
 from detfeed.batches.ledger import Replace
@@ -81,6 +81,7 @@ __all__ = [
     "FeedArguments",
     "FeedMonitor",
     "Fixed",
+    "IgnoreReason",
     "ImageError",
     "LimitEmpty",
     "MissingImageError",

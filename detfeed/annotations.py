@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,27 @@ from detfeed.masks import Runs
 MAX_SIDE = 10**6
 
 _PAIRS = ("neg_classes", "not_exhaustive_classes")
+
+
+class IgnoreReason(enum.IntEnum):
+    """Why a box is an ignore region. A column holds them as uint8; 0 is for boxes that are none.
+
+    The file says so: MARKED (COCO's `ignore`, or a table that gives no reason), CROWD (COCO's `iscrowd`), DIFFICULT
+    (VOC's), GROUP (OpenImages' IsGroupOf), UNLABELLED (KITTI's DontCare). A reader made it one: BAD_BOX (the policy
+    "ignore"). It became one on the way to a batch: HIDDEN (an augmentation left less than `min_visibility` of it),
+    SMALL (it is fed with a side below `min_size`). The reasons of the file come before the others, and HIDDEN before
+    SMALL.
+    """
+
+    NONE = 0
+    MARKED = 1
+    CROWD = 2
+    DIFFICULT = 3
+    GROUP = 4
+    UNLABELLED = 5
+    BAD_BOX = 6
+    HIDDEN = 7
+    SMALL = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -47,6 +69,11 @@ class Annotations(ImageColumns):
             pairs of position and class id, the images that were seen to show none of a class. None: not federated,
             so that an image shows none of any class that it has no boxes of.
         not_exhaustive_classes: likewise int32 (K, 2), the images that may show more of a class than has boxes.
+        annotation_ids: int64 (N,), the file's own ids of the boxes, as COCO's; -1 for one that is missing or no whole
+            number, and an id may repeat if it does in the file. From formats without such ids, the number of the box
+            among all that the reader found, dropped ones included, from 1. None: 1 to N.
+        ignore_reasons: uint8 (N,), why each box is ignored; see `IgnoreReason`. `ignore` decides whether it is: a box
+            that is not gets NONE, and one that is and has no reason gets MARKED. None: no reasons.
 
     Raises:
         AnnotationError: columns that do not fit together, boxes that are not finite, have no area or reach out of their
@@ -68,8 +95,11 @@ class Annotations(ImageColumns):
     source: str = "annotations"
     neg_classes: NDArray[np.int32] | None = None
     not_exhaustive_classes: NDArray[np.int32] | None = None
+    annotation_ids: NDArray[np.int64] = None  # type: ignore[assignment]
+    ignore_reasons: NDArray[np.uint8] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
+        self._fill_columns()
         images, count, classes = len(self.paths), len(self.boxes), len(self.class_names)
         if self.image_ids.shape != (images,):
             raise AnnotationError(f"{self.source}: expected {images} image ids, got {self.image_ids.shape}")
@@ -82,12 +112,25 @@ class Annotations(ImageColumns):
                 "areas": ((count,), np.float32),
                 "offsets": ((images + 1,), np.int64),
                 "category_ids": ((classes,), np.int64),
+                "annotation_ids": ((count,), np.int64),
+                "ignore_reasons": ((count,), np.uint8),
             }
         )
         self._check_sizes()
         self._check_boxes()
         self._check_masks()
         self._check_pairs()
+
+    def _fill_columns(self) -> None:
+        """Make the columns that are not given, and let the reasons agree with `ignore`."""
+        if self.annotation_ids is None:
+            object.__setattr__(self, "annotation_ids", np.arange(1, len(self.boxes) + 1))
+        reasons = self.ignore_reasons
+        if reasons is None:
+            object.__setattr__(self, "ignore_reasons", self.ignore.astype(np.uint8))  # MARKED is 1
+        elif reasons.shape == self.ignore.shape and ((reasons != 0) != self.ignore).any():
+            agreeing = np.where(self.ignore, np.maximum(reasons, IgnoreReason.MARKED), 0).astype(np.uint8)
+            object.__setattr__(self, "ignore_reasons", agreeing)
 
     def _name_image(self, position: int) -> str:
         return f"{super()._name_image(position)} ({self.paths[position]})"
@@ -208,6 +251,8 @@ class Annotations(ImageColumns):
             class_ids=self.class_ids[rows],
             ignore=self.ignore[rows],
             areas=self.areas[rows],
+            annotation_ids=self.annotation_ids[rows],
+            ignore_reasons=self.ignore_reasons[rows],
             offsets=offsets,
             masks=masks,
             **pairs,
@@ -280,6 +325,8 @@ class Annotations(ImageColumns):
             class_ids=self.class_ids[kept],
             ignore=self.ignore[kept],
             areas=self.areas[kept],
+            annotation_ids=self.annotation_ids[kept],
+            ignore_reasons=self.ignore_reasons[kept],
             offsets=places[self.offsets],
             masks={int(places[row]): runs for row, runs in self.masks.items() if kept[row]},
         )
@@ -345,6 +392,8 @@ def concat(tables: Sequence[Annotations], *, new_ids: bool = False) -> Annotatio
         boxes=np.concatenate([table.boxes for table in tables]),
         ignore=np.concatenate([table.ignore for table in tables]),
         areas=np.concatenate([table.areas for table in tables]),
+        annotation_ids=np.concatenate([table.annotation_ids for table in tables]),
+        ignore_reasons=np.concatenate([table.ignore_reasons for table in tables]),
         class_names=class_names,
         category_ids=category_ids,
         masks=masks,

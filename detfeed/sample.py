@@ -30,6 +30,9 @@ class Sample:
         rng: generator of this sample in this epoch; the only randomness a target function should use.
         proposals: float32 (R, 4), xyxy pixels, inside `image` and with area; R is 0 where there are none.
         masks: by row of `boxes`, the masks of boxes that have one (COCO's crowds): uint8 (H, W), 0 to 255.
+        rows: int64 (N,), the row of each box in its Annotations: `annotations.areas[sample.rows]` are the areas in the
+            file. A row comes several times where shuffled tiles cut an object. None: -1 for each.
+        ignore_reasons: uint8 (N,), why each box is ignored; see `IgnoreReason`. None: MARKED where it is.
         num_lost: objects that are not in `boxes`: without area in the image, or lost to an augmentation.
     """
 
@@ -44,6 +47,14 @@ class Sample:
     proposals: Boxes = dataclasses.field(default_factory=lambda: EMPTY)
     masks: Mapping[int, NDArray[np.uint8]] = dataclasses.field(default_factory=dict)
     num_lost: int = 0
+    rows: NDArray[np.int64] = None  # type: ignore[assignment]
+    ignore_reasons: NDArray[np.uint8] = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.rows is None:
+            object.__setattr__(self, "rows", np.full(len(self.boxes), -1))
+        if self.ignore_reasons is None:
+            object.__setattr__(self, "ignore_reasons", self.ignore.astype(np.uint8))  # MARKED is 1
 
     @property
     def image_hw(self) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detfeed import boxes as geometry
-from detfeed.annotations import Annotations
+from detfeed.annotations import Annotations, IgnoreReason
 from detfeed.augmentation.scene import Scene
 from detfeed.batches.plan import Plan
 from detfeed.boxes import EMPTY, Boxes
@@ -90,11 +90,12 @@ class SampleMaker:
             window, size_hw = self._scale.place(scene.frame_hw, size_hw, input_hw, rng)
             scene = scene.cropped(window)
         scene = scene.placed(canvas, size_hw)
+        reasons = self._reasons(scene)
         return Sample(
             image=scene.image,
             boxes=scene.boxes,
             class_ids=self._annotations.class_ids[scene.rows],
-            ignore=self._annotations.ignore[scene.rows] | self._barely_shown(scene),
+            ignore=reasons != IgnoreReason.NONE,
             image_id=self._annotations.image_id(position),
             position=position,
             input_hw=input_hw,
@@ -102,6 +103,8 @@ class SampleMaker:
             proposals=scene.proposals[geometry.area(scene.proposals) > 0],
             masks=scene.masks,
             num_lost=self._count_lost(position, scene.rows),
+            rows=scene.rows,
+            ignore_reasons=reasons,
         )
 
     def read(self, position: int, input_hw: tuple[int, int] | None = None) -> Scene:
@@ -163,12 +166,16 @@ class SampleMaker:
         others = _Others(self, positions, len(scene.boxes))
         return scene.augmented(augmentation, rng, others=others, other_rows=others.rows)
 
-    def _barely_shown(self, scene: Scene) -> NDArray[np.bool_]:
-        """Boxes of which too little is left, or that are fed too small; bool (N,)."""
+    def _reasons(self, scene: Scene) -> NDArray[np.uint8]:
+        """Why boxes are ignored: the table's reasons, or too little of a box is left, or it is fed too small."""
         # With a tolerance, since boxes have been shares of the image's sides in between.
         hidden = (scene.visible < self._min_visibility - 1e-6) | (scene.visible <= 0)
         sides = scene.boxes[:, 2:] - scene.boxes[:, :2]
-        return hidden | (sides.min(axis=1) < self._min_size - 1e-3)
+        small = sides.min(axis=1) < self._min_size - 1e-3
+        reasons = self._annotations.ignore_reasons[scene.rows]
+        reasons[(reasons == IgnoreReason.NONE) & hidden] = IgnoreReason.HIDDEN
+        reasons[(reasons == IgnoreReason.NONE) & small] = IgnoreReason.SMALL
+        return reasons
 
     def _count_lost(self, position: int, rows: NDArray[np.int64]) -> int:
         """How many objects of an image are not among some rows of the table."""

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypedDict, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from detfeed.annotations import Annotations
+from detfeed.annotations import Annotations, IgnoreReason
 from detfeed.errors import AnnotationError, EntryError, MissingImageError, among
 from detfeed.images.decoding import Exif
 from detfeed.masks import Runs
@@ -216,6 +216,8 @@ def _to_draft(
         class_names=[category.name for category in categories],
         category_ids=category_ids,
         where=lambda row: f"`annotations[{row}].bbox` (image_id {ids[positions[row]]!r})",
+        annotation_ids=_own_ids(columns),
+        ignore_reasons=np.where(columns.crowd, np.uint8(IgnoreReason.CROWD), np.uint8(IgnoreReason.MARKED)),
         areas=columns.areas,
         left_out=images.left_out,
     )
@@ -230,7 +232,7 @@ def _settle(
     boxes: NDArray[np.float64] = draft.boxes  # type: ignore[assignment]
     turn_sizes(images, boxes, positions, exif, notes)
     if crowds == "object":
-        return dataclasses.replace(draft, ignore=columns.ignore)
+        return dataclasses.replace(draft, ignore=columns.ignore, ignore_reasons=None)
     if images.left_out:
         positions[np.isin(positions, list(images.left_out))] = -1
     return dataclasses.replace(draft, masks=_masks(columns, positions, images.hw, draft.source, problems))
@@ -317,6 +319,14 @@ def _fault_errors(columns: Columns, source: str) -> Iterator[tuple[int, Annotati
         yield row, kind(f"{source}: {message.decode()}")
 
 
+def _own_ids(columns: Columns) -> NDArray[np.int64]:
+    """The ids of annotations that are whole numbers, int64 (N,); -1 for others and where there is none."""
+    if columns.ids.dtype == np.int64:
+        return columns.ids
+    numbers = [number_in(one) if isinstance(one, str) else one for one in columns.ids.tolist()]
+    return np.array([-1 if number is None else number for number in numbers], np.int64)
+
+
 def _note_repeats(columns: Columns, notes: Notes) -> None:
     """Note each annotation whose id repeats an earlier one."""
     if columns.ids.dtype == np.int64:
@@ -326,7 +336,7 @@ def _note_repeats(columns: Columns, notes: Notes) -> None:
     seen: set[int | str] = set()
     for row, one in enumerate(columns.ids.tolist()):
         if one in seen:
-            notes.add("annotation ids repeat, and are not used", f"{_place(columns, row)}, id {one!r}")
+            notes.add("annotation ids repeat, and stay so", f"{_place(columns, row)}, id {one!r}")
         elif one is not None:
             seen.add(one)
 

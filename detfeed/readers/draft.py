@@ -28,6 +28,8 @@ class Draft:
         category_ids: int64 (C,), the file's own numbers of the classes.
         where: gives the place of a box in the file, for messages, from its number in `file_rows`.
         file_rows: int64 (N,), each box's number among those of the file. None: 0 to N - 1.
+        annotation_ids: int64 (N,), the file's own ids of the boxes. None: their numbers in `file_rows`, from 1.
+        ignore_reasons: uint8 (N,), why boxes are ignored, where they are; see `IgnoreReason`. None: they are MARKED.
         areas: float64 (N,), square pixels; NaN or negative: the box's. None: the boxes'.
         masks: run lengths by row of `boxes`, for boxes that have a mask.
         pairs: further columns of `Annotations` by name: int32 (K, 2), pairs of position and class id.
@@ -46,6 +48,8 @@ class Draft:
     category_ids: NDArray[np.int64]
     where: Callable[[int], str]
     file_rows: NDArray[np.int64] | None = None
+    annotation_ids: NDArray[np.int64] | None = None
+    ignore_reasons: NDArray[np.uint8] | None = None
     areas: NDArray[np.float64] | None = None
     masks: Mapping[int, Runs] = dataclasses.field(default_factory=dict)
     pairs: Mapping[str, NDArray[np.int32]] = dataclasses.field(default_factory=dict)
@@ -93,6 +97,8 @@ class Draft:
             class_ids=self.class_ids[rows],
             ignore=self.ignore[rows],
             file_rows=rows if self.file_rows is None else self.file_rows[rows],
+            annotation_ids=None if self.annotation_ids is None else self.annotation_ids[rows],
+            ignore_reasons=None if self.ignore_reasons is None else self.ignore_reasons[rows],
             areas=None if self.areas is None else self.areas[rows],
             masks=masks,
         )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from detfeed.annotations import Annotations
+from detfeed.annotations import Annotations, IgnoreReason
 from detfeed.errors import AnnotationError
 from detfeed.readers.bad_boxes import Invalid
 from detfeed.readers.draft import Draft
@@ -63,7 +63,14 @@ class Rows:
         labels: number by label, of all objects so far.
     """
 
-    def __init__(self, source: str, *, where: str, on_problem: OnProblem | None) -> None:
+    def __init__(
+        self,
+        source: str,
+        *,
+        where: str,
+        on_problem: OnProblem | None,
+        ignored_as: IgnoreReason = IgnoreReason.MARKED,
+    ) -> None:
         """Begin without images.
 
         Args:
@@ -72,8 +79,10 @@ class Rows:
                 with `add_file`, the image with `add_lines`.
             on_problem: called with (path, error) for each file, line and image that can't be read. None: the error is
                 raised.
+            ignored_as: why the format makes an object an ignore region.
         """
         self.source = source
+        self._ignored_as = ignored_as
         self.labels: dict[Hashable, int] = {}
         self._where = where
         self._on_problem = on_problem
@@ -203,6 +212,7 @@ class Rows:
             positions=positions,
             class_ids=class_ids[np.asarray(self._classes)],
             ignore=np.asarray(self._ignore).astype(bool),
+            ignore_reasons=np.asarray(self._ignore).astype(np.uint8) * np.uint8(self._ignored_as),
             class_names=class_names,
             category_ids=np.array(range(1, len(class_names) + 1) if category_ids is None else category_ids, np.int64),
             where=lambda row: self._where.format(file=self._files[self._positions[row]], place=self._places[row]),

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from detfeed import AnnotationError, MissingImageError, read_coco
+from detfeed import AnnotationError, BadBoxesWarning, IgnoreReason, MissingImageError, read_coco
 from detfeed.masks import fill_mask
 from detfeed.readers import coco
 
@@ -255,9 +255,27 @@ def test_ids_of_annotations_may_be_numbers_texts_or_missing_and_repeats_are_told
         annotations[1]["id"] = annotations[2]["id"] = one
         annotations[3].pop("id", None)
         with pytest.warns(UserWarning, match=r"ids repeat, .* - at `annotations\[2\]` \(image_id 5\), id 'a'|, id 1"):
-            assert len(read(instances(annotations=annotations)).boxes) == 4
-    annotations[2]["id"] = "b"
-    assert len(read(instances(annotations=annotations)).boxes) == 4
+            table = read(instances(annotations=annotations))
+        assert table.annotation_ids.tolist() == ([0, -1, -1, -1] if one == "a" else [0, -1, 1, 1])
+    annotations[2]["id"] = "17"
+    assert sorted(read(instances(annotations=annotations)).annotation_ids.tolist()) == [-1, 0, 1, 17]
+
+
+def test_ids_and_reasons_are_those_of_the_file_wherever_sorting_and_dropping_put_the_boxes(read):
+    flags = [{}, {"iscrowd": 1}, {"ignore": 1}, {"iscrowd": 1, "ignore": 1}, {}, {}]
+    annotations = [
+        {**one, **flag, "id": 10 * n + 7} for n, (one, flag) in enumerate(zip(objects(6), flags, strict=True))
+    ]
+    annotations[0]["bbox"] = [1, 1, 0, 5]
+    annotations[4]["bbox"] = [-5, 1, 12, 3]
+    with pytest.warns(BadBoxesWarning):
+        table = read(instances(annotations=annotations), invalid="ignore")
+    assert table.annotation_ids.tolist() == [37, 17, 47, 27, 57]
+    crowd, bad, marked = IgnoreReason.CROWD, IgnoreReason.BAD_BOX, IgnoreReason.MARKED
+    assert table.ignore_reasons.tolist() == [crowd, crowd, bad, marked, 0]
+    with pytest.warns(BadBoxesWarning):
+        table = read(instances(annotations=annotations), invalid="ignore", crowds="object")
+    assert table.ignore_reasons.tolist() == [marked, 0, bad, marked, 0]
 
 
 @pytest.mark.parametrize("ids", [[4, -2, 3], [4, -2, 10**12], [2**63 - 1, -(2**63), 0], [5], ["a", 1]])
