@@ -49,6 +49,7 @@ from detfeed.sample import Sample
 from detfeed.shapes import make_shapes
 from detfeed.targets.anchor_targets import AnchorTargets
 from detfeed.targets.anchors import AnchorGrid
+from detfeed.targets.mask_targets import MaskTargets
 from detfeed.targets.padded_boxes import PaddedBoxes
 from detfeed.targets.roi_targets import RoiTargets
 
@@ -84,6 +85,7 @@ __all__ = [
     "IgnoreReason",
     "ImageError",
     "LimitEmpty",
+    "MaskTargets",
     "MissingImageError",
     "Mix",
     "PaddedBoxes",

@@ -14,6 +14,7 @@ from detfeed import boxes as geometry
 from detfeed.boxes import Boxes
 from detfeed.columns import ImageColumns
 from detfeed.errors import AnnotationError, among
+from detfeed.mask_columns import NO_MASKS, MaskColumns, join_masks
 from detfeed.masks import Runs
 
 # Pixels a side: more than any image has, and float32 still tells its pixels apart.
@@ -62,8 +63,9 @@ class Annotations(ImageColumns):
         offsets: int64 (P + 1,), from 0 to N.
         class_names: C names.
         category_ids: int64 (C,), the file's own numbers of the classes.
-        masks: by row of the box columns, the RLE masks of those boxes that have one (COCO's crowds): int32 (K,)
-            lengths of runs, column by column, first of pixels outside; they add up to the image's pixels.
+        masks: by row of the box columns, the RLE masks of those boxes that have one (COCO's crowds, or all objects
+            where a reader was asked for masks): int32 (K,) lengths of runs, column by column, first of pixels outside;
+            they add up to the image's pixels. A dict is made `MaskColumns`, which hold polygons as well.
         source: the file or folder that this was read from, for messages.
         neg_classes: of a federated set such as LVIS, which annotates each image for some classes only: int32 (K, 2),
             pairs of position and class id, the images that were seen to show none of a class. None: not federated,
@@ -91,7 +93,7 @@ class Annotations(ImageColumns):
     offsets: NDArray[np.int64]
     class_names: tuple[str, ...]
     category_ids: NDArray[np.int64]
-    masks: Mapping[int, Runs] = dataclasses.field(default_factory=dict)
+    masks: Mapping[int, Runs] = dataclasses.field(default_factory=lambda: NO_MASKS)
     source: str = "annotations"
     neg_classes: NDArray[np.int32] | None = None
     not_exhaustive_classes: NDArray[np.int32] | None = None
@@ -178,7 +180,9 @@ class Annotations(ImageColumns):
             )
 
     def _check_masks(self) -> None:
-        rows = np.fromiter(self.masks, np.int64, len(self.masks))
+        masks = MaskColumns.of(self.masks)
+        object.__setattr__(self, "masks", masks)
+        rows = masks.rows
         unknown = rows[(rows < 0) | (rows >= len(self.boxes))]
         if len(unknown):
             raise AnnotationError(
@@ -186,7 +190,7 @@ class Annotations(ImageColumns):
             )
         positions = self.positions_of(rows)
         pixels = self.image_hw[positions].prod(axis=1, dtype=np.int64)
-        covered = np.fromiter((runs.sum(dtype=np.int64) for runs in self.masks.values()), np.int64, len(rows))
+        covered = masks.pixels
         for place in np.flatnonzero(covered != pixels)[:1].tolist():
             raise AnnotationError(
                 f"{self.source}: expected a mask of {self.image_hw[positions[place]].tolist()} pixels, got runs over "
@@ -231,9 +235,6 @@ class Annotations(ImageColumns):
         counts = np.diff(self.offsets)[chosen]
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         rows = np.repeat(self.offsets[chosen] - offsets[:-1], counts) + np.arange(offsets[-1])
-        masks = {}
-        if self.masks:
-            masks = {new: self.masks[old] for new, old in enumerate(rows.tolist()) if old in self.masks}
         pairs: dict[str, Any] = {}
         if self.neg_classes is not None:
             place_of = np.full(len(self), -1, np.int32)
@@ -254,7 +255,7 @@ class Annotations(ImageColumns):
             annotation_ids=self.annotation_ids[rows],
             ignore_reasons=self.ignore_reasons[rows],
             offsets=offsets,
-            masks=masks,
+            masks=MaskColumns.of(self.masks).take(rows, len(self.boxes)),
             **pairs,
         )
 
@@ -328,7 +329,7 @@ class Annotations(ImageColumns):
             annotation_ids=self.annotation_ids[kept],
             ignore_reasons=self.ignore_reasons[kept],
             offsets=places[self.offsets],
-            masks={int(places[row]): runs for row, runs in self.masks.items() if kept[row]},
+            masks=MaskColumns.of(self.masks).take(np.flatnonzero(kept), len(self.boxes)),
         )
 
 
@@ -373,7 +374,6 @@ def concat(tables: Sequence[Annotations], *, new_ids: bool = False) -> Annotatio
         category_ids = np.arange(1, 1 + len(class_names))
 
     columns: dict[str, list[NDArray[Any]]] = {name: [] for name in ("class_ids", "offsets", *_PAIRS)}
-    masks: dict[int, Runs] = {}
     first_image = first_row = 0
     for table in tables:
         new_classes = np.array([class_of[name] for name in table.class_names], np.int32)
@@ -381,7 +381,6 @@ def concat(tables: Sequence[Annotations], *, new_ids: bool = False) -> Annotatio
         columns["offsets"].append(table.offsets[:-1] + first_row)
         for name in _PAIRS if all(federated) else ():
             columns[name].append(_moved(getattr(table, name), new_classes, first_image))
-        masks |= {row + first_row: runs for row, runs in table.masks.items()}
         first_image += len(table)
         first_row += len(table.boxes)
     columns["offsets"].append(np.array([first_row]))
@@ -396,7 +395,7 @@ def concat(tables: Sequence[Annotations], *, new_ids: bool = False) -> Annotatio
         ignore_reasons=np.concatenate([table.ignore_reasons for table in tables]),
         class_names=class_names,
         category_ids=category_ids,
-        masks=masks,
+        masks=join_masks([MaskColumns.of(table.masks) for table in tables], [len(table.boxes) for table in tables]),
         source=source,
         **{name: np.concatenate(parts) for name, parts in columns.items() if parts},
     )

@@ -12,6 +12,7 @@ import numpy as np
 
 from detfeed.annotations import Annotations, IgnoreReason
 from detfeed.images.files import is_url
+from detfeed.mask_columns import MaskColumns
 from detfeed.writing import replace_file
 
 # The fields of LVIS's files that hold a federated table's columns.
@@ -23,10 +24,11 @@ def write_coco(
 ) -> str:
     """Write a COCO instances file that `read_coco` reads as the same table.
 
-    Boxes that are ignored as crowds are written with `iscrowd`, other ignored boxes with `ignore`, masks as
-    uncompressed RLE. Boxes have their `annotation_ids` if each is above 0 and there once, else numbers from 1.
-    A federated table gets LVIS's fields, for `read_lvis`. Corners and areas are written exactly. Polygons, keypoints,
-    captions, info, licenses and supercategories are not written, since a table does not hold them.
+    Boxes that are ignored as crowds are written with `iscrowd`, other ignored boxes with `ignore`, masks as polygons or
+    uncompressed RLE, as they were read; `masks=True` reads those of objects back. Boxes have their `annotation_ids` if
+    each is above 0 and there once, else numbers from 1. A federated table gets LVIS's fields, for `read_lvis`. Corners
+    and areas are written exactly. Keypoints, captions, info, licenses and supercategories are not written, since a
+    table does not hold them.
 
     Args:
         annotations: the table. Its classes are read back in the order of their category ids.
@@ -84,6 +86,7 @@ def _objects(table: Annotations) -> list[dict[str, Any]]:
     )  # fmt: skip
     ids, sizes_hw = table.image_ids.tolist(), table.image_hw.tolist()
     objects = []
+    masks = MaskColumns.of(table.masks)
     for row, values in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
         annotation_id, position, category_id, bbox, area, is_crowd, ignore = values
         item: dict[str, Any] = {
@@ -96,8 +99,10 @@ def _objects(table: Annotations) -> list[dict[str, Any]]:
         }
         if ignore:
             item["ignore"] = 1
-        if row in table.masks:
-            item["segmentation"] = {"counts": table.masks[row].tolist(), "size": sizes_hw[position]}
+        if row in masks:
+            polygons = masks.polygons(row)
+            runs = {"counts": [] if polygons else masks[row].tolist(), "size": sizes_hw[position]}
+            item["segmentation"] = [polygon.reshape(-1).tolist() for polygon in polygons] or runs
         objects.append(item)
     return objects
 

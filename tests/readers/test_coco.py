@@ -386,3 +386,60 @@ def test_brackets_in_the_names_of_images_are_no_key(tmp_path, name):
     path.write_text(written([("images", images), *parts]))
     with pytest.raises(AnnotationError, match="expected each key once, got 'images' twice"):
         read_coco(path, tmp_path)
+
+
+def masked(segmentations):
+    annotations = [
+        {**one, "segmentation": mask} for one, mask in zip(objects(len(segmentations)), segmentations, strict=True)
+    ]
+    for one in annotations:
+        one["image_id"] = 3
+    return instances(annotations=annotations)
+
+
+TRIANGLE = [1.5, 1, 9, 2, 4, 8.25]
+
+
+def test_masks_of_all_objects_are_read_only_if_asked_for(read):
+    rle = {"counts": [5, 10, 585], "size": [20, 30]}
+    content = masked([[TRIANGLE], [TRIANGLE, [2, 2, 5, 5, 2, 5, 1, 1]], rle, TRIANGLE, [], [[]], None])
+    assert read(content).masks == {}
+    table = read(content, masks=True)
+    rows = {category: row for row, category in enumerate((table.annotation_ids).tolist())}
+    masks = table.masks
+    assert sorted(masks) == sorted(rows[n] for n in range(4))
+    triangle = np.float32(TRIANGLE).reshape(-1, 2).tolist()
+    assert [polygon.tolist() for polygon in masks.polygons(rows[0])] == [triangle]
+    assert [len(polygon) for polygon in masks.polygons(rows[1])] == [3, 4]
+    assert (masks[rows[2]].tolist(), masks.polygons(rows[2])) == ([5, 10, 585], [])
+    assert [polygon.tolist() for polygon in masks.polygons(rows[3])] == [triangle]
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ([[1, 2, 3, 4]], "expected x and y of at least 3 points, got 4 numbers"),
+        ([[1, 2, 3, 4, 5, 6, 7]], "at least 3 points, got 7 numbers"),
+        ([[1, 2, 3, 4, 5, 1e9]], r"points from -1000000 to 1000000, got 1 to 1e\+09"),
+        ([["a", 2, 3, 4, 5, 6]], "Expected `float`, got `str`"),
+        ("polygon", "polygons, got some that do not parse"),
+        ({"counts": [5, 10], "size": [20, 30]}, r"height and width \(20, 30\), got size \(20, 30\) and 15 pixels"),
+        ({"counts": [5, -10], "size": [20, 30]}, "RLE mask, got one that does not parse"),
+    ],
+)
+def test_mask_that_cannot_be_read_is_told_and_costs_no_box(read, mask, message):
+    content = masked([[TRIANGLE], mask])
+    with pytest.raises(AnnotationError, match=message + r".* - at `annotations\[1\].segmentation` \(image_id 3\)"):
+        read(content, masks=True)
+    told = []
+    table = read(content, masks=True, on_problem=lambda _, error: told.append(str(error)))
+    assert len(told) == 1 and len(table.boxes) == 2
+    assert table.annotation_ids[list(table.masks)].tolist() == [0]
+    assert len(read(content).boxes) == 2
+
+
+def test_masks_of_crowds_taken_as_objects_are_kept_if_asked_for(read):
+    content = masked([{"counts": [5, 10, 585], "size": [20, 30]}])
+    content["annotations"][0]["iscrowd"] = 1
+    assert read(content, crowds="object").masks == {}
+    assert len(read(content, crowds="object", masks=True).masks) == 1
