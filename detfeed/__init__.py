@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 # Read when albumentations is imported, which otherwise asks the network for a newer release.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-from detfeed.annotations import Annotations, concat
+from detfeed.annotations import Annotations, IgnoreReason, concat
 from detfeed.augmentation.scale import Recipe, ScaleJitter
 from detfeed.average_precision import average_precision, voc_average_precision
 from detfeed.batches.ledger import Replace
@@ -51,6 +51,7 @@ from detfeed.sample import Sample
 from detfeed.shapes import make_shapes
 from detfeed.targets.anchor_targets import AnchorTargets
 from detfeed.targets.anchors import AnchorGrid
+from detfeed.targets.mask_targets import MaskTargets
 from detfeed.targets.padded_boxes import PaddedBoxes
 from detfeed.targets.roi_targets import RoiTargets
 
@@ -83,8 +84,10 @@ __all__ = [
     "FeedArguments",
     "FeedMonitor",
     "Fixed",
+    "IgnoreReason",
     "ImageError",
     "LimitEmpty",
+    "MaskTargets",
     "MissingImageError",
     "Mix",
     "PaddedBoxes",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from detfeed import boxes as geometry
 from detfeed.boxes import Boxes
 from detfeed.columns import ImageColumns
 from detfeed.errors import AnnotationError, among
+from detfeed.mask_columns import NO_MASKS, MaskColumns, join_masks
 from detfeed.masks import Runs
 from detfeed.splitting import divide, numbered
 
@@ -20,6 +22,27 @@ from detfeed.splitting import divide, numbered
 MAX_SIDE = 10**6
 
 _PAIRS = ("neg_classes", "not_exhaustive_classes")
+
+
+class IgnoreReason(enum.IntEnum):
+    """Why a box is an ignore region. A column holds them as uint8; 0 is for boxes that are none.
+
+    The file says so: MARKED (COCO's `ignore`, or a table that gives no reason), CROWD (COCO's `iscrowd`), DIFFICULT
+    (VOC's), GROUP (OpenImages' IsGroupOf), UNLABELLED (KITTI's DontCare). A reader made it one: BAD_BOX (the policy
+    "ignore"). It became one on the way to a batch: HIDDEN (an augmentation left less than `min_visibility` of it),
+    SMALL (it is fed with a side below `min_size`). The reasons of the file come before the others, and HIDDEN before
+    SMALL.
+    """
+
+    NONE = 0
+    MARKED = 1
+    CROWD = 2
+    DIFFICULT = 3
+    GROUP = 4
+    UNLABELLED = 5
+    BAD_BOX = 6
+    HIDDEN = 7
+    SMALL = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -41,13 +64,19 @@ class Annotations(ImageColumns):
         offsets: int64 (P + 1,), from 0 to N.
         class_names: C names.
         category_ids: int64 (C,), the file's own numbers of the classes.
-        masks: by row of the box columns, the RLE masks of those boxes that have one (COCO's crowds): int32 (K,)
-            lengths of runs, column by column, first of pixels outside; they add up to the image's pixels.
+        masks: by row of the box columns, the RLE masks of those boxes that have one (COCO's crowds, or all objects
+            where a reader was asked for masks): int32 (K,) lengths of runs, column by column, first of pixels outside;
+            they add up to the image's pixels. A dict is made `MaskColumns`, which hold polygons as well.
         source: the file or folder that this was read from, for messages.
         neg_classes: of a federated set such as LVIS, which annotates each image for some classes only: int32 (K, 2),
             pairs of position and class id, the images that were seen to show none of a class. None: not federated,
             so that an image shows none of any class that it has no boxes of.
         not_exhaustive_classes: likewise int32 (K, 2), the images that may show more of a class than has boxes.
+        annotation_ids: int64 (N,), the file's own ids of the boxes, as COCO's; -1 for one that is missing or no whole
+            number, and an id may repeat if it does in the file. From formats without such ids, the number of the box
+            among all that the reader found, dropped ones included, from 1. None: 1 to N.
+        ignore_reasons: uint8 (N,), why each box is ignored; see `IgnoreReason`. `ignore` decides whether it is: a box
+            that is not gets NONE, and one that is and has no reason gets MARKED. None: no reasons.
 
     Raises:
         AnnotationError: columns that do not fit together, boxes that are not finite, have no area or reach out of their
@@ -65,12 +94,15 @@ class Annotations(ImageColumns):
     offsets: NDArray[np.int64]
     class_names: tuple[str, ...]
     category_ids: NDArray[np.int64]
-    masks: Mapping[int, Runs] = dataclasses.field(default_factory=dict)
+    masks: Mapping[int, Runs] = dataclasses.field(default_factory=lambda: NO_MASKS)
     source: str = "annotations"
     neg_classes: NDArray[np.int32] | None = None
     not_exhaustive_classes: NDArray[np.int32] | None = None
+    annotation_ids: NDArray[np.int64] = None  # type: ignore[assignment]
+    ignore_reasons: NDArray[np.uint8] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
+        self._fill_columns()
         images, count, classes = len(self.paths), len(self.boxes), len(self.class_names)
         if self.image_ids.shape != (images,):
             raise AnnotationError(f"{self.source}: expected {images} image ids, got {self.image_ids.shape}")
@@ -83,12 +115,25 @@ class Annotations(ImageColumns):
                 "areas": ((count,), np.float32),
                 "offsets": ((images + 1,), np.int64),
                 "category_ids": ((classes,), np.int64),
+                "annotation_ids": ((count,), np.int64),
+                "ignore_reasons": ((count,), np.uint8),
             }
         )
         self._check_sizes()
         self._check_boxes()
         self._check_masks()
         self._check_pairs()
+
+    def _fill_columns(self) -> None:
+        """Make the columns that are not given, and let the reasons agree with `ignore`."""
+        if self.annotation_ids is None:
+            object.__setattr__(self, "annotation_ids", np.arange(1, len(self.boxes) + 1))
+        reasons = self.ignore_reasons
+        if reasons is None:
+            object.__setattr__(self, "ignore_reasons", self.ignore.astype(np.uint8))  # MARKED is 1
+        elif reasons.shape == self.ignore.shape and ((reasons != 0) != self.ignore).any():
+            agreeing = np.where(self.ignore, np.maximum(reasons, IgnoreReason.MARKED), 0).astype(np.uint8)
+            object.__setattr__(self, "ignore_reasons", agreeing)
 
     def _name_image(self, position: int) -> str:
         return f"{super()._name_image(position)} ({self.paths[position]})"
@@ -136,7 +181,9 @@ class Annotations(ImageColumns):
             )
 
     def _check_masks(self) -> None:
-        rows = np.fromiter(self.masks, np.int64, len(self.masks))
+        masks = MaskColumns.of(self.masks)
+        object.__setattr__(self, "masks", masks)
+        rows = masks.rows
         unknown = rows[(rows < 0) | (rows >= len(self.boxes))]
         if len(unknown):
             raise AnnotationError(
@@ -144,7 +191,7 @@ class Annotations(ImageColumns):
             )
         positions = self.positions_of(rows)
         pixels = self.image_hw[positions].prod(axis=1, dtype=np.int64)
-        covered = np.fromiter((runs.sum(dtype=np.int64) for runs in self.masks.values()), np.int64, len(rows))
+        covered = masks.pixels
         for place in np.flatnonzero(covered != pixels)[:1].tolist():
             raise AnnotationError(
                 f"{self.source}: expected a mask of {self.image_hw[positions[place]].tolist()} pixels, got runs over "
@@ -189,9 +236,6 @@ class Annotations(ImageColumns):
         counts = np.diff(self.offsets)[chosen]
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         rows = np.repeat(self.offsets[chosen] - offsets[:-1], counts) + np.arange(offsets[-1])
-        masks = {}
-        if self.masks:
-            masks = {new: self.masks[old] for new, old in enumerate(rows.tolist()) if old in self.masks}
         pairs: dict[str, Any] = {}
         if self.neg_classes is not None:
             place_of = np.full(len(self), -1, np.int32)
@@ -209,8 +253,10 @@ class Annotations(ImageColumns):
             class_ids=self.class_ids[rows],
             ignore=self.ignore[rows],
             areas=self.areas[rows],
+            annotation_ids=self.annotation_ids[rows],
+            ignore_reasons=self.ignore_reasons[rows],
             offsets=offsets,
-            masks=masks,
+            masks=MaskColumns.of(self.masks).take(rows, len(self.boxes)),
             **pairs,
         )
 
@@ -307,8 +353,10 @@ class Annotations(ImageColumns):
             class_ids=self.class_ids[kept],
             ignore=self.ignore[kept],
             areas=self.areas[kept],
+            annotation_ids=self.annotation_ids[kept],
+            ignore_reasons=self.ignore_reasons[kept],
             offsets=places[self.offsets],
-            masks={int(places[row]): runs for row, runs in self.masks.items() if kept[row]},
+            masks=MaskColumns.of(self.masks).take(np.flatnonzero(kept), len(self.boxes)),
         )
 
 
@@ -353,7 +401,6 @@ def concat(tables: Sequence[Annotations], *, new_ids: bool = False) -> Annotatio
         category_ids = np.arange(1, 1 + len(class_names))
 
     columns: dict[str, list[NDArray[Any]]] = {name: [] for name in ("class_ids", "offsets", *_PAIRS)}
-    masks: dict[int, Runs] = {}
     first_image = first_row = 0
     for table in tables:
         new_classes = np.array([class_of[name] for name in table.class_names], np.int32)
@@ -361,7 +408,6 @@ def concat(tables: Sequence[Annotations], *, new_ids: bool = False) -> Annotatio
         columns["offsets"].append(table.offsets[:-1] + first_row)
         for name in _PAIRS if all(federated) else ():
             columns[name].append(_moved(getattr(table, name), new_classes, first_image))
-        masks |= {row + first_row: runs for row, runs in table.masks.items()}
         first_image += len(table)
         first_row += len(table.boxes)
     columns["offsets"].append(np.array([first_row]))
@@ -372,9 +418,11 @@ def concat(tables: Sequence[Annotations], *, new_ids: bool = False) -> Annotatio
         boxes=np.concatenate([table.boxes for table in tables]),
         ignore=np.concatenate([table.ignore for table in tables]),
         areas=np.concatenate([table.areas for table in tables]),
+        annotation_ids=np.concatenate([table.annotation_ids for table in tables]),
+        ignore_reasons=np.concatenate([table.ignore_reasons for table in tables]),
         class_names=class_names,
         category_ids=category_ids,
-        masks=masks,
+        masks=join_masks([MaskColumns.of(table.masks) for table in tables], [len(table.boxes) for table in tables]),
         source=source,
         **{name: np.concatenate(parts) for name, parts in columns.items() if parts},
     )

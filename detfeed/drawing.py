@@ -259,9 +259,10 @@ def _canvas(image: Image, input_hw: tuple[int, ...], side: int) -> tuple[Image, 
 
 def _draw_regions(picture: Image, sample: Sample, zoom: float) -> None:
     """Hatch the ignore regions of a sample, those with a mask inside their mask, and outline their boxes."""
-    by_mask = [row for row in sample.masks if sample.ignore[row]]
+    masks = sample.region_masks
+    by_mask = list(masks)
     for row in by_mask:
-        mask = cv2.resize(sample.masks[row], None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST) > 127
+        mask = cv2.resize(masks[row], None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST) > 127
         hatch_mask(picture[: mask.shape[0], : mask.shape[1]], mask, PURPLE)
     draw_boxes(picture, sample.boxes[by_mask], PURPLE, zoom=zoom)
     hatch_boxes(picture, np.delete(sample.boxes, by_mask, axis=0)[np.delete(sample.ignore, by_mask)], PURPLE, zoom=zoom)

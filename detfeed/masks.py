@@ -6,8 +6,9 @@ for the share of a pixel that belongs to it.
 
 from __future__ import annotations
 
+import functools
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import cv2
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Mask = NDArray[np.uint8]
 Runs = NDArray[np.int32]
 
 # Characters of a compressed string that are unpacked at a time, and the most digits of a run.
@@ -109,6 +111,44 @@ def fill_mask(runs: Runs, image_hw: tuple[int, int]) -> NDArray[np.uint8]:
     values = np.zeros(len(runs), np.uint8)
     values[1::2] = 255
     return np.ascontiguousarray(np.repeat(values, runs).reshape(image_hw[::-1]).T)
+
+
+class LazyMasks(Mapping[int, Mask]):
+    """Filled masks by row of some boxes, each of which is drawn when somebody looks at it."""
+
+    def __init__(self, draw: Mapping[int, Callable[[], Mask]]) -> None:
+        self._draw = draw
+        self._drawn: dict[int, Mask] = {}
+
+    def __len__(self) -> int:
+        return len(self._draw)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._draw)
+
+    def __contains__(self, row: object) -> bool:
+        return row in self._draw
+
+    def __getitem__(self, row: int) -> Mask:
+        if row not in self._drawn:
+            self._drawn[row] = self._draw[row]()
+        return self._drawn[row]
+
+
+def move_masks(masks: Mapping[int, Mask], move: Callable[[Mask], Mask]) -> LazyMasks:
+    """The masks as a function moves them; it is called when somebody looks at one."""
+    return LazyMasks({row: functools.partial(_moved, masks, row, move) for row in masks})
+
+
+def select_masks(masks: Mapping[int, Mask], places: NDArray[np.int64]) -> LazyMasks:
+    """The masks of some boxes by their place among these."""
+    return LazyMasks({
+        new: functools.partial(masks.__getitem__, old) for new, old in enumerate(places.tolist()) if old in masks
+    })  # fmt: skip
+
+
+def _moved(masks: Mapping[int, Mask], row: int, move: Callable[[Mask], Mask]) -> Mask:
+    return move(masks[row])
 
 
 class MaskSums(NamedTuple):

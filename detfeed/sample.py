@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from detfeed.annotations import IgnoreReason
 from detfeed.boxes import EMPTY, Boxes
 
 Arrays = dict[str, NDArray[Any]]  # by name: what a target function returns, and a part of a batch
+
+# What an attribute `uses_masks` of a target function says: it looks at all masks, at those of crowds alone, or at none.
+UsesMasks = bool | Literal["crowds"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +33,12 @@ class Sample:
         input_hw: height and width in pixels of the canvas that the batch places the image on, top left.
         rng: generator of this sample in this epoch; the only randomness a target function should use.
         proposals: float32 (R, 4), xyxy pixels, inside `image` and with area; R is 0 where there are none.
-        masks: by row of `boxes`, the masks of boxes that have one (COCO's crowds): uint8 (H, W), 0 to 255.
+        masks: by row of `boxes`, the masks of boxes that have one (COCO's crowds, or all objects where a reader was
+            asked for `masks`): uint8 (H, W), 0 to 255 for the share of a pixel that belongs to it. Each is drawn when
+            it is looked at, unless an augmentation needed it before.
+        rows: int64 (N,), the row of each box in its Annotations: `annotations.areas[sample.rows]` are the areas in the
+            file. A row comes several times where shuffled tiles cut an object. None: -1 for each.
+        ignore_reasons: uint8 (N,), why each box is ignored; see `IgnoreReason`. None: MARKED where it is.
         num_lost: objects that are not in `boxes`: without area in the image, or lost to an augmentation.
     """
 
@@ -44,6 +53,23 @@ class Sample:
     proposals: Boxes = dataclasses.field(default_factory=lambda: EMPTY)
     masks: Mapping[int, NDArray[np.uint8]] = dataclasses.field(default_factory=dict)
     num_lost: int = 0
+    rows: NDArray[np.int64] = None  # type: ignore[assignment]
+    ignore_reasons: NDArray[np.uint8] = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.rows is None:
+            object.__setattr__(self, "rows", np.full(len(self.boxes), -1))
+        if self.ignore_reasons is None:
+            object.__setattr__(self, "ignore_reasons", self.ignore.astype(np.uint8))  # MARKED is 1
+
+    @property
+    def region_masks(self) -> dict[int, NDArray[np.uint8]]:
+        """Of `masks`, those of boxes that are ignored in the file, as crowds are: they count instead of their boxes."""
+        return {
+            row: self.masks[row]
+            for row in self.masks
+            if self.ignore[row] and self.ignore_reasons[row] not in (IgnoreReason.HIDDEN, IgnoreReason.SMALL)
+        }
 
     @property
     def image_hw(self) -> tuple[int, int]:

@@ -63,11 +63,13 @@ WAYS = {
         "read": "data = read_coco(sys.argv[1], 'train2017')",
         "after": (
             "held = sum(map(sys.getsizeof, (*data.paths, *data.class_names, data.paths)))\n"
-            "arrays = [getattr(data, field.name) for field in dataclasses.fields(data)] + list(data.masks.values())\n"
-            "held += sum(array.nbytes for array in arrays if isinstance(array, numpy.ndarray))"
+            "parts = (data, data.masks)\n"
+            "values = [getattr(part, field.name) for part in parts for field in dataclasses.fields(part)]\n"
+            "held += sum(value.nbytes for value in values if isinstance(value, numpy.ndarray))"
         ),
     },
 }
+WAYS["read_coco(masks=True)"] = WAYS["read_coco"] | {"read": "data = read_coco(sys.argv[1], 'train2017', masks=True)"}
 
 
 def _dump(content: object) -> str:

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from detfeed import AnnotationError, concat
+from detfeed import AnnotationError, IgnoreReason, concat
 
 
 def test_no_images_are_ordinary(annotate):
@@ -225,6 +225,36 @@ def test_category_ids_that_do_not_ascend_are_numbered_anew(table):
     assert concat([odd]).category_ids.tolist() == [1, 2, 3]
     twice = dataclasses.replace(table, category_ids=np.array([3, 3, 4]))
     assert concat([twice]).category_ids.tolist() == [1, 2, 3]
+
+
+def test_ids_and_reasons_go_with_their_boxes(annotate):
+    boxes = [(0, 0, 4, 4), (1, 1, 5, 5)]
+    table = annotate([(8, 8)] * 2, [boxes, boxes[:1]], ignore_of=[[True, False], [True]])
+    assert table.annotation_ids.tolist() == [1, 2, 3]
+    assert table.ignore_reasons.tolist() == [IgnoreReason.MARKED, IgnoreReason.NONE, IgnoreReason.MARKED]
+    reasons = np.array([IgnoreReason.GROUP, 0, IgnoreReason.CROWD], np.uint8)
+    table = dataclasses.replace(table, annotation_ids=np.array([7, 5, 3]), ignore_reasons=reasons)
+    part = table.select([1, 0])
+    assert part.annotation_ids.tolist() == [3, 7, 5]
+    assert part.ignore_reasons.tolist() == [IgnoreReason.CROWD, IgnoreReason.GROUP, IgnoreReason.NONE]
+    both = concat([table, part], new_ids=True)
+    assert both.annotation_ids.tolist() == [7, 5, 3, 3, 7, 5]
+    assert both.ignore_reasons.tolist() == [*reasons, *part.ignore_reasons]
+    merged = dataclasses.replace(part, boxes=np.tile(np.float32([0, 0, 4, 4]), (3, 1)), ignore=np.zeros(3, bool))
+    merged = merged.rename_classes(dict.fromkeys(merged.class_names, "all"))
+    assert merged.annotation_ids.tolist() == [3, 7]
+
+
+def test_ignore_decides_and_reasons_follow(annotate):
+    table = annotate([(8, 8)], [[(0, 0, 4, 4), (1, 1, 5, 5), (2, 2, 6, 6)]], ignore_of=[[True, True, False]])
+    reasons = np.array([IgnoreReason.CROWD, IgnoreReason.CROWD, IgnoreReason.NONE], np.uint8)
+    table = dataclasses.replace(table, ignore_reasons=reasons)
+    other = dataclasses.replace(table, ignore=np.array([True, False, True]))
+    assert other.ignore_reasons.tolist() == [IgnoreReason.CROWD, IgnoreReason.NONE, IgnoreReason.MARKED]
+    with pytest.raises(AnnotationError, match=r"`ignore_reasons` to be uint8 \(3,\), got uint8 \(2,\)"):
+        dataclasses.replace(table, ignore_reasons=reasons[:2])
+    with pytest.raises(AnnotationError, match=r"`annotation_ids` to be int64 \(3,\), got int32 \(3,\)"):
+        dataclasses.replace(table, annotation_ids=np.arange(3, dtype=np.int32))
 
 
 def test_boxes_that_come_to_repeat_each_other_become_one(annotate):

@@ -1,5 +1,6 @@
 """Type checkers find misspelt and mistyped arguments of the public surface, and no others."""
 
+import enum
 import inspect
 import json
 import re
@@ -44,7 +45,7 @@ def public_calls():
         thing = getattr(detfeed, name)
         if inspect.ismodule(thing):
             yield from (f"{name}.{part}" for part, _ in inspect.getmembers(thing, inspect.isfunction) if part[0] != "_")
-        elif not typing.is_typeddict(thing):
+        elif not typing.is_typeddict(thing) and not (inspect.isclass(thing) and issubclass(thing, enum.Enum)):
             yield name
         if inspect.isclass(thing):
             members = vars(thing).items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Self
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from detfeed import boxes as geometry
 from detfeed.boxes import EMPTY, Boxes
 from detfeed.images.resizing import Image, flip, resize, resize_into
+from detfeed.masks import Mask, move_masks, select_masks
 
 if TYPE_CHECKING:  # albumentations takes a second to import, and is not needed to hold a scene
     from detfeed.augmentation.mosaic import Other
@@ -33,7 +35,8 @@ class Scene:
         boxes: float32 (N, 4), xyxy pixels, with area and inside the frame; N may be 0.
         rows: int64 (N,), the row of each box in the table of annotations.
         visible: float64 (N,), the share of each box that is left of it, 1 for a whole one.
-        masks: by row of `boxes`, uint8 (H, W), 0 to 255, of boxes that have one.
+        masks: by row of `boxes`, uint8 (H, W), 0 to 255, of boxes that have one. Operations but `augmented` draw none:
+            a mask is drawn and moved when somebody looks at it.
         proposals: float32 (R, 4), xyxy pixels, inside the frame; R may be 0.
     """
 
@@ -42,7 +45,7 @@ class Scene:
     boxes: Boxes
     rows: NDArray[np.int64]
     visible: NDArray[np.float64]
-    masks: Mapping[int, NDArray[np.uint8]] = dataclasses.field(default_factory=dict)
+    masks: Mapping[int, Mask] = dataclasses.field(default_factory=dict)
     proposals: Boxes = dataclasses.field(default_factory=lambda: EMPTY)
 
     def whole(self) -> Self:
@@ -72,7 +75,7 @@ class Scene:
             image=image,
             frame_hw=size_hw,
             boxes=geometry.rescale(self.boxes, self.frame_hw, size_hw),
-            masks={row: resize(mask, size_hw) for row, mask in self.masks.items()},
+            masks=move_masks(self.masks, functools.partial(resize, size_hw=size_hw)),
             proposals=geometry.rescale(self.proposals, self.frame_hw, size_hw),
         )
 
@@ -95,7 +98,7 @@ class Scene:
             frame_hw=frame_hw,
             boxes=boxes,
             visible=scene.visible * (areas / geometry.area(scene.boxes)),
-            masks={row: mask[y0:y1, x0:x1] for row, mask in scene.masks.items()},
+            masks=move_masks(scene.masks, functools.partial(_part, window=window)),
             proposals=proposals[geometry.area(proposals) > 0],
         )
         return cut._select(inside)
@@ -108,7 +111,7 @@ class Scene:
             scene,
             image=flip(scene.image, axis=axis),
             boxes=geometry.flip(scene.boxes, side, axis=axis),
-            masks={row: flip(mask, axis=axis) for row, mask in scene.masks.items()},
+            masks=move_masks(scene.masks, functools.partial(flip, axis=axis)),
             proposals=geometry.flip(scene.proposals, side, axis=axis),
         )
 
@@ -157,8 +160,13 @@ class Scene:
             boxes=self.boxes[places],
             rows=self.rows[places],
             visible=self.visible[places],
-            masks={new: self.masks[old] for new, old in enumerate(places.tolist()) if old in self.masks},
+            masks=select_masks(self.masks, places),
         )
+
+
+def _part(mask: Mask, window: tuple[int, int, int, int]) -> Mask:
+    x0, y0, x1, y1 = window
+    return mask[y0:y1, x0:x1]
 
 
 def _image_hw(image: Image) -> tuple[int, int]:

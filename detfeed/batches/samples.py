@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detfeed import boxes as geometry
-from detfeed.annotations import Annotations
+from detfeed.annotations import Annotations, IgnoreReason
 from detfeed.augmentation.scene import Scene
 from detfeed.batches.plan import Plan
 from detfeed.boxes import EMPTY, Boxes
 from detfeed.images.canvases import Resize, resized_hw_on
 from detfeed.images.decoding import Exif, read_image
 from detfeed.images.resizing import Image
-from detfeed.masks import fill_mask
+from detfeed.mask_columns import NO_MASKS, MaskColumns
+from detfeed.masks import LazyMasks
 from detfeed.proposals import Proposals
-from detfeed.sample import Sample
+from detfeed.sample import Sample, UsesMasks
 
 if TYPE_CHECKING:
     from detfeed.augmentation.pipeline import Augmentation
@@ -36,7 +38,7 @@ class SampleMaker:
         augmentation: a pipeline, or None.
         scale: varies the size that images are fed at, or None.
         proposals: of the images, or None.
-        uses_masks: whether anybody looks at masks.
+        uses_masks: whether anybody looks at masks, or at those of crowds.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class SampleMaker:
         augmentation: Augmentation | None,
         scale: ScaleJitter | None,
         proposals: Proposals | None,
-        uses_masks: bool,
+        uses_masks: UsesMasks,
     ) -> None:
         self._annotations = annotations
         self._plan = plan
@@ -67,8 +69,13 @@ class SampleMaker:
         self._scale = scale
         self._proposals = proposals
         self._num_others = 0 if augmentation is None else augmentation.num_others
-        # albumentations' Mosaic takes no masks.
-        self._masks = annotations.masks if uses_masks and not self._num_others else {}
+        if self._num_others and uses_masks is True and not annotations.ignore[list(annotations.masks)].all():
+            raise ValueError(
+                "Expected augment without Mosaic, which moves no masks, for targets that look at those of objects. "
+                "Received one: leave it out, read without masks=True, or set uses_masks = False on the targets"
+            )
+        self._masks = MaskColumns.of(annotations.masks) if uses_masks and not self._num_others else NO_MASKS
+        self._crowds_only = uses_masks == "crowds"
 
     def make(self, position: int, rng: np.random.Generator, canvas: Image) -> Sample:
         """One sample.
@@ -90,11 +97,12 @@ class SampleMaker:
             window, size_hw = self._scale.place(scene.frame_hw, size_hw, input_hw, rng)
             scene = scene.cropped(window)
         scene = scene.placed(canvas, size_hw)
+        reasons = self._reasons(scene)
         return Sample(
             image=scene.image,
             boxes=scene.boxes,
             class_ids=self._annotations.class_ids[scene.rows],
-            ignore=self._annotations.ignore[scene.rows] | self._barely_shown(scene),
+            ignore=reasons != IgnoreReason.NONE,
             image_id=self._annotations.image_id(position),
             position=position,
             input_hw=input_hw,
@@ -102,6 +110,8 @@ class SampleMaker:
             proposals=scene.proposals[geometry.area(scene.proposals) > 0],
             masks=scene.masks,
             num_lost=self._count_lost(position, scene.rows),
+            rows=scene.rows,
+            ignore_reasons=reasons,
         )
 
     def read(self, position: int, input_hw: tuple[int, int] | None = None) -> Scene:
@@ -138,15 +148,12 @@ class SampleMaker:
             at_least_hw=resized_hw_on(self._resize, (height, width), input_hw) if self._reduce else None,
         )
 
-    def _fill_masks(self, rows: slice, image_hw: tuple[int, int]) -> dict[int, NDArray[np.uint8]]:
-        """Masks of those boxes of an image that have one, by their place among its boxes."""
-        if not self._masks:
-            return {}
-        return {
-            place: fill_mask(self._masks[row], image_hw)
-            for place, row in enumerate(range(rows.start, rows.stop))
-            if row in self._masks
-        }
+    def _fill_masks(self, rows: slice, image_hw: tuple[int, int]) -> LazyMasks:
+        """Masks of those boxes of an image that have one and are looked at, by their place among its boxes."""
+        found = self._masks.rows[slice(*np.searchsorted(self._masks.rows, (rows.start, rows.stop)))]
+        if self._crowds_only:
+            found = found[self._annotations.ignore[found]]
+        return LazyMasks({row - rows.start: partial(self._masks.fill, row, image_hw) for row in found.tolist()})
 
     def _proposals_of(self, position: int) -> Boxes:
         """The proposals of an image, clipped to it, without those outside."""
@@ -163,12 +170,16 @@ class SampleMaker:
         others = _Others(self, positions, len(scene.boxes))
         return scene.augmented(augmentation, rng, others=others, other_rows=others.rows)
 
-    def _barely_shown(self, scene: Scene) -> NDArray[np.bool_]:
-        """Boxes of which too little is left, or that are fed too small; bool (N,)."""
+    def _reasons(self, scene: Scene) -> NDArray[np.uint8]:
+        """Why boxes are ignored: the table's reasons, or too little of a box is left, or it is fed too small."""
         # With a tolerance, since boxes have been shares of the image's sides in between.
         hidden = (scene.visible < self._min_visibility - 1e-6) | (scene.visible <= 0)
         sides = scene.boxes[:, 2:] - scene.boxes[:, :2]
-        return hidden | (sides.min(axis=1) < self._min_size - 1e-3)
+        small = sides.min(axis=1) < self._min_size - 1e-3
+        reasons = self._annotations.ignore_reasons[scene.rows]
+        reasons[(reasons == IgnoreReason.NONE) & hidden] = IgnoreReason.HIDDEN
+        reasons[(reasons == IgnoreReason.NONE) & small] = IgnoreReason.SMALL
+        return reasons
 
     def _count_lost(self, position: int, rows: NDArray[np.int64]) -> int:
         """How many objects of an image are not among some rows of the table."""

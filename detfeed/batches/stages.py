@@ -19,6 +19,7 @@ from detfeed.errors import expect
 from detfeed.images.canvases import Fixed, Resize, ShortSide, resized_hw_on, told_apart
 from detfeed.images.decoding import Exif
 from detfeed.proposals import Proposals
+from detfeed.sample import UsesMasks
 
 if TYPE_CHECKING:
     from detfeed.augmentation.pipeline import Augmentation
@@ -40,7 +41,7 @@ class Stage:
 
     Args:
         annotations, proposals: the data set.
-        uses_masks: whether anybody looks at masks.
+        uses_masks: whether anybody looks at masks, or at those of crowds.
         exif, bits, on_error: see `BatchArguments`.
         planning: keywords of `Plan` that no stage changes.
         before: the stage before. Its images stay together in batches if only their size changes, so that the number
@@ -60,7 +61,7 @@ class Stage:
         annotations: Annotations,
         proposals: Proposals | None,
         *,
-        uses_masks: bool,
+        uses_masks: UsesMasks,
         exif: Exif,
         bits: int,
         on_error: Literal["raise"] | Replace,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detfeed import boxes as geometry
-from detfeed.annotations import repeated_rows
+from detfeed.annotations import IgnoreReason, repeated_rows
 from detfeed.boxes import Boxes
 from detfeed.errors import AnnotationError
 from detfeed.readers.draft import Draft
@@ -130,7 +130,9 @@ def correct_boxes(draft: Draft, invalid: Invalid) -> Draft:
     verdicts = _judge(draft, invalid)
     dropped = verdicts.empty | verdicts.repeated
     bad = dropped | verdicts.outside
-    corrected = dataclasses.replace(draft, boxes=verdicts.clipped, ignore=verdicts.ignore)
+    corrected = dataclasses.replace(
+        draft, boxes=verdicts.clipped, ignore=verdicts.ignore, ignore_reasons=_reasons(draft, verdicts.ignore)
+    )
     if not bad.any():
         return corrected
     _report(draft, verdicts, np.flatnonzero(bad), invalid)
@@ -158,6 +160,15 @@ def _judge(draft: Draft, invalid: Invalid) -> _Verdicts:
         positions[compared], draft.class_ids[compared], ignore[compared], clipped[compared]
     )
     return _Verdicts(clipped, ignore, swapped, empty, outside & ~repeated, repeated)
+
+
+def _reasons(draft: Draft, ignore: NDArray[np.bool_]) -> NDArray[np.uint8] | None:
+    """The reasons of a draft's ignore regions, with one for those that a policy added to them."""
+    added = ignore & ~draft.ignore
+    if not added.any():
+        return draft.ignore_reasons
+    reasons: NDArray[Any] = draft.ignore.astype(np.uint8) if draft.ignore_reasons is None else draft.ignore_reasons
+    return np.where(added, np.uint8(IgnoreReason.BAD_BOX), reasons)
 
 
 def _differ(boxes: NDArray[np.floating], inside: NDArray[np.floating]) -> NDArray[np.bool_]:

@@ -23,6 +23,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from detfeed.annotations import MAX_SIDE
 from detfeed.masks import Runs, parse_runs
 from detfeed.processes.process import Process, cores
 from detfeed.processes.slots import Allocate, Parts
@@ -65,13 +66,17 @@ _BOX = msgspec.json.Decoder(Box)
 _BOXES = msgspec.json.Decoder(list[Box])
 _RAWS = msgspec.json.Decoder(list[msgspec.Raw])
 _RLE = msgspec.json.Decoder(_Rle)
+_POLYGONS = msgspec.json.Decoder(list[list[float]])
+
+# What tools write where there is no mask.
+_NO_MASK = (b"", b"null", b"[]", b"[[]]", b'""')
 
 # Stands for an annotation that can't be read, so that all others keep their rows.
 _NO_BOX = (0.0, 0.0, 0.0, 0.0)
 
 
 class Columns(NamedTuple):
-    """N annotations; K of them are crowds with a mask.
+    """N annotations; K of them have an RLE mask that is read, and there are Q polygons that are.
 
     Attributes:
         boxes: float64 (N, 4), x0, y0, width, height as written.
@@ -85,6 +90,9 @@ class Columns(NamedTuple):
         mask_counts: int64 (K,), the number of its runs.
         mask_pixels: int64 (K,), the sum of its runs.
         runs: int32 (sum of mask_counts,), the runs of all masks.
+        polygon_rows: int64 (Q,), the annotation of each polygon.
+        polygon_counts: int64 (Q,), the number of its points.
+        points: float32 (sum of polygon_counts, 2), x and y of the points of all polygons.
         fault_rows: int64 (F,), the annotations that have faults. The boxes of those that can't be read are zeros.
         fault_effects: int8 (F,), what each fault costs; see `coco_entries`.
         faults: bytes (F,), their messages in UTF-8.
@@ -102,33 +110,44 @@ class Columns(NamedTuple):
     mask_counts: NDArray[np.int64]
     mask_pixels: NDArray[np.int64]
     runs: Runs
+    polygon_rows: NDArray[np.int64]
+    polygon_counts: NDArray[np.int64]
+    points: NDArray[np.float32]
     fault_rows: NDArray[np.int64]
     fault_effects: NDArray[np.int8]
     faults: NDArray[np.bytes_]
 
 
-def to_columns(boxes: Sequence[Box], faults: Sequence[Fault] = ()) -> Columns:
+def to_columns(boxes: Sequence[Box], faults: Sequence[Fault] = (), *, all_masks: bool = False) -> Columns:
     """Columns of annotations.
 
     Args:
         boxes: the annotations, with stand-ins for those that can't be read; see `with_stand_ins`.
         faults: of the annotations.
+        all_masks: read the masks of all annotations, polygons too. False: the RLE masks of crowds.
     """
     flat = itertools.chain.from_iterable([box.bbox for box in boxes])
     crowd = _flags([box.iscrowd for box in boxes])
     rows, sizes, masks, faults = [], [], [], list(faults)
-    for row in np.flatnonzero(crowd).tolist():
+    polygon_rows, points = array("q"), [array("f")]
+    for row in range(len(boxes)) if all_masks else np.flatnonzero(crowd).tolist():
         box = boxes[row]
-        if bytes(box.segmentation).startswith(b"{") and box.segmentation != b"{}":
-            try:
-                rle = _RLE.decode(box.segmentation)
+        text = bytes(box.segmentation)
+        kind = "an RLE mask, got one that does not parse"
+        try:
+            if text.startswith(b"{"):
+                rle = _RLE.decode(text)
                 masks.append(parse_runs(rle.counts, most=math.prod(map(int, rle.size)) + 1))
-            except (ValueError, RecursionError) as error:
-                where = f"at `annotations[{row}].segmentation` (image_id {box.image_id!r})"
-                faults.append(Fault(row, f"expected an RLE mask, got one that does not parse: {error} - {where}", MASK))
-                continue
-            rows.append(row)
-            sizes.append(rle.size)
+                rows.append(row)
+                sizes.append(rle.size)
+            elif all_masks and text not in _NO_MASK:
+                kind = "polygons, got some that do not parse"
+                polygons = _parse_polygons(text)
+                points += polygons
+                polygon_rows.extend([row] * len(polygons))
+        except (ValueError, RecursionError) as error:
+            where = f"at `annotations[{row}].segmentation` (image_id {box.image_id!r})"
+            faults.append(Fault(row, f"expected {kind}: {error} - {where}", MASK))
     return Columns(
         boxes=np.fromiter(flat, np.float64, 4 * len(boxes)).reshape(-1, 4),
         image_ids=_ids([box.image_id for box in boxes]),
@@ -142,10 +161,31 @@ def to_columns(boxes: Sequence[Box], faults: Sequence[Fault] = ()) -> Columns:
         mask_counts=np.array([len(runs) for runs in masks], np.int64),
         mask_pixels=np.array([runs.sum(dtype=np.int64) for runs in masks], np.int64),
         runs=np.concatenate([np.empty(0, np.int32), *masks]),
+        polygon_rows=np.array(polygon_rows),
+        polygon_counts=np.array([len(polygon) // 2 for polygon in points[1:]], np.int64),
+        points=np.concatenate(points).reshape(-1, 2),
         fault_rows=np.array([fault.row for fault in faults], np.int64),
         fault_effects=np.array([fault.effect for fault in faults], np.int8),
         faults=np.array([fault.message.encode() for fault in faults], np.bytes_),
     )
+
+
+def _parse_polygons(text: bytes) -> list[array[float]]:
+    """The polygons of an annotation, as x and y of points in turn.
+
+    Raises:
+        ValueError: they are no lists of numbers, or one has less than three points or one that no image has.
+    """
+    # Some tools leave the outer brackets out.
+    polygons = [array("f", one) for one in _POLYGONS.decode(text if text.startswith(b"[[") else b"[%b]" % text) if one]
+    for polygon in polygons:
+        if len(polygon) < 6 or len(polygon) % 2:
+            raise ValueError(f"expected x and y of at least 3 points, got {len(polygon)} numbers")
+        if not (max(polygon) <= MAX_SIDE and min(polygon) >= -MAX_SIDE):
+            raise ValueError(
+                f"expected points from -{MAX_SIDE} to {MAX_SIDE}, got {min(polygon):g} to {max(polygon):g}"
+            )
+    return polygons
 
 
 def with_stand_ins(read: Entries) -> list[Box]:
@@ -175,6 +215,7 @@ def join(blocks: list[Columns]) -> Columns:
     blocks = [
         block._replace(
             mask_rows=block.mask_rows + start,
+            polygon_rows=block.polygon_rows + start,
             fault_rows=block.fault_rows + start,
             faults=_moved(block.faults, start),
         )
@@ -201,6 +242,7 @@ class Pieces:
     """A file that is read in pieces; also the task of the processes that help to read it."""
 
     path: str
+    all_masks: bool = False
     _buffer: bytearray = dataclasses.field(default_factory=bytearray)
 
     def run(self, allocate: Allocate, *spans: Span) -> tuple[Parts, None]:
@@ -231,18 +273,19 @@ class Pieces:
                     raise msgspec.DecodeError("the file has become shorter")
                 at += count
         try:
-            return to_columns(_BOXES.decode(data))
+            return to_columns(_BOXES.decode(data), all_masks=self.all_masks)
         except msgspec.DecodeError:
             read = decode_entries(_RAWS.decode(quote_nan(bytes(data))), Box, "annotations")
-            return to_columns(with_stand_ins(read), read.faults)
+            return to_columns(with_stand_ins(read), read.faults, all_masks=self.all_masks)
 
 
-def read(path: str, form: type[CocoFile]) -> tuple[Content, Columns] | None:
+def read(path: str, form: type[CocoFile], *, all_masks: bool = False) -> tuple[Content, Columns] | None:
     """Read a file block by block; a large file by several processes.
 
     Args:
         path: the file.
         form: what to decode to.
+        all_masks: see `to_columns`.
 
     Returns:
         The file's content without its annotations, and these as columns. None if the file can't be cut into blocks, see
@@ -253,30 +296,29 @@ def read(path: str, form: type[CocoFile]) -> tuple[Content, Columns] | None:
         error then names the place in the file.
     """
     with contextlib.ExitStack() as stack:
-        helpers = _start_helpers(path, stack)
+        pieces = Pieces(path, all_masks)
+        helpers = _start_helpers(pieces, stack)
         found = cut(path, form)
-        return found and (found[0], _read_all(path, found[1], helpers, stack))
+        return found and (found[0], _read_all(pieces, found[1], helpers, stack))
 
 
-def _start_helpers(path: str, stack: contextlib.ExitStack) -> list[Process]:
+def _start_helpers(pieces: Pieces, stack: contextlib.ExitStack) -> list[Process]:
     """Start processes that will read blocks, before anything else, since it takes a while; `stack` ends them."""
     helpers: list[Process] = []
-    wanted = min(cores(), MAX_PROCESSES, os.path.getsize(path) // (BLOCK * BLOCKS_A_PROCESS)) - 1
+    wanted = min(cores(), MAX_PROCESSES, os.path.getsize(pieces.path) // (BLOCK * BLOCKS_A_PROCESS)) - 1
     if wanted > 0 and os.name == "posix":
         with contextlib.suppress(Exception):  # no memory, no more processes allowed, no sys.executable: go without
             for _ in range(wanted):
-                helpers.append(Process(pickle.dumps(Pieces(path))))
+                helpers.append(Process(pickle.dumps(pieces)))
                 stack.callback(helpers[-1].end)
                 stack.callback(helpers[-1].kill)  # first
     return helpers
 
 
-def _read_all(path: str, spans: list[Span], helpers: list[Process], stack: contextlib.ExitStack) -> Columns:
+def _read_all(pieces: Pieces, spans: list[Span], helpers: list[Process], stack: contextlib.ExitStack) -> Columns:
     """Read all blocks: from the first on in this process, from the last on in the helpers."""
     done: list[Columns | None] = [None] * len(spans)
     waiting = deque(range(len(spans)))
-    here = Pieces(path)
-
     for helper in helpers:
         thread = threading.Thread(target=_help, args=(helper, spans, waiting, done), name="detfeed reader", daemon=True)
         try:
@@ -288,9 +330,9 @@ def _read_all(path: str, spans: list[Span], helpers: list[Process], stack: conte
     with contextlib.suppress(IndexError):
         while True:
             index = waiting.popleft()
-            done[index] = here.read(spans[index])
+            done[index] = pieces.read(spans[index])
     # Read the blocks that helpers failed at or are still at, so that nobody waits for a slow process.
-    return join([here.read(span) if columns is None else columns for span, columns in zip(spans, done, strict=True)])
+    return join([pieces.read(span) if columns is None else columns for span, columns in zip(spans, done, strict=True)])
 
 
 def _help(helper: Process, spans: list[Span], waiting: deque[int], done: list[Columns | None]) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from detfeed.annotations import Annotations
+from detfeed.annotations import Annotations, IgnoreReason
+from detfeed.mask_columns import MaskColumns
 from detfeed.readers.written_images import common_folder, name_in
 from detfeed.writing import replace_file
 
 # What a table, and so a file that is written, does not hold of a COCO file.
-NOT_WRITTEN = "polygons of objects, keypoints, captions, info, licenses, supercategories and the ids of annotations"
+NOT_WRITTEN = "outlines of objects that were not read, keypoints, captions, info, licenses and supercategories"
 # The fields of LVIS's files that hold a federated table's columns.
 _LVIS_FIELDS = {"neg_classes": "neg_category_ids", "not_exhaustive_classes": "not_exhaustive_category_ids"}
 
@@ -23,9 +24,11 @@ def write_coco(
 ) -> str:
     """Write a COCO instances file that `read_coco` reads as the same table.
 
-    Ignored boxes with a mask are written as crowds, other ignored boxes with `ignore`, masks as uncompressed RLE.
-    A federated table gets LVIS's fields, for `read_lvis`. Corners and areas are written exactly. Polygons, keypoints,
-    captions, info, licenses, supercategories and ids of annotations are not written, since a table does not hold them.
+    Boxes that are ignored as crowds are written with `iscrowd`, other ignored boxes with `ignore`, masks as polygons or
+    uncompressed RLE, as they were read; `masks=True` reads those of objects back. Boxes have their `annotation_ids` if
+    each is above 0 and there once, else numbers from 1. A federated table gets LVIS's fields, for `read_lvis`. Corners
+    and areas are written exactly. Keypoints, captions, info, licenses and supercategories are not written, since a
+    table does not hold them.
 
     Args:
         annotations: the table. Its classes are read back in the order of their category ids.
@@ -74,22 +77,31 @@ def _objects(table: Annotations) -> list[dict[str, Any]]:
     boxes = table.boxes.astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]
     positions = np.repeat(np.arange(len(table)), np.diff(table.offsets))
-    columns = (positions, table.category_ids[table.class_ids], boxes, table.areas, table.ignore)
+    own = table.annotation_ids
+    numbered = len(np.unique(own)) == len(own) and own.min(initial=1) > 0
+    annotation_ids = own if numbered else np.arange(1, len(own) + 1)
+    crowd = table.ignore_reasons == IgnoreReason.CROWD
+    columns = (
+        annotation_ids, positions, table.category_ids[table.class_ids], boxes, table.areas, crowd, table.ignore & ~crowd
+    )  # fmt: skip
     ids, sizes_hw = table.image_ids.tolist(), table.image_hw.tolist()
     objects = []
+    masks = MaskColumns.of(table.masks)
     for row, values in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
-        position, category_id, bbox, area, ignore = values
+        annotation_id, position, category_id, bbox, area, is_crowd, ignore = values
         item: dict[str, Any] = {
-            "id": row + 1,
+            "id": annotation_id,
             "image_id": ids[position],
             "category_id": category_id,
             "bbox": bbox,
             "area": area,
-            "iscrowd": int(ignore and row in table.masks),
+            "iscrowd": int(is_crowd),
         }
-        if ignore and row not in table.masks:
+        if ignore:
             item["ignore"] = 1
-        if row in table.masks:
-            item["segmentation"] = {"counts": table.masks[row].tolist(), "size": sizes_hw[position]}
+        if row in masks:
+            polygons = masks.polygons(row)
+            runs = {"counts": [] if polygons else masks[row].tolist(), "size": sizes_hw[position]}
+            item["segmentation"] = [polygon.reshape(-1).tolist() for polygon in polygons] or runs
         objects.append(item)
     return objects

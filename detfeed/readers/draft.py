@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from detfeed.mask_columns import NO_MASKS, MaskColumns
 from detfeed.masks import Runs
 
 
@@ -28,8 +29,10 @@ class Draft:
         category_ids: int64 (C,), the file's own numbers of the classes.
         where: gives the place of a box in the file, for messages, from its number in `file_rows`.
         file_rows: int64 (N,), each box's number among those of the file. None: 0 to N - 1.
+        annotation_ids: int64 (N,), the file's own ids of the boxes. None: their numbers in `file_rows`, from 1.
+        ignore_reasons: uint8 (N,), why boxes are ignored, where they are; see `IgnoreReason`. None: they are MARKED.
         areas: float64 (N,), square pixels; NaN or negative: the box's. None: the boxes'.
-        masks: run lengths by row of `boxes`, for boxes that have a mask.
+        masks: by row of `boxes`, the masks of those that have one.
         pairs: further columns of `Annotations` by name: int32 (K, 2), pairs of position and class id.
         left_out: positions of images to leave out, with their boxes and pairs.
     """
@@ -46,8 +49,10 @@ class Draft:
     category_ids: NDArray[np.int64]
     where: Callable[[int], str]
     file_rows: NDArray[np.int64] | None = None
+    annotation_ids: NDArray[np.int64] | None = None
+    ignore_reasons: NDArray[np.uint8] | None = None
     areas: NDArray[np.float64] | None = None
-    masks: Mapping[int, Runs] = dataclasses.field(default_factory=dict)
+    masks: Mapping[int, Runs] = dataclasses.field(default_factory=lambda: NO_MASKS)
     pairs: Mapping[str, NDArray[np.int32]] = dataclasses.field(default_factory=dict)
     left_out: Collection[int] = ()
 
@@ -81,11 +86,6 @@ class Draft:
 
     def take(self, rows: NDArray[np.int64]) -> Draft:
         """The draft with the boxes in some rows, each at most once, in that order."""
-        masks = {}
-        if self.masks:
-            row_of = np.full(len(self.boxes), -1)
-            row_of[rows] = np.arange(len(rows))
-            masks = {int(row_of[row]): runs for row, runs in self.masks.items() if row_of[row] >= 0}
         return dataclasses.replace(
             self,
             boxes=self.boxes[rows],
@@ -93,6 +93,8 @@ class Draft:
             class_ids=self.class_ids[rows],
             ignore=self.ignore[rows],
             file_rows=rows if self.file_rows is None else self.file_rows[rows],
+            annotation_ids=None if self.annotation_ids is None else self.annotation_ids[rows],
+            ignore_reasons=None if self.ignore_reasons is None else self.ignore_reasons[rows],
             areas=None if self.areas is None else self.areas[rows],
-            masks=masks,
+            masks=MaskColumns.of(self.masks).take(rows, len(self.boxes)),
         )

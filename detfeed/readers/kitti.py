@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection
 from functools import partial
 
-from detfeed.annotations import Annotations
+from detfeed.annotations import Annotations, IgnoreReason
 from detfeed.errors import among, shorten
 from detfeed.readers.bad_boxes import Invalid
 from detfeed.readers.folder_images import Images
@@ -70,7 +70,7 @@ def read_kitti(
         objects = parse_lines(lines, file, lambda line, fields: _object(line, fields, allowed))
         return ImageRow(os.path.join(images.folder, image), stem, objects)
 
-    rows = Rows(root, where="{file}, line {place}", on_problem=on_problem)
+    rows = Rows(root, where="{file}, line {place}", on_problem=on_problem, ignored_as=IgnoreReason.UNLABELLED)
     for name, stem in file_of.items():
         if not rows.add_file(os.path.join(folder, name), partial(read_image, stem)):
             images.leave_out(stem)

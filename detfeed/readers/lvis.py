@@ -37,6 +37,7 @@ def read_lvis(
     json: str | os.PathLike[str],
     image_dir: str | os.PathLike[str],
     *,
+    masks: bool = False,
     crowds: Crowds = "ignore",
     exif: Exif = "auto",
     invalid: Invalid = "clip",
@@ -52,7 +53,7 @@ def read_lvis(
         image_dir: folder that holds COCO's train2017 and val2017, or its URL: an image without `file_name` has the
             last two parts of its `coco_url` as path in it.
         invalid: policy for bad boxes; see `BadBoxesWarning`.
-        crowds, exif, on_problem: as for `read_coco`.
+        masks, crowds, exif, on_problem: as for `read_coco`.
 
     Raises:
         As `read_coco`.
@@ -61,7 +62,7 @@ def read_lvis(
     """
     source, problems = os.fspath(json), Problems(on_problem)
     images, draft = read_draft(
-        source, os.fspath(image_dir), _LvisFile, "an LVIS JSON file", problems, crowds=crowds, exif=exif
+        source, os.fspath(image_dir), _LvisFile, "an LVIS JSON file", problems, masks=masks, crowds=crowds, exif=exif
     )
     class_of = {category_id: row for row, category_id in enumerate(draft.category_ids.tolist())}
     pairs = {

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Collection
 from operator import itemgetter
 
-from detfeed.annotations import Annotations
+from detfeed.annotations import Annotations, IgnoreReason
 from detfeed.errors import AnnotationError, shorten
 from detfeed.readers.bad_boxes import Invalid
 from detfeed.readers.notes import Notes
@@ -51,7 +51,7 @@ def read_openimages(
     line, headings = next(lines, (0, []))
     columns = _columns(headings, line, source)
     notes = Notes()
-    rows = Rows(source, where="line {place} ({file})", on_problem=on_problem)
+    rows = Rows(source, where="line {place} ({file})", on_problem=on_problem, ignored_as=IgnoreReason.GROUP)
     rows.add_lines(
         lines,
         NamedImages(os.fspath(image_dir), ".jpg", notes),

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from detfeed.annotations import Annotations
+from detfeed.annotations import Annotations, IgnoreReason
 from detfeed.errors import AnnotationError
+from detfeed.mask_columns import NO_MASKS, MaskColumns
 from detfeed.readers.bad_boxes import Invalid
 from detfeed.readers.draft import Draft
 from detfeed.readers.paths import NamedImages
@@ -26,12 +27,14 @@ class ObjectRow(NamedTuple):
         box: x0, y0, x1, y1, in pixels or as shares of the image's width and height; see `Rows.to_annotations`.
         place: number of its line or element, from 1.
         ignore: whether it is an ignore region.
+        polygon: x and y of the points around it in turn, in the unit of the box; empty: it has none.
     """
 
     label: Hashable
     box: Sequence[float]
     place: int
     ignore: bool = False
+    polygon: Sequence[float] = ()
 
 
 class ImageRow(NamedTuple):
@@ -63,7 +66,14 @@ class Rows:
         labels: number by label, of all objects so far.
     """
 
-    def __init__(self, source: str, *, where: str, on_problem: OnProblem | None) -> None:
+    def __init__(
+        self,
+        source: str,
+        *,
+        where: str,
+        on_problem: OnProblem | None,
+        ignored_as: IgnoreReason = IgnoreReason.MARKED,
+    ) -> None:
         """Begin without images.
 
         Args:
@@ -72,8 +82,10 @@ class Rows:
                 with `add_file`, the image with `add_lines`.
             on_problem: called with (path, error) for each file, line and image that can't be read. None: the error is
                 raised.
+            ignored_as: why the format makes an object an ignore region.
         """
         self.source = source
+        self._ignored_as = ignored_as
         self.labels: dict[Hashable, int] = {}
         self._where = where
         self._on_problem = on_problem
@@ -84,6 +96,7 @@ class Rows:
         self._left_out: set[int] = set()
         self._boxes, self._positions, self._classes = array("d"), array("q"), array("i")
         self._places, self._ignore = array("q"), array("b")
+        self._polygon_rows, self._point_counts, self._points = array("q"), array("q"), array("d")
 
     def __len__(self) -> int:
         """Number of images."""
@@ -158,7 +171,11 @@ class Rows:
         self._files.append(file)
 
     def _add_object(self, position: int, item: ObjectRow) -> None:
-        label, box, place, ignore = item
+        label, box, place, ignore, polygon = item
+        if polygon:
+            self._polygon_rows.append(len(self._places))
+            self._point_counts.append(len(polygon) // 2)
+            self._points.extend(polygon)
         self._positions.append(position)
         self._classes.append(self.labels.setdefault(label, len(self.labels)))
         self._boxes.extend(box)
@@ -181,7 +198,7 @@ class Rows:
             invalid: policy for bad boxes; see `BadBoxesWarning`.
             labels: the labels of the classes in their order; all labels of objects are among them. None: their names.
             category_ids: the file's own numbers of the classes. None: from 1.
-            shares: the boxes are shares of their image's width and height. False: pixels.
+            shares: the boxes and polygons are shares of their image's width and height. False: pixels.
 
         Raises:
             As `to_annotations` of a draft.
@@ -203,12 +220,30 @@ class Rows:
             positions=positions,
             class_ids=class_ids[np.asarray(self._classes)],
             ignore=np.asarray(self._ignore).astype(bool),
+            ignore_reasons=np.asarray(self._ignore).astype(np.uint8) * np.uint8(self._ignored_as),
             class_names=class_names,
             category_ids=np.array(range(1, len(class_names) + 1) if category_ids is None else category_ids, np.int64),
             where=lambda row: self._where.format(file=self._files[self._positions[row]], place=self._places[row]),
             left_out=self._left_out,
+            masks=self._masks(image_hw[positions[np.asarray(self._polygon_rows)]], shares),
         )
         return to_annotations(draft, invalid=invalid)
+
+    def _masks(self, sizes_hw: NDArray[np.int64], shares: bool) -> MaskColumns:
+        """The polygons of objects, which lie in images of these heights and widths, int64 (M, 2)."""
+        if not self._polygon_rows:
+            return NO_MASKS
+        counts = np.array(self._point_counts)
+        points = np.asarray(self._points).reshape(-1, 2)
+        if shares:
+            points = points * np.repeat(sizes_hw[:, ::-1], counts, axis=0)
+        return MaskColumns.made(
+            np.array(self._polygon_rows),
+            sizes_hw=sizes_hw,
+            points=points.astype(np.float32),
+            point_counts=counts,
+            polygon_counts=np.ones(len(counts), np.int64),
+        )
 
 
 def _with_address(error: ValueError, source: str, line: int) -> AnnotationError:

@@ -28,6 +28,8 @@ def to_annotations(draft: Draft, *, invalid: Invalid) -> Annotations:
     _check_sizes(draft)
     draft = correct_boxes(draft, invalid)
     boxes = draft.boxes.astype(np.float32, copy=False)
+    # `by_image` has given each box its number in the file.
+    ids = draft.file_rows + 1 if draft.annotation_ids is None and draft.file_rows is not None else draft.annotation_ids
     return Annotations(
         paths=tuple(draft.paths),
         image_ids=draft.image_ids,
@@ -40,6 +42,8 @@ def to_annotations(draft: Draft, *, invalid: Invalid) -> Annotations:
         class_names=tuple(draft.class_names),
         category_ids=draft.category_ids,
         masks=draft.masks,
+        annotation_ids=ids,  # type: ignore[arg-type]
+        ignore_reasons=draft.ignore_reasons,  # type: ignore[arg-type]
         source=draft.source,
         **draft.pairs,
     )

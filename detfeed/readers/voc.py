@@ -10,7 +10,7 @@ from typing import TypedDict
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from detfeed.annotations import MAX_SIDE, Annotations
+from detfeed.annotations import MAX_SIDE, Annotations, IgnoreReason
 from detfeed.errors import AnnotationError, among, shorten
 from detfeed.readers.bad_boxes import Invalid
 from detfeed.readers.folder_images import Images
@@ -115,6 +115,7 @@ def read_voc(
         root if split is None else f"{root} ({split})",
         where="{file}, `object[{place}]/bndbox`",
         on_problem=on_problem,
+        ignored_as=IgnoreReason.DIFFICULT,
     )
     for image_id, file in chosen.items():
         if not rows.add_file(file, partial(read_image, image_id)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,20 +26,21 @@ def read_yolo(
     split: str = "train",
     *,
     root: str | os.PathLike[str] | None = None,
+    masks: bool = False,
     invalid: Invalid = "clip",
     on_problem: OnProblem | None = None,
 ) -> Annotations:
     """Read a data set in the layout of YOLO: Ultralytics', darknet's, or a folder with a file of classes.
 
     A label file has a line `class x y width height` for each box (its centre and sizes as shares of the image's), or
-    `class x1 y1 x2 y2 x3 y3 ...` for a polygon or rotated box, of which the box around it is read, with a warning;
-    keypoints after a box are left out. Numbers above 2 are an error, since they are pixels. The label file's path is
-    the image's with its last folder `images` replaced by `labels`. An image without label file has no boxes. Two images
-    with the same label file are an error; where the split is a folder, so is a label file without an image, unless
-    labels lie beside images, where it is a warning. Sizes are read from the headers of the images, with their EXIF
-    orientation applied. The image id is the image's path below the root; category ids are the classes' numbers in the
-    file. Links to folders of images are followed. An image of a list that is not where its name says is taken from
-    another folder of the root if there is one such, with a warning.
+    `class x1 y1 x2 y2 x3 y3 ...` for a polygon or rotated box, of which the box around it is read, with a warning
+    unless `masks` keeps the polygon; keypoints after a box are left out. Numbers above 2 are an error, since they are
+    pixels. The label file's path is the image's with its last folder `images` replaced by `labels`. An image without
+    label file has no boxes. Two images with the same label file are an error; where the split is a folder, so is a
+    label file without an image, unless labels lie beside images, where it is a warning. Sizes are read from the headers
+    of the images, with their EXIF orientation applied. The image id is the image's path below the root; category ids
+    are the classes' numbers in the file. Links to folders of images are followed. An image of a list that is not where
+    its name says is taken from another folder of the root if there is one such, with a warning.
 
     Args:
         data_yaml: the YAML file, with `names` (a list, or names by number), `path` (the root, relative to the file's
@@ -50,6 +51,8 @@ def read_yolo(
             these files.
         split: which: "train", "val" (also "valid" and "validation" in the file) or "test".
         root: folder that the splits are relative to and that no image may be outside of; instead of `path`.
+        masks: keep polygons as masks of the objects, for target functions such as `MaskTargets`. A rotated box is a
+            polygon of four points.
         invalid: policy for bad boxes; see `BadBoxesWarning`.
         on_problem: called with (path, error) for each label file and image that can't be read; the image is left out.
             None: the error is raised.
@@ -74,9 +77,9 @@ def read_yolo(
     unlabelled: list[str] = []  # label files that are not there
 
     def read_object(file: str, line: int, fields: list[str]) -> ObjectRow:
-        if len(fields) > 5 and not has_keypoints:
+        if len(fields) > 5 and not has_keypoints and not masks:
             notes.add("polygons and rotated boxes are read as the boxes around them", f"{file}, line {line}")
-        return _object(line, fields, name_of, has_keypoints)
+        return _object(line, fields, name_of, has_keypoints, masks)
 
     def read_image(name: str, path: str, file: str) -> ImageRow:
         lines = read_lines_if_any(file, "a text file of boxes")
@@ -105,7 +108,7 @@ def read_yolo(
     )
 
 
-def _object(line: int, fields: list[str], labels: Collection[int], has_keypoints: bool) -> ObjectRow:
+def _object(line: int, fields: list[str], labels: Collection[int], has_keypoints: bool, masks: bool) -> ObjectRow:
     """The box of a line, as shares of the image's sizes."""
     category, *values = map(to_number, fields)
     if category not in labels:
@@ -118,14 +121,16 @@ def _object(line: int, fields: list[str], labels: Collection[int], has_keypoints
         )
     if has_keypoints:
         values = values[:4]
+    polygon: Sequence[float] = ()
     if len(values) == 4:
         x, y, w, h = values
         box = [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
     elif len(values) >= 6 and len(values) % 2 == 0:
         box = [min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])]
+        polygon = values if masks else ()
     else:
         raise ValueError(f"expected a class with 4 numbers or with 3 or more points, got {len(values)} numbers")
-    return ObjectRow(int(category), box, line)
+    return ObjectRow(int(category), box, line, polygon=polygon)
 
 
 def _images(given: Any, split: str, folder: str, source: str, notes: Notes, on_problem: OnProblem | None) -> list[str]:

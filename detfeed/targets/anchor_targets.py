@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from detfeed import boxes as geometry
 from detfeed.boxes import DeltaWeights
 from detfeed.errors import expect
-from detfeed.sample import Arrays, Sample
+from detfeed.sample import Arrays, Sample, UsesMasks
 from detfeed.targets.anchors import AnchorGrid
 from detfeed.targets.matches import COUNTS, IGNORED, POSITIVE, AnchorMatches, count_matches
 from detfeed.targets.matching import match_objects
@@ -90,7 +90,7 @@ class AnchorTargets:
         self.num_samples = num_samples
         self.positive_fraction = positive_fraction
         self.delta_weights = delta_weights
-        self.uses_masks = crowd == "mask"
+        self.uses_masks: UsesMasks = "crowds" if crowd == "mask" else False
         self.counts = counts
 
     def __call__(self, sample: Sample) -> tuple[Arrays, Arrays] | tuple[Arrays, Arrays, Arrays]:
@@ -150,7 +150,7 @@ class AnchorTargets:
             sample.boxes,
             sample.ignore,
             input_hw=sample.input_hw,
-            masks=sample.masks if self.uses_masks else None,
+            masks=sample.region_masks if self.uses_masks else None,
             ignore_ioa=self.ignore_ioa,
         )
 

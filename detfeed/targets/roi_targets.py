@@ -11,9 +11,9 @@ from detfeed import boxes as geometry
 from detfeed.boxes import Boxes, DeltaWeights
 from detfeed.errors import expect
 from detfeed.masks import covered_boxes, sum_mask
-from detfeed.sample import Arrays, Sample
+from detfeed.sample import Arrays, Sample, UsesMasks
 from detfeed.targets.matches import IGNORED, NEGATIVE, POSITIVE, AnchorMatches
-from detfeed.targets.sampling import Crowd, check_sampling, draw
+from detfeed.targets.sampling import Crowd, Drawn, check_sampling, draw
 
 
 class RoiTargets:
@@ -73,7 +73,7 @@ class RoiTargets:
         self.positive_fraction = positive_fraction
         self.num_classes = num_classes
         self.delta_weights = delta_weights
-        self.uses_masks = crowd == "mask"
+        self.uses_masks: UsesMasks = "crowds" if crowd == "mask" else False
 
     def __call__(self, sample: Sample) -> tuple[Arrays, Arrays]:
         """The RoIs drawn from one sample, and their classes and deltas.
@@ -93,6 +93,10 @@ class RoiTargets:
         Source: Girshick 2015, section 2.3. Like the RoI heads of torchvision and detectron2 it adds the objects' boxes
             to the proposals, and takes everything below the foreground for background.
         """
+        return self.draw(sample)[1]
+
+    def draw(self, sample: Sample) -> tuple[Drawn, tuple[Arrays, Arrays]]:
+        """The RoIs drawn from one sample, and their targets as a call returns them."""
         rois, matches = self.match(sample)
         drawn = draw(matches, sample.rng, self.num_samples, self.positive_fraction)
         p = len(drawn.match)
@@ -111,7 +115,7 @@ class RoiTargets:
                 raise ValueError(f"expected class ids below num_classes {self.num_classes}, got {class_ids.max()}")
             roi_deltas = np.zeros((self.num_samples, self.num_classes, 4), np.float32)
             roi_deltas[np.arange(p), class_ids] = deltas
-        return {"rois": chosen}, {"roi_class_ids": roi_class_ids, "roi_deltas": roi_deltas}
+        return drawn, ({"rois": chosen}, {"roi_class_ids": roi_class_ids, "roi_deltas": roi_deltas})
 
     def match(self, sample: Sample) -> tuple[Boxes, AnchorMatches]:
         """Decide for every RoI whether it shows an object, and which one.
@@ -141,9 +145,10 @@ class RoiTargets:
         """Whether an ignore region covers at least `ignore_ioa` of each RoI; bool (R,)."""
         covered = np.zeros(len(rois), bool)
         area = geometry.area(rois)
+        masks = sample.region_masks if self.uses_masks else {}
         for row in np.flatnonzero(sample.ignore).tolist():
-            if self.uses_masks and row in sample.masks:
-                shared = covered_boxes(sum_mask(sample.masks[row]), rois)
+            if row in masks:
+                shared = covered_boxes(sum_mask(masks[row]), rois)
             else:
                 shared = geometry.intersection(rois, sample.boxes[row : row + 1])[:, 0].astype(np.float64)
             covered |= (shared / area).astype(np.float32) >= np.float32(self.ignore_ioa)

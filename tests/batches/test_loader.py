@@ -15,10 +15,12 @@ from detfeed import (
     AnchorTargets,
     BatchLoader,
     Fixed,
+    IgnoreReason,
     ImageError,
     Proposals,
     Replace,
     RoiTargets,
+    Sample,
     SampleError,
     ShortSide,
     read_voc,
@@ -116,6 +118,22 @@ def test_object_that_a_crop_leaves_barely_visible_becomes_an_ignore_region(annot
         table, AnchorTargets(AnchorGrid.c4(sizes=(8,))), batch_size=1, resize=Fixed((20, 14)), augment=crop
     )
     assert by_default.load_sample(0, 0).ignore.tolist() == [True, False]
+
+
+def test_sample_knows_rows_in_the_table_and_why_boxes_are_ignored(annotate):
+    gone, cut, thin, whole = (0, 0, 10, 10), (0, 10, 18, 20), (14, 0, 16.9, 9), (17, 10, 30, 20)
+    table = annotate([(20, 30)] * 2, [[whole], [gone, cut, cut, thin, whole]], ignore_of=[[0], [0, 0, 1, 0, 0]])
+    reasons = np.where(table.ignore, IgnoreReason.DIFFICULT, 0).astype(np.uint8)
+    table = dataclasses.replace(table, ignore_reasons=reasons)
+    crop = albumentations.Crop(16, 0, 30, 20, p=1)
+    loader = BatchLoader(table, everything, batch_size=1, resize=Fixed((20, 14)), augment=crop)
+    sample = loader.load_sample(0, 1)
+    assert sample.rows.tolist() == [2, 3, 4, 5]
+    assert [IgnoreReason(reason).name for reason in sample.ignore_reasons] == ["HIDDEN", "DIFFICULT", "SMALL", "NONE"]
+    assert sample.ignore.tolist() == [True, True, True, False]
+    np.testing.assert_array_equal(table.class_ids[sample.rows], sample.class_ids)
+    made = Sample(sample.image, sample.boxes, sample.class_ids, sample.ignore, 1, 0, (20, 14), sample.rng)
+    assert made.rows.tolist() == [-1] * 4 and made.ignore_reasons.tolist() == [1, 1, 1, 0]
 
 
 def test_object_that_a_hole_covers_becomes_an_ignore_region_even_if_anything_visible_counts(annotate):

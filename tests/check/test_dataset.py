@@ -282,7 +282,7 @@ def test_what_a_reader_took_in_another_way_is_a_finding(coco):
     boxes = [BOX, [9, 9, 5, 5]]
     finding = one(check(coco([(encode(noise(0), "PNG"), boxes)], fields={"id": 5}.items())), "read-otherwise")
     assert (finding.severity, finding.count) == ("note", 1)
-    assert "annotation ids repeat, and are not used - at `annotations[1]`" in finding.examples[0].detail
+    assert "annotation ids repeat, and stay so - at `annotations[1]`" in finding.examples[0].detail
 
 
 def test_every_bad_entry_of_a_coco_file_is_found_in_one_run_and_a_cleaned_copy_has_none(coco, tmp_path):
@@ -323,6 +323,8 @@ def test_images_without_boxes_ignored_boxes_and_absent_and_rare_classes_are_foun
         class_ids=np.array([0, 2], np.int32),
         ignore=np.array([True, False]),
         areas=np.tile(table.areas, 2),
+        annotation_ids=None,
+        ignore_reasons=None,
         offsets=np.array([0, 2, 2]),
     )
     report = check(cow)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from detfeed import AnnotationError, MissingImageError, read_coco
+from detfeed import AnnotationError, BadBoxesWarning, IgnoreReason, MissingImageError, read_coco
 from detfeed.masks import fill_mask
 from detfeed.readers import coco
 
@@ -255,9 +255,27 @@ def test_ids_of_annotations_may_be_numbers_texts_or_missing_and_repeats_are_told
         annotations[1]["id"] = annotations[2]["id"] = one
         annotations[3].pop("id", None)
         with pytest.warns(UserWarning, match=r"ids repeat, .* - at `annotations\[2\]` \(image_id 5\), id 'a'|, id 1"):
-            assert len(read(instances(annotations=annotations)).boxes) == 4
-    annotations[2]["id"] = "b"
-    assert len(read(instances(annotations=annotations)).boxes) == 4
+            table = read(instances(annotations=annotations))
+        assert table.annotation_ids.tolist() == ([0, -1, -1, -1] if one == "a" else [0, -1, 1, 1])
+    annotations[2]["id"] = "17"
+    assert sorted(read(instances(annotations=annotations)).annotation_ids.tolist()) == [-1, 0, 1, 17]
+
+
+def test_ids_and_reasons_are_those_of_the_file_wherever_sorting_and_dropping_put_the_boxes(read):
+    flags = [{}, {"iscrowd": 1}, {"ignore": 1}, {"iscrowd": 1, "ignore": 1}, {}, {}]
+    annotations = [
+        {**one, **flag, "id": 10 * n + 7} for n, (one, flag) in enumerate(zip(objects(6), flags, strict=True))
+    ]
+    annotations[0]["bbox"] = [1, 1, 0, 5]
+    annotations[4]["bbox"] = [-5, 1, 12, 3]
+    with pytest.warns(BadBoxesWarning):
+        table = read(instances(annotations=annotations), invalid="ignore")
+    assert table.annotation_ids.tolist() == [37, 17, 47, 27, 57]
+    crowd, bad, marked = IgnoreReason.CROWD, IgnoreReason.BAD_BOX, IgnoreReason.MARKED
+    assert table.ignore_reasons.tolist() == [crowd, crowd, bad, marked, 0]
+    with pytest.warns(BadBoxesWarning):
+        table = read(instances(annotations=annotations), invalid="ignore", crowds="object")
+    assert table.ignore_reasons.tolist() == [marked, 0, bad, marked, 0]
 
 
 @pytest.mark.parametrize("ids", [[4, -2, 3], [4, -2, 10**12], [2**63 - 1, -(2**63), 0], [5], ["a", 1]])
@@ -368,3 +386,60 @@ def test_brackets_in_the_names_of_images_are_no_key(tmp_path, name):
     path.write_text(written([("images", images), *parts]))
     with pytest.raises(AnnotationError, match="expected each key once, got 'images' twice"):
         read_coco(path, tmp_path)
+
+
+def masked(segmentations):
+    annotations = [
+        {**one, "segmentation": mask} for one, mask in zip(objects(len(segmentations)), segmentations, strict=True)
+    ]
+    for one in annotations:
+        one["image_id"] = 3
+    return instances(annotations=annotations)
+
+
+TRIANGLE = [1.5, 1, 9, 2, 4, 8.25]
+
+
+def test_masks_of_all_objects_are_read_only_if_asked_for(read):
+    rle = {"counts": [5, 10, 585], "size": [20, 30]}
+    content = masked([[TRIANGLE], [TRIANGLE, [2, 2, 5, 5, 2, 5, 1, 1]], rle, TRIANGLE, [], [[]], None])
+    assert read(content).masks == {}
+    table = read(content, masks=True)
+    rows = {category: row for row, category in enumerate((table.annotation_ids).tolist())}
+    masks = table.masks
+    assert sorted(masks) == sorted(rows[n] for n in range(4))
+    triangle = np.float32(TRIANGLE).reshape(-1, 2).tolist()
+    assert [polygon.tolist() for polygon in masks.polygons(rows[0])] == [triangle]
+    assert [len(polygon) for polygon in masks.polygons(rows[1])] == [3, 4]
+    assert (masks[rows[2]].tolist(), masks.polygons(rows[2])) == ([5, 10, 585], [])
+    assert [polygon.tolist() for polygon in masks.polygons(rows[3])] == [triangle]
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ([[1, 2, 3, 4]], "expected x and y of at least 3 points, got 4 numbers"),
+        ([[1, 2, 3, 4, 5, 6, 7]], "at least 3 points, got 7 numbers"),
+        ([[1, 2, 3, 4, 5, 1e9]], r"points from -1000000 to 1000000, got 1 to 1e\+09"),
+        ([["a", 2, 3, 4, 5, 6]], "Expected `float`, got `str`"),
+        ("polygon", "polygons, got some that do not parse"),
+        ({"counts": [5, 10], "size": [20, 30]}, r"height and width \(20, 30\), got size \(20, 30\) and 15 pixels"),
+        ({"counts": [5, -10], "size": [20, 30]}, "RLE mask, got one that does not parse"),
+    ],
+)
+def test_mask_that_cannot_be_read_is_told_and_costs_no_box(read, mask, message):
+    content = masked([[TRIANGLE], mask])
+    with pytest.raises(AnnotationError, match=message + r".* - at `annotations\[1\].segmentation` \(image_id 3\)"):
+        read(content, masks=True)
+    told = []
+    table = read(content, masks=True, on_problem=lambda _, error: told.append(str(error)))
+    assert len(told) == 1 and len(table.boxes) == 2
+    assert table.annotation_ids[list(table.masks)].tolist() == [0]
+    assert len(read(content).boxes) == 2
+
+
+def test_masks_of_crowds_taken_as_objects_are_kept_if_asked_for(read):
+    content = masked([{"counts": [5, 10, 585], "size": [20, 30]}])
+    content["annotations"][0]["iscrowd"] = 1
+    assert read(content, crowds="object").masks == {}
+    assert len(read(content, crowds="object", masks=True).masks) == 1

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from detfeed import read_coco, write_coco
+from detfeed.mask_columns import MaskColumns, join_masks
 from tables import assert_same
 
 
@@ -43,6 +44,28 @@ def test_crowds_without_masks_come_back_ignored_and_masks_without_ignore_are_no_
     assert (first["iscrowd"], first["ignore"]) == (0, 1)
     assert (second["iscrowd"], second["segmentation"]) == (0, {"counts": [60, 4], "size": [8, 8]})
     assert read_coco(tmp_path / "x.json", tmp_path).ignore.tolist() == [True, False]
+
+
+def test_masks_of_objects_are_written_and_read_back(annotate, tmp_path):
+    table = annotate([(8, 8)] * 2, [[(0, 0, 4, 4), (1, 1, 4, 4)], [(2, 2, 6, 6), (3, 3, 6, 6)]])
+    polygons = MaskColumns.made(
+        np.array([0, 3]),
+        sizes_hw=np.full((2, 2), 8),
+        points=np.random.default_rng(0).uniform(-1, 9, (10, 2)).astype(np.float32),
+        point_counts=np.array([3, 3, 4]),
+        polygon_counts=np.array([2, 1]),
+    )
+    both = join_masks([polygons.take(np.arange(3), 4), MaskColumns.of({0: np.int32([60, 4])})], [3, 1])
+    ids = np.array([30, 20, 10, 40])
+    table = dataclasses.replace(table, masks=both, annotation_ids=ids, ignore=ids == 20)
+    write_coco(table, tmp_path / "x.json")
+    again = read_coco(tmp_path / "x.json", tmp_path, masks=True)
+    assert_same(again, table)
+    assert [one.tolist() for one in again.masks.polygons(0)] == [one.tolist() for one in both.polygons(0)]
+    assert again.masks.polygons(3) == [] and len(again.masks) == 2
+    twice = dataclasses.replace(table, annotation_ids=np.array([7, 7, 8, 9]))
+    write_coco(twice, tmp_path / "x.json")
+    assert read_coco(tmp_path / "x.json", tmp_path).annotation_ids.tolist() == [1, 2, 3, 4]
 
 
 def test_what_read_coco_could_not_read_back_is_not_written(annotate, tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from detfeed import read_coco
+from detfeed import IgnoreReason, read_coco
 from written_formats import (
     draw_set,
     objects,
@@ -63,3 +63,7 @@ def test_every_format_of_a_set_agrees_within_its_rounding(table, folder, through
                 assert theirs[1:] == ("DontCare", True)
             else:
                 assert theirs[1:] == ours[1:]
+    reason = {through_voc: "DIFFICULT", through_kitti: "UNLABELLED", through_openimages: "GROUP", through_lvis: "CROWD"}
+    assert set(other.ignore_reasons[other.ignore].tolist()) <= {IgnoreReason[reason.get(through, "NONE")]}
+    assert other.ignore.any() == (through in reason)
+    assert len(set(other.annotation_ids.tolist())) == len(other.boxes)

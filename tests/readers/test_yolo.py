@@ -433,3 +433,22 @@ def test_list_that_is_given_twice_names_its_images_twice(read, tmp_path):
     text = "train: [list.txt, list.txt]\nnames: [cat]\n"
     table = read({"train/a": LABELS}, text=text, on_problem=lambda path, error: told.append(type(error)))
     assert (len(table), told) == (1, [RepeatedImageError])
+
+
+def test_polygons_are_kept_as_masks_if_asked_for(read):
+    lines = "0 0.5 0.5 0.5 0.5\n0 0.25 0.5 0.5 0.25 0.75 1\n"
+    with pytest.warns(UserWarning, match="boxes around them"):
+        assert read({"train/a": lines}).masks == {}
+    table = read({"train/a": lines}, masks=True)
+    assert list(table.masks) == [1]
+    assert [one.tolist() for one in table.masks.polygons(1)] == [[[10, 10], [20, 5], [30, 20]]]
+    box = table.boxes[1].astype(int).tolist()
+    inside = table.masks.fill(1, (20, 40))
+    assert inside[box[1] : box[3], box[0] : box[2]].sum() == inside.sum() > 0
+
+
+def test_rotated_boxes_are_the_boxes_around_them_and_their_corners_are_kept_if_asked_for(read):
+    rotated = "0 0.5 0.1 0.75 0.5 0.5 0.9 0.25 0.5\n"
+    with pytest.warns(UserWarning, match=r"polygons and rotated boxes are read as the boxes around them.*line 1"):
+        assert read({"train/a": rotated}).boxes.tolist() == [[10, 2, 30, 18]]
+    assert len(read({"train/a": rotated}, masks=True).masks.polygons(0)[0]) == 4
