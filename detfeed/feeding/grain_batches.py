@@ -11,7 +11,7 @@ from detfeed.batches.loader import Batch
 from detfeed.feeding.feed import Feed
 
 
-class GrainBatches(grain.MapDataset):  # type: ignore[type-arg, unused-ignore]
+class GrainBatches(grain.MapDataset):
     """The batches of all epochs in one row: entry `epoch * num_batches + index` is batch `index` of `epoch`.
 
     Args:
