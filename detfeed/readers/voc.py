@@ -253,7 +253,8 @@ def _parse(file: str) -> ElementTree.Element:
     try:
         parser.Parse(data, True)
     except (expat.ExpatError, ValueError, LookupError) as error:  # the last two for unknown encodings
-        raise AnnotationError(f"{file}: expected XML, got a file that does not parse: {error}") from None
+        hint = "; save it as UTF-8" if "encoding" in str(error) else ""
+        raise AnnotationError(f"{file}: expected XML, got a file that does not parse: {error}{hint}") from None
     tree = builder.close()
     if tree.tag != "annotation":
         raise AnnotationError(f"{file}: expected an element `annotation` around all others, got {shorten(tree.tag)}")

@@ -417,3 +417,9 @@ def test_files_and_images_that_cannot_be_read_are_told_and_left_out(voc):
     assert table.class_ids.tolist() == [1, 0, 1]
     assert [path.rsplit("/")[-1] for path, _ in told] == ["a.xml", "c.xml", "d.jpg", "e.xml", "f.xml"]
     assert all(str(error).startswith(f"{path}: ") for path, error in told)
+
+
+def test_file_in_an_encoding_that_is_not_read_is_to_be_saved_as_utf8(tmp_path):
+    (tmp_path / "a.xml").write_bytes("<?xml version='1.0' encoding='GBK'?><annotation>猫</annotation>".encode("gbk"))
+    with pytest.raises(AnnotationError, match=r"a\.xml: .* encodings are not supported; save it as UTF-8"):
+        read_voc(tmp_path)
