@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from detfeed.annotations import Annotations
 from detfeed.boxes import Boxes
-from detfeed.check.comparing import compare_classes, compare_images, compare_paths
+from detfeed.check.comparing import Repeats, compare_classes, compare_folders, compare_images, compare_paths
 from detfeed.check.findings import KINDS, MAX_EXAMPLES, RARE, Checked, Example, Findings, Report, class_counts
 from detfeed.check.pictures import Inspected, OnProgress, inspect_image, inspect_images
 from detfeed.errors import AnnotationError, DetfeedError, EntryError, ImageError, MissingImageError, RepeatedImageError
 from detfeed.images.canvases import Resize, ShortSide, fed_wh
 from detfeed.images.headers import named_format
 from detfeed.readers.bad_boxes import TOLERANCE, BadBoxes, BadBoxesWarning
+from detfeed.readers.folder_images import LEFT_OVER
 from detfeed.readers.formats import Read
 from detfeed.readers.kitti import DONT_CARE
 
@@ -36,6 +37,8 @@ def check(
     smallest_anchor: float = 32.0,
     fast: bool = False,
     workers: int | None = None,
+    image_dirs: Sequence[str] = (),
+    max_examples: int | None = MAX_EXAMPLES,
     on_progress: OnProgress | None = None,
 ) -> Report:
     """Check a data set: what is wrong with its annotations and images, where, and what to do.
@@ -52,6 +55,8 @@ def check(
             their paths, not by their pixels.
         workers: number of threads that decode images. None: the number of cores. (Decoding releases the GIL, so
             threads are enough.)
+        image_dirs: folders of which each image should be in one of the two data sets; the others are a finding.
+        max_examples: examples that the report has of each finding. None: all.
         on_progress: called with the number of images done and of all images.
 
     Returns:
@@ -61,14 +66,19 @@ def check(
         ValueError: workers is below 1.
         DetfeedError: images are URLs, and the library that reads them is not installed.
     """
-    findings = Findings()
-    read = {"train": _read("train", train, findings)}
+    findings = Findings(max_examples)
+    skipped: list[str] = []
+    told = not image_dirs
+    read = {"train": _read("train", train, findings, skipped, left_over=told)}
     if val is not None:
-        read["val"] = _read("val", val, findings)
+        read["val"] = _read("val", val, findings, skipped, left_over=told)
     tables = [(name, table) for name, (table, _) in read.items() if table is not None]
     paths = [path for _, table in tables for path in table.paths]
     inspected = inspect_images(paths, fast=fast, workers=workers, on_progress=on_progress)
 
+    repeats: Repeats = (compare_paths if fast else compare_images)(tables, inspected, findings)
+    if tables:
+        compare_folders(tables, image_dirs, skipped, findings, fast=fast, workers=workers)
     left = iter(inspected)
     checked = []
     for name, (table, unread) in read.items():
@@ -79,15 +89,25 @@ def check(
             fed_sides = _check_boxes(name, table, resize, smallest_anchor, findings)
             _check_empty(name, table, findings)
             _check_classes(name, table, findings)
-        checked.append(Checked(name, table, usable, fed_sides, unread))
-    (compare_paths if fast else compare_images)(tables, inspected, findings)
+        checked.append(
+            Checked(name, table, usable, fed_sides, unread, repeats if tables and table is tables[0][1] else {})
+        )
     if len(tables) == 2:
         compare_classes(tables[0][1], tables[1][1], findings)
     return Report(findings.sorted(), tuple(checked))
 
 
-def _read(name: str, data: Annotations | Read, findings: Findings) -> tuple[Annotations | None, int]:
+def _read(
+    name: str, data: Annotations | Read, findings: Findings, skipped: list[str], *, left_over: bool
+) -> tuple[Annotations | None, int]:
     """Read a data set.
+
+    Args:
+        name: of the data set.
+        data: what reads it, or its table.
+        findings: gets the findings.
+        skipped: gets the paths of the files that can't be read.
+        left_over: report what the reader tells of images without annotations; else their folder is looked through.
 
     Returns:
         The table, None if it can't be read at all; and the number of files that can't be read, wholly or in part.
@@ -105,12 +125,15 @@ def _read(name: str, data: Annotations | Read, findings: Findings) -> tuple[Anno
             findings.add("unreadable", name, [_split(str(error))])
         except OSError as error:
             findings.add("unreadable", name, [Example(str(error.filename or ""), detail=error.strerror or str(error))])
+    skipped += [path for path, _ in problems]
     num_unread = _add_problems(name, problems, findings)
     if table is None:
         return None, num_unread
     for warning in warned:
         if isinstance(warning.message, BadBoxesWarning):
             _add_bad_boxes(name, warning.message.found, findings)
+        elif not left_over and str(warning.message).startswith(f"{table.source}: {LEFT_OVER}"):
+            continue
         elif str(warning.message).startswith(f"{table.source}: "):
             findings.add("read-otherwise", name, [_split(str(warning.message))])
         else:
@@ -128,7 +151,8 @@ def _takes_on_problem(data: Read) -> bool:
 def _add_bad_boxes(name: str, found: Sequence[BadBoxes], findings: Findings) -> None:
     for bad in found:
         examples = [
-            Example(box.path, box.image_id, box.index, f"{_corners(box.box)}, {box.where}") for box in bad.examples
+            Example(box.path, box.image_id, box.index, f"{_corners(box.box)}, {box.where}")
+            for box in bad.examples[: findings.max_examples]
         ]
         findings.add(bad.kind, name, examples, count=bad.count, done=f"; {_DEEDS[bad.effect]}")
 
@@ -238,7 +262,7 @@ def _check_boxes(
 
     def add(kind: str, rows: NDArray[np.bool_], values: NDArray[np.floating] | None = None) -> None:
         examples = []
-        for row in np.flatnonzero(rows)[:MAX_EXAMPLES].tolist():
+        for row in np.flatnonzero(rows)[: findings.max_examples].tolist():
             position = int(positions[row])
             detail = _corners(table.boxes[row].tolist())
             if values is not None:
@@ -263,7 +287,7 @@ def _check_empty(name: str, table: Annotations, findings: Findings) -> None:
     kind = "mostly-without-boxes" if 2 * len(empty) > len(table) else "no-boxes"
     all_classes, some = "all of their area is background", "only some classes are known to be absent from them"
     meaning = all_classes if table.neg_classes is None else some
-    examples = [Example(table.paths[row], table.image_id(row)) for row in empty[:MAX_EXAMPLES].tolist()]
+    examples = [Example(table.paths[row], table.image_id(row)) for row in empty[: findings.max_examples].tolist()]
     findings.add(kind, name, examples, count=len(empty), done=f"; {meaning}")
 
 

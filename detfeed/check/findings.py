@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from detfeed.annotations import Annotations
 
 Severity = Literal["error", "warning", "note"]
+Repeat = Literal["identical", "similar", "leaked"]
 
 # A class with fewer boxes than this is rare.
 RARE = 10
 MAX_EXAMPLES = 10
 
-# The severity of each kind of finding, what was found, and what to do. An error stops training. A warning teaches
-# something wrong or makes scores wrong. A note does no harm.
+# The severity of each kind of finding, what was found, and what to do ("" for nothing). An error stops training. A
+# warning teaches something wrong or makes scores wrong. A note does no harm.
 KINDS: dict[str, tuple[Severity, str, str]] = {
     "unreadable": ("error", "the annotations can't be read", "correct the file as the message says"),
     "no-images": (
@@ -66,6 +67,11 @@ KINDS: dict[str, tuple[Severity, str, str]] = {
         "error",
         "images have another size than annotated, both as stored and as turned by EXIF",
         "correct the annotation or the image, or leave these images out (--write)",
+    ),
+    "unnamed-images": (
+        "warning",
+        "image files are in the folder that no annotation names; nothing is learned from them",
+        "annotate them, give the set that names them as validation data, or remove them",
     ),
     "no-objects": (
         "error",
@@ -144,29 +150,29 @@ KINDS: dict[str, tuple[Severity, str, str]] = {
     "read-otherwise": (
         "note",
         "the reader tells what it took in another way than it is written, or left out",
-        "check that it is what you want",
+        "check that it is what is meant",
     ),
     "invalid-orientation": (
         "note",
         "images have an invalid EXIF orientation; they are read as stored",
-        "nothing, unless their boxes are misplaced",
+        "",
     ),
     "misnamed-format": (
         "note",
         "images have another format than their names say; detfeed goes by the content",
         "rename them if other tools read them",
     ),
-    "trailing-bytes": ("note", "image files have bytes after the end of the image; these are not read", "nothing"),
+    "trailing-bytes": ("note", "image files have bytes after the end of the image; these are not read", ""),
     "similar-images": (
         "note",
         "images look like another one of the same set",
         "keep one of each, unless you want both",
     ),
-    "no-boxes": ("note", "images have no boxes", "nothing, if they show no object"),
+    "no-boxes": ("note", "images have no boxes", "annotate those that show an object"),
     "ignored-boxes": (
         "note",
         "boxes are ignored (crowds, difficult, groups): neither objects nor background",
-        "nothing",
+        "",
     ),
     "absent-class": (
         "note",
@@ -218,8 +224,8 @@ class Finding:
         data: "train" or "val".
         count: number of images, boxes or classes.
         what: what was found, and what the reader did about it.
-        advice: what to do.
-        examples: the first places, at most `MAX_EXAMPLES`.
+        advice: what to do; "" for nothing.
+        examples: the first places, as many as `check` was asked for.
     """
 
     kind: str
@@ -240,6 +246,9 @@ class Checked:
         annotations: the table; None if the annotations can't be read.
         usable: bool (P,), whether each image can be fed.
         fed_sides: float32 (M,), root of the area of each object that is not ignored, in pixels as it is fed.
+        repeats: of training data, which images to leave out to be rid of repeats, bool (P,) each: "identical" and
+            "similar", those that are the same as an earlier image or look like one; "leaked", those that look like one
+            of validation data.
         unread: number of files, of annotations or images, that can't be read or only in part; `annotations` lacks their
             images.
     """
@@ -249,16 +258,24 @@ class Checked:
     usable: NDArray[np.bool_]
     fed_sides: NDArray[np.float32]
     unread: int = 0
+    repeats: Mapping[Repeat, NDArray[np.bool_]] = dataclasses.field(default_factory=dict)
 
-    def cleaned(self) -> Annotations:
+    def cleaned(self, *, without: Sequence[Repeat] = ()) -> Annotations:
         """The images that can be fed, with their boxes as the reader's `invalid` left them.
+
+        Args:
+            without: the repeats to leave out, too.
 
         Raises:
             ValueError: the annotations can't be read.
         """
         if self.annotations is None:
             raise ValueError(f"Expected annotations that could be read. Received: none of {self.name}")
-        return self.annotations.select(self.usable)
+        kept = self.usable.copy()
+        for kind in without:
+            if kind in self.repeats:
+                kept &= ~self.repeats[kind]
+        return self.annotations.select(kept)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -291,9 +308,14 @@ class Report:
 
 
 class Findings:
-    """Collects findings."""
+    """Collects findings.
 
-    def __init__(self) -> None:
+    Attributes:
+        max_examples: examples that are kept of each finding. None: all.
+    """
+
+    def __init__(self, max_examples: int | None = MAX_EXAMPLES) -> None:
+        self.max_examples = max_examples
         self._findings: list[Finding] = []
 
     def add(
@@ -315,10 +337,10 @@ class Findings:
         severity, what, advice = KINDS[kind]
         for place, other in enumerate(self._findings):
             if (other.kind, other.data, other.what) == (kind, data, what + done):
-                examples = (*other.examples, *examples)[:MAX_EXAMPLES]
+                examples = (*other.examples, *examples)[: self.max_examples]
                 self._findings[place] = dataclasses.replace(other, count=other.count + count, examples=examples)
                 return
-        self._findings.append(Finding(kind, severity, data, count, what + done, advice, examples[:MAX_EXAMPLES]))
+        self._findings.append(Finding(kind, severity, data, count, what + done, advice, examples[: self.max_examples]))
 
     def sorted(self) -> tuple[Finding, ...]:
         """The findings, the worst first; those of one severity in the order of `KINDS`."""

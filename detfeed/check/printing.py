@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, get_args
@@ -13,7 +13,6 @@ import numpy as np
 from detfeed.annotations import Annotations
 from detfeed.check.findings import Checked, Example, Finding, Report
 from detfeed.check.pictures import OnProgress
-from detfeed.images.files import is_url
 from detfeed.readers.bad_boxes import Kind
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 # rich is imported where it is used: it takes 0.1 s, and most commands end without it.
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
-_SHOWN = 3  # printed examples of a finding; the JSON has up to MAX_EXAMPLES
+_SHOWN = 3  # printed examples of a finding; the JSON has all
 
 
 def say(text: str) -> None:
@@ -50,18 +49,37 @@ def print_report(report: Report) -> None:
 
     console = Console()
     lines = [_summary(data, data.annotations) for data in report.checked if data.annotations is not None]
-    if not report.findings:
-        lines.append("nothing to report")
     if console.is_terminal:
         for line in lines:
             console.print(Text(line))
         if report.findings:
             _print_table(report, console)
+        console.print(Text(_verdict(report)))
         return
     for finding in report.findings:
         what, *rest = _lines(finding)
         lines += [f"{finding.severity} ({finding.data}) {finding.kind}, {finding.count}: {what}", *rest]
+    lines.append(_verdict(report))
     sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def _verdict(report: Report) -> str:
+    """The last line: what all findings together mean."""
+    counts = collections.Counter(finding.severity for finding in report.findings)
+    counted = [
+        f"{counts[each]} {each}{'s' if counts[each] > 1 else ''}"
+        for each in ("error", "warning", "note")
+        if counts[each]
+    ]
+    if any(finding.kind == "unreadable" for finding in report.findings):
+        meaning = "the annotations can't be read"
+    elif counts["error"]:
+        meaning = "training would stop, or lack what the errors name"
+    elif counts["warning"]:
+        meaning = "it can be trained on, but what the warnings name teaches something wrong or makes scores wrong"
+    else:
+        meaning = "it can be trained on"
+    return f"verdict: {', '.join(counted) or 'no findings'}: {meaning}"
 
 
 def _print_table(report: Report, console: Console) -> None:
@@ -85,7 +103,7 @@ def _summary(data: Checked, table: Annotations) -> str:
     """One line about a data set."""
     line = (
         f"{data.name}: {len(table)} images, {len(table.boxes)} boxes ({int(table.ignore.sum())} ignored), "
-        f"{len(table.class_names)} classes, from {printable(_short(table.source))}"
+        f"{len(table.class_names)} classes, from {printable(table.source)}"
     )
     if data.unread:
         line += f"; {count_files(data.unread)} can't be read, or only in part"
@@ -100,11 +118,13 @@ def _lines(finding: Finding) -> list[str]:
     lines = [finding.what, *(f"- {_place(example, finding.kind)}" for example in finding.examples[:_SHOWN])]
     if finding.count > _SHOWN:
         lines.append("- ...")
-    return [printable(line) for line in (*lines, f"> {finding.advice}")]
+    if finding.advice:
+        lines.append(f"> {finding.advice}")
+    return [printable(line) for line in lines]
 
 
 def _place(example: Example, kind: str) -> str:
-    place = _short(example.file)
+    place = example.file
     if example.box is not None and kind not in get_args(Kind):  # the detail of a bad box has its place in the file
         place += f", box {example.box} of those kept"
     return f"{place}: {example.detail}" if example.detail else place
@@ -113,11 +133,6 @@ def _place(example: Example, kind: str) -> str:
 def count_files(count: int) -> str:
     """A number of files in words."""
     return "1 file" if count == 1 else f"{count} files"
-
-
-def _short(path: str) -> str:
-    """A path relative to the working folder, if that is shorter."""
-    return path if is_url(path) or not path else min(path, os.path.relpath(path), key=len)
 
 
 def printable(text: str) -> str:

@@ -7,10 +7,10 @@ import json
 import os
 import sys
 import textwrap
-from typing import Any
+from typing import Any, get_args
 
 from detfeed.check.dataset import check
-from detfeed.check.findings import Report
+from detfeed.check.findings import MAX_EXAMPLES, Repeat, Report
 from detfeed.check.printing import count_files, print_report, progress, say
 from detfeed.commands.parser import not_negative, whole
 from detfeed.commands.sizes import add_size_options, choose_short_side
@@ -50,6 +50,13 @@ def add_check(commands: Any) -> None:
     out = parser.add_argument_group("output")
     out.add_argument("--json", metavar="FILE", help="write the report as JSON; - prints it")
     out.add_argument("--write", metavar="FILE", help="write a COCO JSON of the usable training data")
+    out.add_argument(
+        "--without",
+        action="append",
+        choices=get_args(Repeat),
+        metavar="WHAT",
+        help="not in it: identical, similar or leaked images",
+    )
     parser.set_defaults(run=_check, parser=parser)
 
 
@@ -58,11 +65,15 @@ def _check(arguments: argparse.Namespace) -> int:
     train, val = required(training_set(arguments)), validation_set(arguments)
     resize = choose_short_side(arguments)
     _refuse_overwriting(arguments)
+    if arguments.without and arguments.write is None:
+        raise argparse.ArgumentError(None, "--without: expected --write with it, got none; leave --without out")
+    if "leaked" in (arguments.without or ()) and val is None:
+        raise argparse.ArgumentError(None, "--without leaked: expected validation data with it, got none; give it")
     report = _run_check(train, val, resize, arguments)
     if report is None:
         return 2
     content = json.dumps(report.to_dict(), indent=2) + "\n"
-    written = arguments.write is None or _write_copy(report, arguments.write, train.image_dir)
+    written = arguments.write is None or _write_copy(report, arguments, train.image_dir)
     if arguments.json == "-":
         sys.stdout.write(content)
     else:
@@ -121,11 +132,23 @@ def _run_check(train: DataSet, val: DataSet | None, resize: ShortSide, arguments
                 smallest_anchor=arguments.smallest_anchor,
                 fast=arguments.fast,
                 workers=arguments.workers,
+                image_dirs=[folder for each in (train, val) if (folder := _whole_folder(each)) is not None],
+                max_examples=MAX_EXAMPLES if arguments.json is None else None,
                 on_progress=on_progress,
             )
     except Exception as error:  # of any kind: status 1, Python's own, is that of findings
         say(": ".join(filter(None, ("the check failed", type(error).__name__, str(error)))))
         return None
+
+
+def _whole_folder(data_set: DataSet | None) -> str | None:
+    """The folder of which the data set should name each image; None if it may hold other sets."""
+    if data_set is None or data_set.format.val_split is not None or "split" in data_set.read.keywords:
+        return None
+    if data_set.format.name == "csv" and "image_dir" not in data_set.read.keywords:
+        return None  # the images are somewhere below the folder of the file
+    folder = data_set.image_dir
+    return folder if folder and os.path.isdir(folder) else None
 
 
 def _write_json(content: str, path: str) -> bool:
@@ -138,13 +161,14 @@ def _write_json(content: str, path: str) -> bool:
     return True
 
 
-def _write_copy(report: Report, path: str, image_dir: str | None) -> bool:
+def _write_copy(report: Report, arguments: argparse.Namespace, image_dir: str | None) -> bool:
     """Write the usable training data; return whether that worked."""
+    path, without = arguments.write, tuple(dict.fromkeys(arguments.without or ()))
     train = report.checked[0]
     if train.annotations is None:
         say(f"{path} was not written: the annotations can't be read")
         return False
-    table = train.cleaned()
+    table = train.cleaned(without=without)
     if not len(table):
         say(f"{path} was not written: no image can be fed")
         return False
@@ -154,6 +178,9 @@ def _write_copy(report: Report, path: str, image_dir: str | None) -> bool:
         say(f"{path} was not written: {getattr(error, 'strerror', None) or error}")
         return False
     left_out = f", without the unreadable parts of {count_files(train.unread)}" if train.unread else ""
+    fewer = len(train.cleaned()) - len(table)
+    if without:
+        left_out += f", without {fewer} {' or '.join(without)} images"
     say(
         f"wrote {path} with {len(table)} of {len(train.annotations)} training images and {len(table.boxes)} boxes"
         f"{left_out}; its file names start from {folder or '.'}. The copy lacks {NOT_WRITTEN}"

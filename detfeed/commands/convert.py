@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import textwrap
 from functools import partial
 from typing import Any
 
@@ -31,7 +32,7 @@ def add_convert(commands: Any) -> None:
         description="Write a data set in another format: all of it, or nothing.\n\n"
         "A line tells of each kind of thing that the format can't hold. What is written is\nread again and counted.\n\n"
         "Exit status: 0 if it is written, 1 if data can't be read or written, 2 if the\narguments are wrong.",
-        epilog=f"Defaults are in [brackets]. No format gets {NOT_WRITTEN}.",
+        epilog=textwrap.fill(f"Defaults are in [brackets]. No format gets {NOT_WRITTEN}.", 78),
     )
     add_training_options(parser)
     add_validation_options(parser)

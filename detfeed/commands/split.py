@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,22 +38,22 @@ def add_split(commands: Any) -> None:
         "Images that are the same or look alike stay together, and so do those of one\n--group. Each part gets its "
         "share of the images of every class, as far as they go.\n\n"
         "Exit status: 0 if the parts are written, 1 if data can't be read or written,\n2 if the arguments are wrong.",
-        epilog=f"Defaults are in [brackets]. A COCO file that is written lacks {NOT_WRITTEN}.",
+        epilog=textwrap.fill(f"Defaults are in [brackets]. A COCO file that is written lacks {NOT_WRITTEN}.", 78),
     )
     add_training_options(parser)
     parser.add_argument("--skip-unreadable", action="store_true", help="leave out what can't be read, and tell")
     parts = parser.add_argument_group("parts")
     parts.add_argument(
-        "--shares", type=share, nargs="+", metavar="SHARE", help="of all images, which add up to 1 [0.8 0.2]"
+        "--shares", type=share, nargs="+", metavar="S", help="of all images, which add up to 1 [0.8 0.2]"
     )
-    parts.add_argument("--names", nargs="+", metavar="NAME", help="of the parts [train val, or train val test]")
+    parts.add_argument("--names", nargs="+", metavar="N", help="of the parts [train val, or train val test]")
     parts.add_argument("--seed", type=whole(0), default=0, metavar="N", help="another seed, another split [0]")
-    parts.add_argument("--group", metavar="PATTERN", help="regular expression; see docs/data.md")
+    parts.add_argument("--group", metavar="PATTERN", help="regular expression; the same text stays together")
     parts.add_argument("--fast", action="store_true", help="do not look for images that look alike")
     parts.add_argument("--workers", type=whole(1), metavar="N", help="threads [one for each core]")
     out = parser.add_argument_group("output, one of")
     out.add_argument("--to-coco", metavar="DIR", help="a new folder with a COCO JSON for each part")
-    out.add_argument("--to-lists", metavar="DIR", help="a new folder with a list for each part; VOC: of image ids")
+    out.add_argument("--to-lists", metavar="DIR", help="a new folder with a list for each (VOC: of ids)")
     parser.set_defaults(run=_split, parser=parser)
 
 

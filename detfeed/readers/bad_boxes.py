@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -22,8 +23,6 @@ Effect = Literal["dropped", "clipped", "ignored"]
 
 # Pixels by which a box may reach out of its image without being bad, since formats round; YOLO and OpenImages most.
 TOLERANCE = 0.5
-# Examples that a warning holds of each kind and effect.
-MAX_EXAMPLES = 10
 
 # What each policy does with a box that reaches out of its image: for programs, and in the warning's text.
 _EFFECTS: dict[Invalid, tuple[Effect, str]] = {
@@ -61,13 +60,40 @@ class BadBoxes:
             kind.
         effect: "dropped", "clipped" or "ignored" (made an ignore region).
         count: how many boxes.
-        examples: the first of them, at most `MAX_EXAMPLES`.
+        examples: all of them, each made when it is asked for.
     """
 
     kind: Kind
     effect: Effect
     count: int
-    examples: tuple[BadBox, ...]
+    examples: Sequence[BadBox]
+
+
+class _Examples(Sequence[BadBox]):
+    """Bad boxes that are made when they are asked for: a file may have a million."""
+
+    def __init__(self, make: Callable[[int], BadBox], places: NDArray[np.int64]) -> None:
+        self._make = make
+        self._places = places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, place: Any) -> Any:
+        chosen = self._places[place]
+        return _Examples(self._make, chosen) if isinstance(place, slice) else self._make(int(chosen))
+
+    def __iter__(self) -> Iterator[BadBox]:
+        return map(self._make, self._places.tolist())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
 
 
 class BadBoxesWarning(UserWarning):
@@ -233,7 +259,7 @@ def _found(
         )
 
     return tuple(
-        BadBoxes(kind, effect, len(places), tuple(map(example, places[:MAX_EXAMPLES].tolist())))
+        BadBoxes(kind, effect, len(places), _Examples(example, places))
         for kind in get_args(Kind)
         for effect in get_args(Effect)
         if len(places := np.flatnonzero((kinds == kind) & (effects == effect)))

@@ -9,6 +9,9 @@ from detfeed.errors import AnnotationError, MissingImageError, shorten
 from detfeed.readers.notes import Notes
 from detfeed.readers.paths import ELSEWHERE, Near, is_image, walk_files
 
+# Begins the note about such images.
+LEFT_OVER = "images without "
+
 
 class Images:
     """The images in a folder and below it."""
@@ -61,7 +64,7 @@ class Images:
     def note_left_over(self, noun: str) -> None:
         """Note each image that no annotation file was found to belong to."""
         for path in sorted(self._paths - self._taken):
-            self._notes.add(f"images without {noun} are left out", os.path.join(self.folder, path))
+            self._notes.add(f"{LEFT_OVER}{noun} are left out", os.path.join(self.folder, path))
 
     def _by_name(self, file: str, stem: str, named: str) -> str | None:
         beside = os.path.join(os.path.dirname(stem), named)

@@ -21,10 +21,6 @@ from detfeed.readers.rows import ImageRow, ObjectRow, Rows
 from detfeed.readers.texts import MOST_OF_LIST, read_bytes, read_lines, to_number
 
 _DEEPEST = 64  # levels of elements; VOC's files have 5
-# Bytes of a file that is parsed before it is known how deep its elements are nested.
-_ORDINARY = 2**20
-# Document types and comments, namespaces, and the one prefix that needs no namespace.
-_EXTRAORDINARY = (b"<!", b"xmlns", b"xml:")
 # What tools write, in lower case, where they know nothing.
 _UNKNOWN = ("", "unspecified", "none", "null")
 _FLAGS = {"true": True, "false": False}
@@ -229,38 +225,6 @@ def _parse(file: str) -> ElementTree.Element:
     would look like an image without objects.
     """
     data = read_bytes(file, "an XML file")
-    tree = _parse_ordinary(data)
-    if tree is None:
-        tree = _parse_strictly(file, data)
-    if tree.tag != "annotation":
-        raise AnnotationError(f"{file}: expected an element `annotation` around all others, got {shorten(tree.tag)}")
-    return tree
-
-
-def _parse_ordinary(data: bytes) -> ElementTree.Element | None:
-    """The root element of an ordinary XML file; None if `_parse_strictly` is to look at it.
-
-    ElementTree's own parser takes a third of the time, but neither refuses document types and prefixes nor tells lines.
-    So it gets only what can't have them.
-    """
-    if len(data) > _ORDINARY or b"\0" in data or any(mark in data for mark in _EXTRAORDINARY):
-        return None
-    if b"encoding" in data and b"utf-8" not in data[:100].lower():
-        return None
-    try:
-        tree = ElementTree.fromstring(data)
-    except (ElementTree.ParseError, ValueError, LookupError):
-        return None
-    level = [tree]
-    for _ in range(_DEEPEST):
-        level = [child for element in level for child in element]
-        if not level:
-            return tree
-    return None
-
-
-def _parse_strictly(file: str, data: bytes) -> ElementTree.Element:
-    """The root element of any XML file that is not refused."""
     builder = ElementTree.TreeBuilder()
     depth = 0
 
@@ -290,8 +254,12 @@ def _parse_strictly(file: str, data: bytes) -> ElementTree.Element:
     try:
         parser.Parse(data, True)
     except (expat.ExpatError, ValueError, LookupError) as error:  # the last two for unknown encodings
-        raise AnnotationError(f"{file}: expected XML, got a file that does not parse: {error}") from None
-    return builder.close()
+        hint = "; save it as UTF-8" if "encoding" in str(error) else ""
+        raise AnnotationError(f"{file}: expected XML, got a file that does not parse: {error}{hint}") from None
+    tree = builder.close()
+    if tree.tag != "annotation":
+        raise AnnotationError(f"{file}: expected an element `annotation` around all others, got {shorten(tree.tag)}")
+    return tree
 
 
 def _size(file: str, tree: ElementTree.Element) -> tuple[int, int] | None:

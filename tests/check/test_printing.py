@@ -23,9 +23,9 @@ def test_report_of_a_clean_set_is_two_lines(coco, tmp_path, capsys, monkeypatch)
     monkeypatch.chdir(tmp_path)
     print_report(check(coco()))
     assert capsys.readouterr().out.splitlines() == [
-        "train: 1 images, 10 boxes (0 ignored), 1 classes, from set/a.json; objects are fed 533 to 533 pixels "
-        "large, half of them under 533",
-        "nothing to report",
+        f"train: 1 images, 10 boxes (0 ignored), 1 classes, from {tmp_path}/set/a.json; objects are fed 533 to 533 "
+        "pixels large, half of them under 533",
+        "verdict: no findings: it can be trained on",
     ]
 
 
@@ -35,3 +35,26 @@ def test_place_of_a_box_is_that_in_the_file_for_bad_boxes_and_among_those_kept_f
     lines = capsys.readouterr().out
     assert "0.png: [70, 10, 90, 30], `annotations[0].bbox` (image_id 0)\n" in lines
     assert "0.png, box 2 of those kept: [10, 10, 11, 50]\n" in lines
+
+
+def test_verdict_is_the_last_line_and_goes_by_the_worst_finding(coco, tmp_path, capsys):
+    box = [[x, 5, 40, 40] for x in range(10)]
+    cases = (
+        ([(encode(noise(0), "PNG"), box), (encode(noise(1), "PNG"), [])], "verdict: 1 note: it can be trained on"),
+        ([(encode(noise(0), "PNG"), box)] * 2, "verdict: 1 warning: it can be trained on, but"),
+        ([(encode(noise(0), "PNG"), box), (None, box)], "verdict: 1 error: training would stop"),
+    )
+    for number, (images, verdict) in enumerate(cases):
+        print_report(check(coco(images, name=f"set{number}")))
+        assert capsys.readouterr().out.splitlines()[-1].startswith(verdict)
+    print_report(check(partial(read_coco, tmp_path / "none.json", tmp_path)))
+    assert capsys.readouterr().out.splitlines()[-1] == "verdict: 1 error: the annotations can't be read"
+
+
+def test_no_advice_is_given_where_there_is_nothing_to_do(coco, capsys):
+    images = [(encode(noise(0), "PNG"), [[x, 5, 40, 40] for x in range(10)])]
+    print_report(check(coco([*images, (encode(noise(1), "PNG"), [BOX])], fields={"ignore": 1})))
+    lines = capsys.readouterr().out.splitlines()
+    (place,) = (row for row, line in enumerate(lines) if line.startswith("note (train) ignored-boxes"))
+    following = next(line for line in lines[place + 1 :] if not line.startswith("- "))
+    assert not following.startswith(">")

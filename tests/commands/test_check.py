@@ -80,11 +80,12 @@ def test_help_lists_the_commands_and_describes_each_option_in_a_line(detfeed, mo
         result = detfeed(*arguments)
         assert (result.status, result.stderr) == (0, "")
         assert "    check     find what is wrong with a data set\n" in result.stdout
-    lines = detfeed("check", "--help").stdout.splitlines()
-    options = [line for line in lines if line.startswith("  -")]
-    assert len(options) == 38
-    assert not [line for line in options if len(line.split("  ")) < 3], "an option whose help is on the next line"
-    assert not [line for line in lines if line.startswith(20 * " ")], "help of two lines"
+    for command, count in (("check", 39), ("convert", 38), ("split", 29)):
+        lines = detfeed(command, "--help").stdout.splitlines()
+        options = [line for line in lines if line.startswith("  -")]
+        assert len(options) == count
+        assert not [line for line in options if len(line.split("  ")) < 3], "an option whose help is on the next line"
+        assert not [line for line in lines if line.startswith(20 * " ")], "help of two lines"
 
 
 def test_unknown_command_is_named(detfeed):
@@ -474,6 +475,8 @@ def test_how_images_are_fed_and_how_many_threads_look_is_passed_on(run, voc, mon
     run("--voc", root, "--max-side", 900, "--smallest-anchor", 20, "--workers", 3, "--fast")
     for call in calls:
         call.pop("on_progress")
+        assert call.pop("image_dirs") == [str(root / "JPEGImages")]
+        assert call.pop("max_examples") == 10
     usual = {"resize": ShortSide(800, max_side=1333), "smallest_anchor": 32, "workers": None, "fast": False}
     assert calls[0] == usual
     assert calls[1] == {**usual, "resize": ShortSide(300, max_side=499)}
@@ -604,3 +607,78 @@ def test_full_disk_leaves_no_part_of_a_file_and_what_was_there(run, voc, tmp_pat
     assert f"{out} was not written: File too large" in result.stderr
     assert out.exists() == (before is not None and option == "--json")
     assert [name for name in os.listdir(tmp_path) if "out.json" in name] == ["out.json"] * out.exists()
+
+
+def test_images_that_no_annotation_names_are_a_finding_unless_the_other_set_names_them(run, tmp_path):
+    names = [f"{number}.png" for number in range(4)]
+    for number, name in enumerate(names):
+        (tmp_path / name).write_bytes(encode(noise(number), "PNG"))
+    (tmp_path / "damaged.png").write_bytes(b"nonsense")
+    write_set(tmp_path / "a.json", names[:2])
+    write_set(tmp_path / "val.json", names[2:])
+    arguments = ("--coco", tmp_path / "a.json", "--images", tmp_path, "--short-side", 60)
+    result = run(*arguments)
+    assert result.status == 1
+    assert "warning (train) unnamed-images, 2: " in result.stdout
+    assert f"- {tmp_path}/2.png\n- {tmp_path}/3.png\n" in result.stdout
+    assert run(*arguments, "--fast").status == 1
+    result = run(*arguments, "--val-coco", tmp_path / "val.json")
+    assert (result.status, "unnamed" in result.stdout) == (0, False)
+
+
+def test_images_without_an_xml_file_are_told_once_and_those_of_unreadable_ones_as_such(run, voc):
+    root = voc()
+    (root / "Annotations" / "VOC0.xml").unlink()
+    (root / "Annotations" / "VOC1.xml").write_text("<annotation>")
+    result = run("--voc", root)
+    assert "warning (train) unnamed-images, 1: " in result.stdout
+    assert result.stdout.count("VOC0.png") == 1
+    assert "VOC1.png" not in result.stdout
+    assert "unnamed-images" not in run("--voc", root, "--split", "some").stdout
+
+
+def test_json_has_every_example(run, tmp_path):
+    for number in range(12):
+        (tmp_path / f"{number}.png").write_bytes(encode(noise(number), "PNG"))
+    write_set(tmp_path / "a.json", [f"{number}.png" for number in range(12)], box=(70, 10, 20, 20))
+    result = run("--coco", tmp_path / "a.json", "--images", tmp_path, "--json", "-")
+    counts = {each["kind"]: (each["count"], len(each["examples"])) for each in json.loads(result.stdout)["findings"]}
+    assert counts["partly-outside"] == (12, 12)
+    assert all(count == shown for count, shown in counts.values())
+
+
+def test_copy_lacks_duplicates_and_what_leaks_if_asked_for(run, tmp_path):
+    files = {"a": noise(1), "b": noise(1), "c": noise(2), "d": noise(3), "e": noise(4)}
+    for name, pixels in files.items():
+        (tmp_path / f"{name}.png").write_bytes(encode(pixels, "PNG"))
+    for name, pixels in (("d_again", noise(3)), ("c_again", noise(2))):
+        (tmp_path / f"{name}.jpg").write_bytes(encode(pixels, "JPEG", quality=70))
+    write_set(tmp_path / "a.json", ["a.png", "b.png", "c.png", "c_again.jpg", "d.png", "e.png"])
+    write_set(tmp_path / "val.json", ["d_again.jpg"])
+    arguments = ("--coco", tmp_path / "a.json", "--images", tmp_path, "--val-coco", tmp_path / "val.json")
+    out = tmp_path / "out.json"
+    for without, left in (
+        ((), "a b c c_again d e"),
+        (("identical",), "a c c_again d e"),
+        (("similar",), "a b c d e"),
+        (("leaked",), "a b c c_again e"),
+        (("identical", "similar", "leaked"), "a c e"),
+    ):
+        options = [option for kind in without for option in ("--without", kind)]
+        result = run(*arguments, "--write", out, *options)
+        assert [Path(path).stem for path in read_coco(out, tmp_path).paths] == left.split()
+        assert (f"without {6 - len(left.split())} {' or '.join(without)} images" in result.stderr) == bool(without)
+    assert "--without: expected --write with it" in refusal(run(*arguments, "--without", "leaked"))
+    line = refusal(run(*arguments[:4], "--write", out, "--without", "leaked"))
+    assert "--without leaked: expected validation data with it" in line
+
+
+def test_fast_copy_lacks_files_that_stand_in_both_sets(run, tmp_path):
+    for number in range(2):
+        (tmp_path / f"{number}.png").write_bytes(encode(noise(number), "PNG"))
+    write_set(tmp_path / "a.json", ["0.png", "1.png", "./0.png"])
+    write_set(tmp_path / "val.json", ["1.png"])
+    arguments = ("--coco", tmp_path / "a.json", "--images", tmp_path, "--val-coco", tmp_path / "val.json", "--fast")
+    out = tmp_path / "out.json"
+    run(*arguments, "--write", out, "--without", "leaked", "--without", "identical")
+    assert len(read_coco(out, tmp_path)) == 1

@@ -167,12 +167,16 @@ def test_warning_carries_each_kind_with_its_effect_and_the_box_of_the_file(box, 
         assert said[0].message.found == (BadBoxes(kind, effect, 1, (example,)),)
 
 
-def test_warning_counts_all_bad_boxes_of_a_kind_and_gives_the_first_ten():
+def test_warning_gives_all_bad_boxes_of_a_kind():
     with pytest.warns(BadBoxesWarning) as said:
         clean([[x, 1, x, 2] for x in range(12)])
     (found,) = said[0].message.found
     assert found.count == 12
-    assert [example.index for example in found.examples] == list(range(10))
+    assert [example.index for example in found.examples] == list(range(12))
+    assert [example.index for example in found.examples[:3]] == [0, 1, 2]
+    assert found.examples[-1] == tuple(found.examples)[-1]
+    assert hash(found) == hash(found)
+    assert "index=11" in repr(found.examples[11:])
 
 
 @pytest.mark.parametrize("invalid", ["clip", "drop", "ignore", "raise"])

@@ -1,14 +1,10 @@
 import os
-from xml.etree import ElementTree
 
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from detfeed import AnnotationError, MissingImageError, read_voc
-from detfeed.readers import voc as voc_reader
 
 SIZE = "<size><width>30</width><height>20</height><depth>3</depth></size>"
 CAT = (
@@ -423,28 +419,7 @@ def test_files_and_images_that_cannot_be_read_are_told_and_left_out(voc):
     assert all(str(error).startswith(f"{path}: ") for path, error in told)
 
 
-PIECES = st.sampled_from(
-    ["<a>", "</a>", "<b c='1'/>", "<x:y/>", "<xml:b/>", "<a xmlns='u'>", "text", "&amp;", "&gt", "&none;",
-     "<!-- -->", "<?p i?>",
-     "<![CDATA[x]]>", "é", "\x01", "\r\n", "]]>", "<a b='", "<" * 3, "<a>" * 62, "</a>" * 62]
-)  # fmt: skip
-STARTS = st.sampled_from(
-    ["", "<?xml version='1.0'?>", "<?xml version='1.0' encoding='latin-1'?>", "<!DOCTYPE a>", "\ufeff"]
-)
-
-
-@settings(max_examples=300)
-@given(STARTS, st.lists(PIECES, max_size=8), st.sampled_from(["utf-8", "latin-1", "utf-16"]))
-def test_ordinary_files_are_parsed_as_all_others(start, pieces, encoding):
-    data = f"{start}<annotation>{''.join(pieces)}</annotation>".encode(encoding, errors="replace")
-    tree = voc_reader._parse_ordinary(data)
-    if tree is not None:
-        strictly = voc_reader._parse_strictly("file", data)
-        assert ElementTree.tostring(tree) == ElementTree.tostring(strictly)
-
-
-def test_an_xml_file_as_tools_write_it_is_ordinary():
-    data = b"<annotation>\n\t<size><width>3</width></size><object><name>a</name></object>\n</annotation>"
-    assert voc_reader._parse_ordinary(data) is not None
-    for start in (b"<?xml version='1.0' encoding='UTF-8'?>\n", b'<?xml version="1.0"?>'):
-        assert voc_reader._parse_ordinary(start + data) is not None
+def test_file_in_an_encoding_that_is_not_read_is_to_be_saved_as_utf8(tmp_path):
+    (tmp_path / "a.xml").write_bytes("<?xml version='1.0' encoding='GBK'?><annotation>猫</annotation>".encode("gbk"))
+    with pytest.raises(AnnotationError, match=r"a\.xml: .* encodings are not supported; save it as UTF-8"):
+        read_voc(tmp_path)
