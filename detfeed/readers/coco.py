@@ -388,7 +388,7 @@ def _keypoints(columns: Columns, categories: list[Category], draft: Draft, probl
             f"{draft.source}: expected x, y and visibility of {count} keypoints, got another number - at {where}"
         ))  # fmt: skip
     fitting = np.repeat(~wrong, columns.keypoint_counts)
-    points[columns.keypoint_rows[~wrong]] = columns.keypoints[fitting].reshape(-1, count, 3)
+    points[columns.keypoint_rows[~wrong]] = columns.keypoints[fitting].reshape(np.count_nonzero(~wrong), count, 3)
     points[..., :2] += 0.5
     keypoints = Keypoints(points.astype(np.float32), names, flips_of(names) if names else np.arange(count))
     sizes_hw = draft.image_hw[draft.positions] if len(draft.image_hw) else np.zeros((len(points), 2), np.int64)

@@ -496,3 +496,11 @@ def test_categories_of_different_keypoints_are_an_error(read):
     content["categories"].append({"id": 77, "name": "dog", "keypoints": ["tail"]})
     with pytest.raises(AnnotationError, match=r"same keypoints in all categories .* at the category 77"):
         read(content, keypoints=True)
+
+
+def test_file_without_keypoints_has_none_of_each_box(read):
+    content = instances(annotations=objects(2))
+    for category in content["categories"]:
+        category.pop("keypoints", None)
+    assert read(content, keypoints=True).keypoints.points.shape == (2, 0, 3)
+    assert read({"images": [], "annotations": [], "categories": []}, keypoints=True).keypoints.points.shape == (0, 0, 3)
