@@ -29,11 +29,12 @@ def to_rows(keypoints: Keypoints, image_hw: tuple[int, int]) -> NDArray[np.float
     """
     points = keypoints.points.reshape(-1, 3)
     labelled = np.flatnonzero(points[:, 2] > 0)
-    rows = np.column_stack([points[labelled, :2].astype(np.float64) - 0.5, labelled])
+    rows: NDArray[Any] = np.column_stack([points[labelled, :2].astype(np.float64) - 0.5, labelled])
     places = (np.arange(_TRIANGLES) + 0.5) / _TRIANGLES
     corners = np.stack(np.meshgrid(places, places), axis=-1).reshape(-1, 1, 2)
     corners = (corners + _SIDE * np.array([[0, 0], [1, 0], [0, 1]])) * image_hw[::-1]
-    return np.concatenate([rows, np.column_stack([corners.reshape(-1, 2), -1.0 - np.arange(3 * _TRIANGLES**2)])])
+    ends: NDArray[Any] = np.column_stack([corners.reshape(-1, 2), -1.0 - np.arange(3 * _TRIANGLES**2)])
+    return np.concatenate([rows, ends])
 
 
 def from_rows(keypoints: Keypoints, rows: NDArray[np.floating], image_hw: tuple[int, int]) -> Keypoints:
