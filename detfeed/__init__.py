@@ -31,6 +31,7 @@ from detfeed.feeding.arguments import BatchArguments, FeedArguments, SequenceArg
 from detfeed.feeding.feed import Feed
 from detfeed.images.canvases import Fixed, ShortSide
 from detfeed.images.decoding import read_image
+from detfeed.keypoints import Keypoints
 from detfeed.proposals import Proposals
 from detfeed.readers.bad_boxes import BadBoxesWarning
 from detfeed.readers.coco import read_coco
@@ -86,6 +87,7 @@ __all__ = [
     "Fixed",
     "IgnoreReason",
     "ImageError",
+    "Keypoints",
     "LimitEmpty",
     "MaskTargets",
     "MissingImageError",

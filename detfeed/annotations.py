@@ -14,6 +14,7 @@ from detfeed import boxes as geometry
 from detfeed.boxes import Boxes
 from detfeed.columns import ImageColumns
 from detfeed.errors import AnnotationError, among
+from detfeed.keypoints import Keypoints
 from detfeed.mask_columns import NO_MASKS, MaskColumns, join_masks
 from detfeed.masks import Runs
 from detfeed.splitting import divide, numbered
@@ -77,6 +78,7 @@ class Annotations(ImageColumns):
             among all that the reader found, dropped ones included, from 1. None: 1 to N.
         ignore_reasons: uint8 (N,), why each box is ignored; see `IgnoreReason`. `ignore` decides whether it is: a box
             that is not gets NONE, and one that is and has no reason gets MARKED. None: no reasons.
+        keypoints: of the boxes; see `Keypoints`. None: the file has none, or the reader was not asked for them.
 
     Raises:
         AnnotationError: columns that do not fit together, boxes that are not finite, have no area or reach out of their
@@ -100,6 +102,7 @@ class Annotations(ImageColumns):
     not_exhaustive_classes: NDArray[np.int32] | None = None
     annotation_ids: NDArray[np.int64] = None  # type: ignore[assignment]
     ignore_reasons: NDArray[np.uint8] = None  # type: ignore[assignment]
+    keypoints: Keypoints | None = None
 
     def __post_init__(self) -> None:
         self._fill_columns()
@@ -119,6 +122,10 @@ class Annotations(ImageColumns):
                 "ignore_reasons": ((count,), np.uint8),
             }
         )
+        if self.keypoints is not None and len(self.keypoints.points) != count:
+            raise AnnotationError(
+                f"{self.source}: expected keypoints of {count} boxes, got those of {len(self.keypoints.points)}"
+            )
         self._check_sizes()
         self._check_boxes()
         self._check_masks()
@@ -257,6 +264,7 @@ class Annotations(ImageColumns):
             ignore_reasons=self.ignore_reasons[rows],
             offsets=offsets,
             masks=MaskColumns.of(self.masks).take(rows, len(self.boxes)),
+            keypoints=None if self.keypoints is None else self.keypoints.take(rows),
             **pairs,
         )
 
@@ -357,6 +365,7 @@ class Annotations(ImageColumns):
             ignore_reasons=self.ignore_reasons[kept],
             offsets=places[self.offsets],
             masks=MaskColumns.of(self.masks).take(np.flatnonzero(kept), len(self.boxes)),
+            keypoints=None if self.keypoints is None else self.keypoints.take(np.flatnonzero(kept)),
         )
 
 
@@ -423,6 +432,7 @@ def concat(tables: Sequence[Annotations], *, new_ids: bool = False) -> Annotatio
         class_names=class_names,
         category_ids=category_ids,
         masks=join_masks([MaskColumns.of(table.masks) for table in tables], [len(table.boxes) for table in tables]),
+        keypoints=_joined_keypoints(tables, source),
         source=source,
         **{name: np.concatenate(parts) for name, parts in columns.items() if parts},
     )
@@ -442,6 +452,25 @@ def _joined_ids(tables: Sequence[Annotations], source: str) -> NDArray[np.generi
             f"{source}: expected each image id once, got {twice!r} {count} times; new_ids=True numbers the images"
         )
     return image_ids
+
+
+def _joined_keypoints(tables: Sequence[Annotations], source: str) -> Keypoints | None:
+    """The keypoints of several tables; those of a table without any are not labelled."""
+    found = [table.keypoints for table in tables if table.keypoints is not None]
+    if not found:
+        return None
+    first = found[0]
+    for other in found:
+        if other.names != first.names or other.flips.tolist() != first.flips.tolist():
+            raise AnnotationError(
+                f"{source}: expected the same keypoints in all tables, got {first.names} and {other.names}"
+            )
+    none = np.zeros((1, len(first.flips), 3), np.float32)
+    points = [
+        np.repeat(none, len(table.boxes), axis=0) if table.keypoints is None else table.keypoints.points
+        for table in tables
+    ]
+    return dataclasses.replace(first, points=np.concatenate(points))
 
 
 def _moved(pairs: NDArray[np.int32], class_ids: NDArray[np.int32], first_image: int = 0) -> NDArray[np.int32]:

@@ -183,7 +183,7 @@ def join_masks(parts: Sequence[MaskColumns], counts: Sequence[int]) -> MaskColum
 
 def _encode(polygons: Sequence[NDArray[np.float32]], image_hw: tuple[int, int]) -> Any:
     """COCO's compressed run lengths of the pixels that are in any of the polygons."""
-    flat = [polygon.reshape(-1).astype(np.float64) for polygon in polygons]
+    flat: Any = [polygon.reshape(-1).astype(np.float64) for polygon in polygons]  # the stubs know no lists of arrays
     return pycocotools.mask.merge(pycocotools.mask.frPyObjects(flat, *image_hw))
 
 

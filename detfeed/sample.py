@@ -39,6 +39,7 @@ class Sample:
         rows: int64 (N,), the row of each box in its Annotations: `annotations.areas[sample.rows]` are the areas in the
             file. A row comes several times where shuffled tiles cut an object. None: -1 for each.
         ignore_reasons: uint8 (N,), why each box is ignored; see `IgnoreReason`. None: MARKED where it is.
+        keypoints: float32 (N, K, 3), x, y and visibility of the boxes' keypoints; see `Keypoints`. K is 0 without any.
         num_lost: objects that are not in `boxes`: without area in the image, or lost to an augmentation.
     """
 
@@ -55,10 +56,13 @@ class Sample:
     num_lost: int = 0
     rows: NDArray[np.int64] = None  # type: ignore[assignment]
     ignore_reasons: NDArray[np.uint8] = None  # type: ignore[assignment]
+    keypoints: NDArray[np.float32] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if self.rows is None:
             object.__setattr__(self, "rows", np.full(len(self.boxes), -1))
+        if self.keypoints is None:
+            object.__setattr__(self, "keypoints", np.zeros((len(self.boxes), 0, 3), np.float32))
         if self.ignore_reasons is None:
             object.__setattr__(self, "ignore_reasons", self.ignore.astype(np.uint8))  # MARKED is 1
 

@@ -39,6 +39,9 @@ def assert_same(table, other):
         if field.name == "masks":
             assert sorted(mine) == sorted(theirs)
             assert all((mine[row] == theirs[row]).all() for row in theirs)
+        elif field.name == "keypoints" and theirs is not None:
+            np.testing.assert_array_equal(mine.points, theirs.points)
+            assert (mine.names, mine.flips.tolist()) == (theirs.names, theirs.flips.tolist())
         elif field.name != "source":
             np.testing.assert_array_equal(mine, theirs, err_msg=field.name)
             assert getattr(mine, "dtype", None) == getattr(theirs, "dtype", None), field.name

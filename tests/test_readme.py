@@ -20,6 +20,7 @@ def folder(shapes, tmp_path, monkeypatch):
     """A working folder with the shapes as COCO, as VOC, and with proposals of them."""
     images = Path(shapes.source).parent / "images"
     lay_out_coco(Path(shapes.source), images, tmp_path)
+    add_keypoints(tmp_path / "instances_train2017.json")
     voc = tmp_path / "VOCdevkit" / "VOC2007"
     shutil.copytree(images, voc / "JPEGImages")
     (voc / "Annotations").mkdir()
@@ -38,6 +39,17 @@ def folder(shapes, tmp_path, monkeypatch):
     (tmp_path / "runs" / "trainval").mkdir(parents=True)
     (tmp_path / "runs" / "trainval" / "proposals.json").write_text(json.dumps(results))
     monkeypatch.chdir(tmp_path)
+
+
+def add_keypoints(file):
+    """Give each object two keypoints: the first pixel and the centre of its box."""
+    content = json.loads(file.read_text())
+    for category in content["categories"]:
+        category["keypoints"] = ["corner", "centre"]
+    for one in content["annotations"]:
+        x, y, width, height = one["bbox"]
+        one["keypoints"] = [x, y, 2, x + width / 2, y + height / 2, 1]
+    file.write_text(json.dumps(content))
 
 
 OPTIONAL = ("torch", "jax", "keras_hub", "grain")
@@ -71,6 +83,11 @@ def test_python_of_a_document_runs(folder, document, capsys):
     if document.stem == "targets":
         assert namespace["x"]["rois"].shape == (2, 512, 4)
         assert namespace["y"]["roi_class_ids"].shape == (2, 512)
+        masks = namespace["mask_targets"]["roi_masks"]
+        assert masks.shape == (2, 64, 28, 28) and set(np.unique(masks)) <= {-1, 0, 1}
+        _, heat = namespace["posed"][0]
+        assert heat["heatmaps"].shape == (2, 64, 64, 2)
+        assert heat["heatmaps"].max() > 0.85
 
 
 def test_commands_of_the_documents_are_understood():

@@ -19,10 +19,12 @@ from albumentations.augmentations.crops.transforms import CropSizeError
 from numpy.typing import NDArray
 
 from detfeed.augmentation.box_rules import BOX_RULES, VisibleShares, unmoved
+from detfeed.augmentation.keypoint_rows import KEYPOINT_RULES, from_rows, to_rows
 from detfeed.augmentation.mosaic import Cells, Metadata, Other, tiled
 from detfeed.augmentation.moves import M, draw_from, moves_of
 from detfeed.boxes import EMPTY, Boxes
 from detfeed.images.resizing import Image
+from detfeed.keypoints import Keypoints
 
 
 class Augmented(NamedTuple):
@@ -36,6 +38,7 @@ class Augmented(NamedTuple):
         visible: float64 (M,), the share of each box's area before that is now inside the image and not hidden.
         proposals: float32 (Q, 4), clipped likewise.
         masks: uint8 (K, H', W'), as many as before.
+        keypoints: of the boxes before, or None; those outside of the image are not visible.
     """
 
     image: Image
@@ -44,6 +47,7 @@ class Augmented(NamedTuple):
     visible: NDArray[np.float64]
     proposals: Boxes
     masks: NDArray[np.uint8]
+    keypoints: Keypoints | None = None
 
 
 class NotAnImageError(ValueError):
@@ -106,6 +110,7 @@ class Augmentation:
         proposals: Boxes = EMPTY,
         masks: Sequence[NDArray[np.uint8]] = (),
         others: Sequence[Other] = (),
+        keypoints: Keypoints | None = None,
     ) -> Augmented:
         """Augment one image.
 
@@ -117,6 +122,7 @@ class Augmentation:
                 such as a crop that keeps them, do not see these.
             masks: uint8 (H, W) each, which follow the image as well; none if the pipeline has a Mosaic.
             others: `num_others` images for a Mosaic, read only if the Mosaic is done.
+            keypoints: of the boxes, which follow the image as well; None if the pipeline has a Mosaic.
 
         Raises:
             NotAnImageError: the pipeline returned something other than a uint8 image with three channels.
@@ -126,6 +132,8 @@ class Augmentation:
         # p=0.5 each would always be done together or not at all.
         compose.set_random_state(rng, draw_from(rng))
         optional: dict[str, Any] = {"masks": list(masks)} if len(masks) else {}
+        if keypoints is not None:
+            optional["keypoints"] = to_rows(keypoints, _image_hw(image))
         if self._cells is not None:
             optional[self._cells.metadata_key] = Metadata(others, self._cells)
         result = compose(image=image, bboxes=_with_columns(boxes), proposals=_with_columns(proposals), **optional)
@@ -140,6 +148,7 @@ class Augmentation:
             *_apart(result["bboxes"]),
             _apart(result["proposals"])[0],
             np.array(result.get("masks", ()), np.uint8).reshape(-1, *image.shape[:2]),
+            keypoints and from_rows(keypoints, result["keypoints"], _image_hw(image)),
         )
 
     def _try_out(self, *, fails: bool = True) -> None:
@@ -259,10 +268,13 @@ def _composed(transform: Any) -> albumentations.Compose:
     parameters = albumentations.BboxParams(
         format="pascal_voc", label_fields=None, clip=True, filter_invalid_bboxes=True
     )
+    points = albumentations.KeypointParams(format="xy", label_fields=None, remove_invisible=False)
     with warnings.catch_warnings():
         # albumentations warns if no transform moves boxes. A pipeline may well change colours alone.
-        warnings.filterwarnings("ignore", message="Got processor for bboxes", category=UserWarning)
-        return albumentations.Compose([transform], bbox_params=parameters, additional_targets={"proposals": "bboxes"})
+        warnings.filterwarnings("ignore", message="Got processor for (bboxes|keypoints)", category=UserWarning)
+        return albumentations.Compose(
+            [transform], bbox_params=parameters, keypoint_params=points, additional_targets={"proposals": "bboxes"}
+        )
 
 
 def _mend_boxes(compose: albumentations.Compose) -> Cells | None:
@@ -280,6 +292,9 @@ def _mend_boxes(compose: albumentations.Compose) -> Cells | None:
         for kind, rule in BOX_RULES.items():
             if isinstance(part, kind):
                 part._key2func.update(bboxes=rule, proposals=rule)
+        for kind, keypoint_rule in KEYPOINT_RULES.items():
+            if isinstance(part, kind):
+                part._key2func.update(keypoints=keypoint_rule)
         if isinstance(part, albumentations.Mosaic):
             mosaics.append(part)
     if len(mosaics) > 1:
@@ -349,6 +364,10 @@ def _check_part(part: Any) -> None:
         raise ValueError(
             f"Expected augment to move boxes with their pixels. Received {name}, which moves no boxes: leave it out."
         )
+
+
+def _image_hw(image: Image) -> tuple[int, int]:
+    return image.shape[0], image.shape[1]
 
 
 def _with_columns(boxes: Boxes) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from detfeed import boxes as geometry
 from detfeed.boxes import EMPTY, Boxes
 from detfeed.images.resizing import Image, flip, resize, resize_into
+from detfeed.keypoints import Keypoints
 from detfeed.masks import Mask, move_masks, select_masks
 
 if TYPE_CHECKING:  # albumentations takes a second to import, and is not needed to hold a scene
@@ -38,6 +39,7 @@ class Scene:
         masks: by row of `boxes`, uint8 (H, W), 0 to 255, of boxes that have one. Operations but `augmented` draw none:
             a mask is drawn and moved when somebody looks at it.
         proposals: float32 (R, 4), xyxy pixels, inside the frame; R may be 0.
+        keypoints: of the boxes, or None.
     """
 
     image: Image
@@ -47,6 +49,7 @@ class Scene:
     visible: NDArray[np.float64]
     masks: Mapping[int, Mask] = dataclasses.field(default_factory=dict)
     proposals: Boxes = dataclasses.field(default_factory=lambda: EMPTY)
+    keypoints: Keypoints | None = None
 
     def whole(self) -> Self:
         """The scene in pixels of its image, whose decoded size its boxes, masks and proposals then follow."""
@@ -77,6 +80,7 @@ class Scene:
             boxes=geometry.rescale(self.boxes, self.frame_hw, size_hw),
             masks=move_masks(self.masks, functools.partial(resize, size_hw=size_hw)),
             proposals=geometry.rescale(self.proposals, self.frame_hw, size_hw),
+            keypoints=self.keypoints and self.keypoints.rescaled(self.frame_hw, size_hw),
         )
 
     def cropped(self, window: tuple[int, int, int, int]) -> Self:
@@ -100,6 +104,7 @@ class Scene:
             visible=scene.visible * (areas / geometry.area(scene.boxes)),
             masks=move_masks(scene.masks, functools.partial(_part, window=window)),
             proposals=proposals[geometry.area(proposals) > 0],
+            keypoints=scene.keypoints and scene.keypoints.cropped(window),
         )
         return cut._select(inside)
 
@@ -113,6 +118,7 @@ class Scene:
             boxes=geometry.flip(scene.boxes, side, axis=axis),
             masks=move_masks(scene.masks, functools.partial(flip, axis=axis)),
             proposals=geometry.flip(scene.proposals, side, axis=axis),
+            keypoints=scene.keypoints and scene.keypoints.flipped(side, axis=axis),
         )
 
     def augmented(
@@ -138,7 +144,13 @@ class Scene:
             return moved
         masks = {} if len(others) else scene.masks
         new = augmentation(
-            scene.image, scene.boxes, rng, proposals=scene.proposals, masks=list(masks.values()), others=others
+            scene.image,
+            scene.boxes,
+            rng,
+            proposals=scene.proposals,
+            masks=list(masks.values()),
+            others=others,
+            keypoints=None if len(others) else scene.keypoints,
         )
         mask_of = dict(zip(masks, new.masks, strict=True))
         visible = np.concatenate([scene.visible, np.ones(len(other_rows))])
@@ -151,6 +163,7 @@ class Scene:
             visible=visible[new.rows] * new.visible,
             masks={place: mask_of[row] for place, row in enumerate(new.rows.tolist()) if row in mask_of},
             proposals=new.proposals,
+            keypoints=new.keypoints and new.keypoints.take(new.rows),
         )
 
     def _select(self, places: NDArray[np.int64]) -> Self:
@@ -161,6 +174,7 @@ class Scene:
             rows=self.rows[places],
             visible=self.visible[places],
             masks=select_masks(self.masks, places),
+            keypoints=self.keypoints and self.keypoints.take(places),
         )
 
 

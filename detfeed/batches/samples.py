@@ -69,6 +69,12 @@ class SampleMaker:
         self._scale = scale
         self._proposals = proposals
         self._num_others = 0 if augmentation is None else augmentation.num_others
+        self._keypoints = annotations.keypoints
+        if self._num_others and self._keypoints is not None:
+            raise ValueError(
+                "Expected augment without Mosaic, which moves no keypoints. Received one: leave it out, or read "
+                "without keypoints=True"
+            )
         if self._num_others and uses_masks is True and not annotations.ignore[list(annotations.masks)].all():
             raise ValueError(
                 "Expected augment without Mosaic, which moves no masks, for targets that look at those of objects. "
@@ -112,6 +118,7 @@ class SampleMaker:
             num_lost=self._count_lost(position, scene.rows),
             rows=scene.rows,
             ignore_reasons=reasons,
+            keypoints=None if scene.keypoints is None else scene.keypoints.points,  # type: ignore[arg-type]
         )
 
     def read(self, position: int, input_hw: tuple[int, int] | None = None) -> Scene:
@@ -131,6 +138,7 @@ class SampleMaker:
             visible=np.ones(rows.stop - rows.start),
             masks=self._fill_masks(rows, (height, width)),
             proposals=self._proposals_of(position),
+            keypoints=self._keypoints and self._keypoints.take(self.rows_of(position)),
         )
 
     def rows_of(self, position: int) -> NDArray[np.int64]:

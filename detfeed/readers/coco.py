@@ -8,12 +8,14 @@ import os
 from collections.abc import Iterator
 from typing import Any, Literal, TypedDict, get_args
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from detfeed.annotations import Annotations, IgnoreReason
 from detfeed.errors import AnnotationError, EntryError, MissingImageError, among
 from detfeed.images.decoding import Exif
+from detfeed.keypoints import Keypoints, flips_of
 from detfeed.mask_columns import MaskColumns
 from detfeed.readers import coco_blocks as blocks
 from detfeed.readers.bad_boxes import Invalid
@@ -26,6 +28,7 @@ from detfeed.readers.coco_entries import (
     CocoFile,
     Content,
     Entries,
+    KeypointFile,
     decode_content,
     quote_nan,
 )
@@ -44,6 +47,7 @@ class CocoArguments(TypedDict, total=False):
     """The keywords of `read_coco`, which documents them."""
 
     masks: bool
+    keypoints: bool
     crowds: Crowds
     exif: Exif
     invalid: Invalid
@@ -55,6 +59,7 @@ def read_coco(
     image_dir: str | os.PathLike[str],
     *,
     masks: bool = False,
+    keypoints: bool = False,
     crowds: Crowds = "ignore",
     exif: Exif = "auto",
     invalid: Invalid = "clip",
@@ -78,6 +83,9 @@ def read_coco(
         image_dir: folder of the images, or its URL, to which `file_name` is relative and which it may not leave.
         masks: read the masks of all objects, polygons and RLE, for target functions such as `MaskTargets`. False: those
             of crowds alone. COCO's training set takes 0.2 GB more with all.
+        keypoints: read the objects' keypoints, whose names and number are those of the categories, and the same for all
+            categories that have some. Half a pixel is added to x and y, since COCO's are numbers of pixels. Those
+            outside of their image are not visible.
         crowds: "ignore" makes `iscrowd` an ignore region. "object" takes crowds as objects, without their masks unless
             `masks` asks for them: CVAT writes `iscrowd` for all objects that are drawn as masks.
         exif: where an image's EXIF orientation turns it by a quarter and its annotated size is the stored one, the size
@@ -100,7 +108,14 @@ def read_coco(
     problems = Problems(on_problem)
     source, image_dir = os.fspath(json), os.fspath(image_dir)
     _, draft = read_draft(
-        source, image_dir, CocoFile, "a COCO JSON file", problems, masks=masks, crowds=crowds, exif=exif
+        source,
+        image_dir,
+        KeypointFile if keypoints else CocoFile,
+        "a COCO JSON file",
+        problems,
+        masks=masks,
+        crowds=crowds,
+        exif=exif,
     )
     problems.stop()
     return to_annotations(draft, invalid=invalid)
@@ -146,6 +161,9 @@ def read_draft(
         images = find_images(content.images, source, image_dir, problems, notes)
         draft = _to_draft(images, _categories(content.categories, source, problems), columns, source, problems, notes)
         draft = _settle(draft, images, columns, problems, notes, masks=masks, crowds=crowds, exif=exif)
+        if issubclass(form, KeypointFile):
+            categories = content.categories.entries
+            draft = dataclasses.replace(draft, keypoints=_keypoints(columns, categories, draft, problems))
         notes.warn(source)
         return images, draft
 
@@ -154,7 +172,7 @@ def _read(source: str, form: type[CocoFile], noun: str, masks: bool) -> tuple[Co
     """A file's content, and its annotations as columns."""
     # If the file is broken, or cut into blocks at the wrong places, decoding all of it tells which, with an address.
     with contextlib.suppress(*UNDECODED):
-        read = blocks.read(source, form, all_masks=masks)
+        read = blocks.read(source, form, all_masks=masks, keypoints=issubclass(form, KeypointFile))
         if read is not None:
             return read
     content = decode_by(lambda data: decode_content(quote_nan(data), form), source, noun)
@@ -342,6 +360,39 @@ def _own_ids(columns: Columns) -> NDArray[np.int64]:
         return columns.ids
     numbers = [number_in(one) if isinstance(one, str) else one for one in columns.ids.tolist()]
     return np.array([-1 if number is None else number for number in numbers], np.int64)
+
+
+def _keypoints(columns: Columns, categories: list[Category], draft: Draft, problems: Problems) -> Keypoints:
+    """The keypoints of all annotations."""
+    names: tuple[str, ...] = ()
+    for category in categories:
+        given = bytes(category.keypoints)
+        try:
+            found = msgspec.json.decode(given, type=tuple[str, ...]) if given not in (b"", b"null") else ()
+        except msgspec.DecodeError as error:
+            raise AnnotationError(
+                f"{draft.source}: expected names of keypoints, got {error} - at the category {category.id}"
+            ) from error
+        if names and found and found != names:
+            raise AnnotationError(
+                f"{draft.source}: expected the same keypoints in all categories that have some, got {among(names)} "
+                f"and {among(found)} - at the category {category.id}"
+            )
+        names = names or found
+    count = len(names) or int(columns.keypoint_counts.max(initial=0)) // 3
+    points = np.zeros((len(draft.positions), count, 3))
+    wrong = columns.keypoint_counts != 3 * count
+    for row in columns.keypoint_rows[wrong & (draft.positions[columns.keypoint_rows] >= 0)].tolist():
+        where = _place(columns, row, ".keypoints")
+        problems.add(draft.source, EntryError(
+            f"{draft.source}: expected x, y and visibility of {count} keypoints, got another number - at {where}"
+        ))  # fmt: skip
+    fitting = np.repeat(~wrong, columns.keypoint_counts)
+    points[columns.keypoint_rows[~wrong]] = columns.keypoints[fitting].reshape(np.count_nonzero(~wrong), count, 3)
+    points[..., :2] += 0.5
+    keypoints = Keypoints(points.astype(np.float32), names, flips_of(names) if names else np.arange(count))
+    sizes_hw = draft.image_hw[draft.positions] if len(draft.image_hw) else np.zeros((len(points), 2), np.int64)
+    return keypoints.inside(sizes_hw.T[:, :, None])
 
 
 def _note_repeats(columns: Columns, notes: Notes) -> None:

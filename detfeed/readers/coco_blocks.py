@@ -35,6 +35,7 @@ from detfeed.readers.coco_entries import (
     Content,
     Entries,
     Fault,
+    KeypointBox,
     Number,
     decode_content,
     decode_entries,
@@ -66,6 +67,8 @@ _BOX = msgspec.json.Decoder(Box)
 _BOXES = msgspec.json.Decoder(list[Box])
 _RAWS = msgspec.json.Decoder(list[msgspec.Raw])
 _RLE = msgspec.json.Decoder(_Rle)
+_KEYPOINT_BOXES = msgspec.json.Decoder(list[KeypointBox])
+_NUMBERS = msgspec.json.Decoder(list[float])
 _POLYGONS = msgspec.json.Decoder(list[list[float]])
 
 # What tools write where there is no mask.
@@ -93,6 +96,9 @@ class Columns(NamedTuple):
         polygon_rows: int64 (Q,), the annotation of each polygon.
         polygon_counts: int64 (Q,), the number of its points.
         points: float32 (sum of polygon_counts, 2), x and y of the points of all polygons.
+        keypoint_rows: int64 (J,), the annotations that have keypoints.
+        keypoint_counts: int64 (J,), how many numbers these are.
+        keypoints: float64 (sum of keypoint_counts,), x, y and visibility of each keypoint as written.
         fault_rows: int64 (F,), the annotations that have faults. The boxes of those that can't be read are zeros.
         fault_effects: int8 (F,), what each fault costs; see `coco_entries`.
         faults: bytes (F,), their messages in UTF-8.
@@ -113,6 +119,9 @@ class Columns(NamedTuple):
     polygon_rows: NDArray[np.int64]
     polygon_counts: NDArray[np.int64]
     points: NDArray[np.float32]
+    keypoint_rows: NDArray[np.int64]
+    keypoint_counts: NDArray[np.int64]
+    keypoints: NDArray[np.float64]
     fault_rows: NDArray[np.int64]
     fault_effects: NDArray[np.int8]
     faults: NDArray[np.bytes_]
@@ -148,6 +157,21 @@ def to_columns(boxes: Sequence[Box], faults: Sequence[Fault] = (), *, all_masks:
         except (ValueError, RecursionError) as error:
             where = f"at `annotations[{row}].segmentation` (image_id {box.image_id!r})"
             faults.append(Fault(row, f"expected {kind}: {error} - {where}", MASK))
+    keypoint_rows, keypoints = array("q"), [array("d")]
+    for row, box in enumerate(boxes if boxes and isinstance(boxes[0], KeypointBox) else ()):
+        text = bytes(getattr(box, "keypoints", b""))
+        if text not in _NO_MASK:
+            try:
+                numbers = array("d", _NUMBERS.decode(text))
+                if len(numbers) % 3 or not all(map(math.isfinite, numbers)):
+                    raise ValueError(f"expected x, y and visibility of each, got {len(numbers)} numbers")
+            except (ValueError, RecursionError) as error:
+                where = f"at `annotations[{row}].keypoints` (image_id {box.image_id!r})"
+                kind = "keypoints, got some that do not parse"
+                faults.append(Fault(row, f"expected {kind}: {error} - {where}", MASK))
+                continue
+            keypoints.append(numbers)
+            keypoint_rows.append(row)
     return Columns(
         boxes=np.fromiter(flat, np.float64, 4 * len(boxes)).reshape(-1, 4),
         image_ids=_ids([box.image_id for box in boxes]),
@@ -164,6 +188,9 @@ def to_columns(boxes: Sequence[Box], faults: Sequence[Fault] = (), *, all_masks:
         polygon_rows=np.array(polygon_rows),
         polygon_counts=np.array([len(polygon) // 2 for polygon in points[1:]], np.int64),
         points=np.concatenate(points).reshape(-1, 2),
+        keypoint_rows=np.array(keypoint_rows),
+        keypoint_counts=np.array(list(map(len, keypoints[1:])), np.int64),
+        keypoints=np.concatenate(keypoints),
         fault_rows=np.array([fault.row for fault in faults], np.int64),
         fault_effects=np.array([fault.effect for fault in faults], np.int8),
         faults=np.array([fault.message.encode() for fault in faults], np.bytes_),
@@ -190,11 +217,12 @@ def _parse_polygons(text: bytes) -> list[array[float]]:
 
 def with_stand_ins(read: Entries) -> list[Box]:
     """The annotations of a list, with a box without area in place of each that can't be read."""
-    boxes: list[Box] = [Box(0, 0, _NO_BOX)] * (len(read.entries) + len(read.faults))
+    form = type(read.entries[0]) if read.entries else Box
+    boxes: list[Box] = [form(0, 0, _NO_BOX)] * (len(read.entries) + len(read.faults))
     for row, box in zip(read.rows, read.entries, strict=True):
         boxes[row] = box
     for fault in read.faults:
-        boxes[fault.row] = Box(0 if fault.id is None else fault.id, 0, _NO_BOX)
+        boxes[fault.row] = form(0 if fault.id is None else fault.id, 0, _NO_BOX)
     return boxes
 
 
@@ -216,6 +244,7 @@ def join(blocks: list[Columns]) -> Columns:
         block._replace(
             mask_rows=block.mask_rows + start,
             polygon_rows=block.polygon_rows + start,
+            keypoint_rows=block.keypoint_rows + start,
             fault_rows=block.fault_rows + start,
             faults=_moved(block.faults, start),
         )
@@ -243,6 +272,7 @@ class Pieces:
 
     path: str
     all_masks: bool = False
+    keypoints: bool = False
     _buffer: bytearray = dataclasses.field(default_factory=bytearray)
 
     def run(self, allocate: Allocate, *spans: Span) -> tuple[Parts, None]:
@@ -273,19 +303,24 @@ class Pieces:
                     raise msgspec.DecodeError("the file has become shorter")
                 at += count
         try:
-            return to_columns(_BOXES.decode(data), all_masks=self.all_masks)
+            return to_columns((_KEYPOINT_BOXES if self.keypoints else _BOXES).decode(data), all_masks=self.all_masks)
         except msgspec.DecodeError:
-            read = decode_entries(_RAWS.decode(quote_nan(bytes(data))), Box, "annotations")
+            read = decode_entries(
+                _RAWS.decode(quote_nan(bytes(data))), KeypointBox if self.keypoints else Box, "annotations"
+            )
             return to_columns(with_stand_ins(read), read.faults, all_masks=self.all_masks)
 
 
-def read(path: str, form: type[CocoFile], *, all_masks: bool = False) -> tuple[Content, Columns] | None:
+def read(
+    path: str, form: type[CocoFile], *, all_masks: bool = False, keypoints: bool = False
+) -> tuple[Content, Columns] | None:
     """Read a file block by block; a large file by several processes.
 
     Args:
         path: the file.
         form: what to decode to.
         all_masks: see `to_columns`.
+        keypoints: read keypoints.
 
     Returns:
         The file's content without its annotations, and these as columns. None if the file can't be cut into blocks, see
@@ -296,7 +331,7 @@ def read(path: str, form: type[CocoFile], *, all_masks: bool = False) -> tuple[C
         error then names the place in the file.
     """
     with contextlib.ExitStack() as stack:
-        pieces = Pieces(path, all_masks)
+        pieces = Pieces(path, all_masks, keypoints)
         helpers = _start_helpers(pieces, stack)
         found = cut(path, form)
         return found and (found[0], _read_all(pieces, found[1], helpers, stack))

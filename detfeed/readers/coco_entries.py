@@ -41,6 +41,10 @@ class Box(msgspec.Struct, gc=False):
     ignore: int = 0
 
 
+class KeypointBox(Box, gc=False):
+    keypoints: msgspec.Raw = msgspec.Raw()
+
+
 class ImageEntry(msgspec.Struct, gc=False):
     id: Id
     file_name: _Name
@@ -51,12 +55,17 @@ class ImageEntry(msgspec.Struct, gc=False):
 class Category(msgspec.Struct, gc=False):
     id: Number
     name: _Name
+    keypoints: msgspec.Raw = msgspec.Raw()  # decoded if keypoints are read
 
 
 class CocoFile(msgspec.Struct, gc=False):
     images: list[ImageEntry]
     annotations: list[Box]
     categories: list[Category]
+
+
+class KeypointFile(CocoFile, gc=False):
+    annotations: list[KeypointBox]  # type: ignore[assignment]
 
 
 class _RawFile(msgspec.Struct, gc=False):
@@ -114,11 +123,14 @@ def decode_content(data: bytes | bytearray, form: type[CocoFile]) -> Content:
         )))  # fmt: skip
     except msgspec.ValidationError:
         raw = msgspec.json.decode(data, type=_RawFile)
-        image = get_args(next(field.type for field in msgspec.structs.fields(form) if field.name == "images"))[0]
+        image, box = (
+            get_args(next(field.type for field in msgspec.structs.fields(form) if field.name == name))[0]
+            for name in ("images", "annotations")
+        )
         return Content(
             images=decode_entries(raw.images, image, "images"),
             categories=decode_entries(raw.categories, Category, "categories"),
-            annotations=decode_entries(raw.annotations, Box, "annotations"),
+            annotations=decode_entries(raw.annotations, box, "annotations"),
         )
 
 
@@ -151,8 +163,9 @@ def _mend(raw: msgspec.Raw, form: type[_S]) -> _S:
         value = getattr(loose, name, msgspec.UNSET)
         if value is not msgspec.UNSET:
             values[name] = mend(value)
-    if getattr(loose, "segmentation", None):
-        values["segmentation"] = loose.segmentation
+    for name in ("segmentation", "keypoints"):
+        if getattr(loose, name, None):
+            values[name] = getattr(loose, name)
     return msgspec.json.decode(msgspec.json.encode(values), type=form)
 
 

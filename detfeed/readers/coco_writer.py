@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from detfeed.annotations import Annotations, IgnoreReason
 from detfeed.mask_columns import MaskColumns
@@ -14,7 +15,7 @@ from detfeed.readers.written_images import common_folder, name_in
 from detfeed.writing import replace_file
 
 # What a table, and so a file that is written, does not hold of a COCO file.
-NOT_WRITTEN = "outlines of objects that were not read, keypoints, captions, info, licenses and supercategories"
+NOT_WRITTEN = "outlines and keypoints that were not read, captions, info, licenses and supercategories"
 # The fields of LVIS's files that hold a federated table's columns.
 _LVIS_FIELDS = {"neg_classes": "neg_category_ids", "not_exhaustive_classes": "not_exhaustive_category_ids"}
 
@@ -27,8 +28,8 @@ def write_coco(
     Boxes that are ignored as crowds are written with `iscrowd`, other ignored boxes with `ignore`, masks as polygons or
     uncompressed RLE, as they were read; `masks=True` reads those of objects back. Boxes have their `annotation_ids` if
     each is above 0 and there once, else numbers from 1. A federated table gets LVIS's fields, for `read_lvis`. Corners
-    and areas are written exactly. Keypoints, captions, info, licenses and supercategories are not written, since a
-    table does not hold them.
+    and areas are written exactly, keypoints for `keypoints=True`. Captions, info, licenses and supercategories are not
+    written, since a table does not hold them.
 
     Args:
         annotations: the table. Its classes are read back in the order of their category ids.
@@ -48,7 +49,7 @@ def write_coco(
         raise ValueError(f"Expected each category id once. Received: {table.category_ids.tolist()}")
     image_dir = common_folder(table.paths) if image_dir is None else os.fspath(image_dir)
     categories = [
-        {"id": category_id, "name": name}
+        {"id": category_id, "name": name} | ({"keypoints": table.keypoints.names} if table.keypoints else {})
         for category_id, name in zip(table.category_ids.tolist(), table.class_names, strict=True)
     ]
     content = {"images": _images(table, image_dir), "annotations": _objects(table), "categories": categories}
@@ -86,7 +87,7 @@ def _objects(table: Annotations) -> list[dict[str, Any]]:
     )  # fmt: skip
     ids, sizes_hw = table.image_ids.tolist(), table.image_hw.tolist()
     objects = []
-    masks = MaskColumns.of(table.masks)
+    masks, keypoints = MaskColumns.of(table.masks), _keypoints(table)
     for row, values in enumerate(zip(*(column.tolist() for column in columns), strict=True)):
         annotation_id, position, category_id, bbox, area, is_crowd, ignore = values
         item: dict[str, Any] = {
@@ -103,5 +104,17 @@ def _objects(table: Annotations) -> list[dict[str, Any]]:
             polygons = masks.polygons(row)
             runs = {"counts": [] if polygons else masks[row].tolist(), "size": sizes_hw[position]}
             item["segmentation"] = [polygon.reshape(-1).tolist() for polygon in polygons] or runs
+        if keypoints is not None:
+            item["keypoints"] = keypoints[row].reshape(-1).tolist()
+            item["num_keypoints"] = int((keypoints[row, :, 2] > 0).sum())
         objects.append(item)
     return objects
+
+
+def _keypoints(table: Annotations) -> NDArray[np.float64] | None:
+    """Keypoints as COCO writes them, float64 (N, K, 3): as numbers of pixels, and zeros for those not labelled."""
+    if table.keypoints is None:
+        return None
+    points = table.keypoints.points.astype(np.float64)
+    points[..., :2] -= 0.5 * (points[..., 2:] > 0)
+    return points

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from detfeed.keypoints import Keypoints
 from detfeed.mask_columns import NO_MASKS, MaskColumns
 from detfeed.masks import Runs
 
@@ -33,6 +34,7 @@ class Draft:
         ignore_reasons: uint8 (N,), why boxes are ignored, where they are; see `IgnoreReason`. None: they are MARKED.
         areas: float64 (N,), square pixels; NaN or negative: the box's. None: the boxes'.
         masks: by row of `boxes`, the masks of those that have one.
+        keypoints: of the boxes, or None.
         pairs: further columns of `Annotations` by name: int32 (K, 2), pairs of position and class id.
         left_out: positions of images to leave out, with their boxes and pairs.
     """
@@ -53,6 +55,7 @@ class Draft:
     ignore_reasons: NDArray[np.uint8] | None = None
     areas: NDArray[np.float64] | None = None
     masks: Mapping[int, Runs] = dataclasses.field(default_factory=lambda: NO_MASKS)
+    keypoints: Keypoints | None = None
     pairs: Mapping[str, NDArray[np.int32]] = dataclasses.field(default_factory=dict)
     left_out: Collection[int] = ()
 
@@ -97,4 +100,5 @@ class Draft:
             ignore_reasons=None if self.ignore_reasons is None else self.ignore_reasons[rows],
             areas=None if self.areas is None else self.areas[rows],
             masks=MaskColumns.of(self.masks).take(rows, len(self.boxes)),
+            keypoints=None if self.keypoints is None else self.keypoints.take(rows),
         )

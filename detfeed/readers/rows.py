@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from detfeed.annotations import Annotations, IgnoreReason
 from detfeed.errors import AnnotationError
+from detfeed.keypoints import Keypoints
 from detfeed.mask_columns import NO_MASKS, MaskColumns
 from detfeed.readers.bad_boxes import Invalid
 from detfeed.readers.draft import Draft
@@ -28,6 +29,7 @@ class ObjectRow(NamedTuple):
         place: number of its line or element, from 1.
         ignore: whether it is an ignore region.
         polygon: x and y of the points around it in turn, in the unit of the box; empty: it has none.
+        keypoints: x, y in the unit of the box and visibility of each in turn; of all objects alike, or of none.
     """
 
     label: Hashable
@@ -35,6 +37,7 @@ class ObjectRow(NamedTuple):
     place: int
     ignore: bool = False
     polygon: Sequence[float] = ()
+    keypoints: Sequence[float] = ()
 
 
 class ImageRow(NamedTuple):
@@ -96,6 +99,7 @@ class Rows:
         self._left_out: set[int] = set()
         self._boxes, self._positions, self._classes = array("d"), array("q"), array("i")
         self._places, self._ignore = array("q"), array("b")
+        self._keypoints = array("d")
         self._polygon_rows, self._point_counts, self._points = array("q"), array("q"), array("d")
 
     def __len__(self) -> int:
@@ -171,7 +175,8 @@ class Rows:
         self._files.append(file)
 
     def _add_object(self, position: int, item: ObjectRow) -> None:
-        label, box, place, ignore, polygon = item
+        label, box, place, ignore, polygon, keypoints = item
+        self._keypoints.extend(keypoints)
         if polygon:
             self._polygon_rows.append(len(self._places))
             self._point_counts.append(len(polygon) // 2)
@@ -190,6 +195,7 @@ class Rows:
         labels: Collection[Hashable] | None = None,
         category_ids: Sequence[int] | None = None,
         shares: bool = False,
+        keypoint_flips: NDArray[np.int64] | None = None,
     ) -> Annotations:
         """Build the table.
 
@@ -199,6 +205,7 @@ class Rows:
             labels: the labels of the classes in their order; all labels of objects are among them. None: their names.
             category_ids: the file's own numbers of the classes. None: from 1.
             shares: the boxes and polygons are shares of their image's width and height. False: pixels.
+            keypoint_flips: int64 (K,), see `Keypoints`; all objects have K keypoints. None: they have none.
 
         Raises:
             As `to_annotations` of a draft.
@@ -211,6 +218,12 @@ class Rows:
         if shares:
             with np.errstate(over="ignore"):  # an infinite corner lies outside its image, like others
                 boxes = boxes * np.tile(image_hw[:, ::-1], 2)[positions]
+        sizes_hw = image_hw[positions]
+        keypoints = None
+        if keypoint_flips is not None:
+            points = np.asarray(self._keypoints).reshape(len(positions), len(keypoint_flips), 3)
+            points = points * (np.insert(sizes_hw[:, None, ::-1], 2, 1, axis=2) if shares else 1)
+            keypoints = Keypoints(points.astype(np.float32), (), keypoint_flips).inside(sizes_hw.T[:, :, None])
         draft = Draft(
             source=self.source,
             paths=self._paths,
@@ -225,7 +238,8 @@ class Rows:
             category_ids=np.array(range(1, len(class_names) + 1) if category_ids is None else category_ids, np.int64),
             where=lambda row: self._where.format(file=self._files[self._positions[row]], place=self._places[row]),
             left_out=self._left_out,
-            masks=self._masks(image_hw[positions[np.asarray(self._polygon_rows)]], shares),
+            masks=self._masks(sizes_hw[np.asarray(self._polygon_rows)], shares),
+            keypoints=keypoints,
         )
         return to_annotations(draft, invalid=invalid)
 

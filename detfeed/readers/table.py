@@ -42,6 +42,7 @@ def to_annotations(draft: Draft, *, invalid: Invalid) -> Annotations:
         class_names=tuple(draft.class_names),
         category_ids=draft.category_ids,
         masks=draft.masks,
+        keypoints=draft.keypoints,
         annotation_ids=ids,  # type: ignore[arg-type]
         ignore_reasons=draft.ignore_reasons,  # type: ignore[arg-type]
         source=draft.source,

@@ -115,6 +115,8 @@ def note_lost(table: Annotations, names: Sequence[str], notes: Notes) -> None:
         notes.add("masks are left out", table.place_of(row))
     for row in np.flatnonzero(table.areas != geometry.area(table.boxes)).tolist():
         notes.add("areas other than those of the boxes are left out", table.place_of(row))
+    if table.keypoints is not None:
+        notes.add("keypoints are left out", table.source)
     stems = [os.path.splitext(os.path.basename(name))[0] for name in names]
     if table.image_ids.tolist() not in (list(names), stems):
         notes.add("image ids become the names of the images", table.source)

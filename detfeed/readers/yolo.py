@@ -15,7 +15,7 @@ from detfeed.readers.paths import ELSEWHERE, Near, is_image, list_folder, path_i
 from detfeed.readers.problems import OnProblem, tell, tell_repeated
 from detfeed.readers.rows import ImageRow, ObjectRow, Rows
 from detfeed.readers.texts import MOST_OF_LIST, parse_lines, read_lines, read_lines_if_any, to_number
-from detfeed.readers.yolo_layouts import layout_file, names_of, read_layout, root_of, split_of
+from detfeed.readers.yolo_layouts import keypoints_of, layout_file, names_of, read_layout, root_of, split_of
 
 # A share of a side that no label has, however bad: such numbers are pixels, or per cent.
 _LARGEST_SHARE = 2.0
@@ -27,6 +27,7 @@ def read_yolo(
     *,
     root: str | os.PathLike[str] | None = None,
     masks: bool = False,
+    keypoints: bool = False,
     invalid: Invalid = "clip",
     on_problem: OnProblem | None = None,
 ) -> Annotations:
@@ -34,13 +35,14 @@ def read_yolo(
 
     A label file has a line `class x y width height` for each box (its centre and sizes as shares of the image's), or
     `class x1 y1 x2 y2 x3 y3 ...` for a polygon or rotated box, of which the box around it is read, with a warning
-    unless `masks` keeps the polygon; keypoints after a box are left out. Numbers above 2 are an error, since they are
-    pixels. The label file's path is the image's with its last folder `images` replaced by `labels`. An image without
-    label file has no boxes. Two images with the same label file are an error; where the split is a folder, so is a
-    label file without an image, unless labels lie beside images, where it is a warning. Sizes are read from the headers
-    of the images, with their EXIF orientation applied. The image id is the image's path below the root; category ids
-    are the classes' numbers in the file. Links to folders of images are followed. An image of a list that is not where
-    its name says is taken from another folder of the root if there is one such, with a warning.
+    unless `masks` keeps the polygon. Keypoints after a box are left out unless `keypoints` asks for them. Numbers above
+    2 are an error, since they are pixels. The label file's path is the image's with its last folder `images` replaced
+    by `labels`. An image without label file has no boxes. Two images with the same label file are an error; where the
+    split is a folder, so is a label file without an image, unless labels lie beside images, where it is a warning.
+    Sizes are read from the headers of the images, with their EXIF orientation applied. The image id is the image's path
+    below the root; category ids are the classes' numbers in the file. Links to folders of images are followed. An image
+    of a list that is not where its name says is taken from another folder of the root if there is one such, with a
+    warning.
 
     Args:
         data_yaml: the YAML file, with `names` (a list, or names by number), `path` (the root, relative to the file's
@@ -53,6 +55,8 @@ def read_yolo(
         root: folder that the splits are relative to and that no image may be outside of; instead of `path`.
         masks: keep polygons as masks of the objects, for target functions such as `MaskTargets`. A rotated box is a
             polygon of four points.
+        keypoints: read keypoints. `kpt_shape` in the file says how many there are, `flip_idx` which change places in a
+            mirrored image. Where they come without visibility, one with x or y of 0 or below is not labelled.
         invalid: policy for bad boxes; see `BadBoxesWarning`.
         on_problem: called with (path, error) for each label file and image that can't be read; the image is left out.
             None: the error is raised.
@@ -73,13 +77,14 @@ def read_yolo(
     if not os.path.isdir(folder):
         raise AnnotationError(f"{source}: expected a folder, got {folder}, which is none - at `path`; see `root`")
     has_keypoints = "kpt_shape" in content
+    shape, flips = keypoints_of(content, source) if keypoints else ((0, 0), None)
     image_of: dict[str, str] = {}  # by label file
     unlabelled: list[str] = []  # label files that are not there
 
     def read_object(file: str, line: int, fields: list[str]) -> ObjectRow:
         if len(fields) > 5 and not has_keypoints and not masks:
             notes.add("polygons and rotated boxes are read as the boxes around them", f"{file}, line {line}")
-        return _object(line, fields, name_of, has_keypoints, masks)
+        return _object(line, fields, name_of, has_keypoints, masks, shape)
 
     def read_image(name: str, path: str, file: str) -> ImageRow:
         lines = read_lines_if_any(file, "a text file of boxes")
@@ -104,11 +109,18 @@ def read_yolo(
         )
     notes.warn(rows.source)
     return rows.to_annotations(
-        list(name_of.values()), invalid=invalid, labels=name_of, category_ids=list(name_of), shares=True
+        list(name_of.values()),
+        invalid=invalid,
+        labels=name_of,
+        category_ids=list(name_of),
+        shares=True,
+        keypoint_flips=flips,
     )
 
 
-def _object(line: int, fields: list[str], labels: Collection[int], has_keypoints: bool, masks: bool) -> ObjectRow:
+def _object(
+    line: int, fields: list[str], labels: Collection[int], has_keypoints: bool, masks: bool, shape: tuple[int, int]
+) -> ObjectRow:
     """The box of a line, as shares of the image's sizes."""
     category, *values = map(to_number, fields)
     if category not in labels:
@@ -119,8 +131,16 @@ def _object(line: int, fields: list[str], labels: Collection[int], has_keypoints
             f"expected shares of the image's width and height, from 0 to 1, got {shorten(pixels)}, as if in pixels; "
             "divide x and widths by the image's width, y and heights by its height"
         )
+    points: list[float] = []
     if has_keypoints:
-        values = values[:4]
+        count, size = shape
+        numbers, values = values[4:], values[:4]
+        if count and len(numbers) != count * size:
+            raise ValueError(f"expected {count} keypoints of {size} numbers after the box, got {len(numbers)} numbers")
+        for at in range(0, count * size, size or 1):
+            x, y = numbers[at : at + 2]
+            seen = numbers[at + 2] if size == 3 else 2.0 * (x > 0 and y > 0)
+            points += [x, y, seen]
     polygon: Sequence[float] = ()
     if len(values) == 4:
         x, y, w, h = values
@@ -130,7 +150,7 @@ def _object(line: int, fields: list[str], labels: Collection[int], has_keypoints
         polygon = values if masks else ()
     else:
         raise ValueError(f"expected a class with 4 numbers or with 3 or more points, got {len(values)} numbers")
-    return ObjectRow(int(category), box, line, polygon=polygon)
+    return ObjectRow(int(category), box, line, polygon=polygon, keypoints=points)
 
 
 def _images(given: Any, split: str, folder: str, source: str, notes: Notes, on_problem: OnProblem | None) -> list[str]:

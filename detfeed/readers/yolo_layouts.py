@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from detfeed.errors import AnnotationError, shorten
 from detfeed.readers.notes import Notes
@@ -217,6 +219,25 @@ def names_of(content: Content, source: str) -> dict[int, str]:
             f"{source}: expected as many classes as names, got {shorten(count)} and {len(name_of)} names - at `nc`"
         )
     return dict(sorted(name_of.items()))
+
+
+def keypoints_of(content: Content, source: str) -> tuple[tuple[int, int], NDArray[np.int64]]:
+    """How many keypoints there are and the numbers of each, 2 or 3; and the keypoint that each becomes when mirrored.
+
+    Raises:
+        AnnotationError: there are none, or `kpt_shape` or `flip_idx` is not what it should be.
+    """
+    try:
+        count, size = map(int, content["kpt_shape"])
+        flips = np.array([int(place) for place in content.get("flip_idx", range(count))], np.int64)
+        if count > 0 and size in (2, 3) and len(flips) == count and set(flips[flips] - np.arange(count)) == {0}:
+            return (count, size), flips
+    except (KeyError, ValueError, TypeError, IndexError):
+        pass
+    raise AnnotationError(
+        f"{source}: expected `kpt_shape: [K, 2 or 3]`, and in `flip_idx` K numbers of keypoints that become each "
+        f"other, got {shorten(str(content.get('kpt_shape')))} and {shorten(str(content.get('flip_idx')))}"
+    )
 
 
 def text_of(content: Content, key: str, source: str) -> str:

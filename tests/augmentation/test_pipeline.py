@@ -18,7 +18,9 @@ def rng(seed=0):
 
 
 def test_no_boxes_in_no_boxes_out():
-    image, boxes, rows, visible, proposals, masks = Augmentation(albumentations.HorizontalFlip(p=1))(IMAGE, NONE, rng())
+    image, boxes, rows, visible, proposals, masks, _ = Augmentation(albumentations.HorizontalFlip(p=1))(
+        IMAGE, NONE, rng()
+    )
     np.testing.assert_array_equal(image, IMAGE[:, ::-1])
     assert boxes.shape == proposals.shape == (0, 4)
     assert rows.shape == visible.shape == (0,)
@@ -73,9 +75,9 @@ def test_proposals_go_where_boxes_go_and_do_not_sway_them():
     augment = Augmentation([albumentations.HorizontalFlip(p=0.5), albumentations.BBoxSafeRandomCrop(p=1)])
     sizes = set()
     for seed in range(8):
-        image, boxes, rows, _, none, _ = augment(IMAGE, BOXES[1:2], rng(seed))
+        image, boxes, rows, _, none, *_ = augment(IMAGE, BOXES[1:2], rng(seed))
         assert none.shape == (0, 4)
-        same_image, same_boxes, same_rows, _, moved, _ = augment(
+        same_image, same_boxes, same_rows, _, moved, *_ = augment(
             IMAGE, BOXES[1:2], rng(seed), proposals=np.concatenate([BOXES[1:2], everywhere])
         )
         np.testing.assert_array_equal(image, same_image)

@@ -252,8 +252,8 @@ def test_report_and_copy_are_not_one_file(run, tmp_path):
 
 def test_message_and_help_say_what_a_copy_lacks(run, voc, tmp_path):
     result = run("--voc", voc(), "--write", tmp_path / "fixed.json")
-    assert "The copy lacks outlines of objects that were not read, keypoints, " in result.stderr
-    assert "lacks outlines of objects that were not read, keypoints" in " ".join(run("--help").stdout.split())
+    assert "The copy lacks outlines and keypoints that were not read, " in result.stderr
+    assert "lacks outlines and keypoints that were not read" in " ".join(run("--help").stdout.split())
 
 
 def test_names_that_the_output_cannot_show_are_escaped(run, tmp_path):

@@ -88,7 +88,7 @@ def test_losses_are_told_and_the_counts_are_those_of_what_is_read_back(run, coco
     result = run(*coco, "--to-voc", tmp_path / "voc")
     assert "fractions of a pixel are left out" in result.stderr
     assert "fractions" not in run(*coco, "--to-voc", tmp_path / "decimals", "--decimals").stderr
-    assert "it lacks outlines of objects" in run(*coco, "--to-coco", tmp_path / "out.json").stdout
+    assert "it lacks outlines and keypoints" in run(*coco, "--to-coco", tmp_path / "out.json").stdout
 
 
 def test_what_cannot_be_read_is_an_error_or_is_left_out_and_named(run, coco, tmp_path):

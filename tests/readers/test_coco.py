@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from detfeed import AnnotationError, BadBoxesWarning, IgnoreReason, MissingImageError, read_coco
+from detfeed import AnnotationError, BadBoxesWarning, IgnoreReason, MissingImageError, concat, read_coco
 from detfeed.masks import fill_mask
 from detfeed.readers import coco
 
@@ -443,3 +443,64 @@ def test_masks_of_crowds_taken_as_objects_are_kept_if_asked_for(read):
     content["annotations"][0]["iscrowd"] = 1
     assert read(content, crowds="object").masks == {}
     assert len(read(content, crowds="object", masks=True).masks) == 1
+
+
+def posed(*points, names=("nose", "left_eye", "right_eye"), **categories):
+    found = objects(len(points))
+    content = instances(annotations=[{**one, "keypoints": numbers} for one, numbers in zip(found, points, strict=True)])
+    for category in content["categories"]:
+        if category["id"] == 2:
+            category["keypoints"] = names
+        category.update(categories.get(category["name"], {}))
+    return content
+
+
+def test_keypoints_are_read_only_if_asked_for_and_are_those_of_their_boxes(read):
+    one, two = [10, 12, 2, 3, 4, 1, 0, 0, 0], [900, 1, 2, 5, 6, 2, 7, 8, 1]
+    content = posed(one, [], two)
+    assert read(content).keypoints is None
+    table = read(content, keypoints=True)
+    assert (table.keypoints.names, table.keypoints.flips.tolist()) == (("nose", "left_eye", "right_eye"), [0, 2, 1])
+    points = {key: table.keypoints.points[row].tolist() for row, key in enumerate(table.annotation_ids.tolist())}
+    assert points[0] == [[10.5, 12.5, 2], [3.5, 4.5, 1], [0, 0, 0]]
+    assert points[1] == [[0, 0, 0]] * 3
+    assert points[2] == [[0, 0, 0], [5.5, 6.5, 2], [7.5, 8.5, 1]]
+    part = table.select([2, 0])
+    assert part.keypoints.points.shape == (len(part.boxes), 3, 3)
+    both = concat([part, part], new_ids=True).keypoints.points
+    np.testing.assert_array_equal(both[len(part.boxes) :], part.keypoints.points)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ([1, 2, 2], "x, y and visibility of 3 keypoints, got another number"),
+        ([1, 2], "x, y and visibility of each, got 2 numbers"),
+        (["a"] * 9, "Expected `float`, got `str`"),
+        ("points", "keypoints, got some that do not parse"),
+    ],
+)
+def test_keypoints_that_cannot_be_read_are_told_and_cost_no_box(read, numbers, message):
+    content = posed([10, 12, 2] * 3, numbers)
+    with pytest.raises(AnnotationError, match=message + r".* - at `annotations\[1\].keypoints` \(image_id 3\)"):
+        read(content, keypoints=True)
+    told = []
+    table = read(content, keypoints=True, on_problem=lambda _, error: told.append(str(error)))
+    assert len(told) == 1 and len(table.boxes) == 2
+    assert sorted(table.keypoints.points[:, 0, 2].tolist()) == [0, 2]
+    assert len(read(content).boxes) == 2
+
+
+def test_categories_of_different_keypoints_are_an_error(read):
+    content = posed([10, 12, 2] * 3)
+    content["categories"].append({"id": 77, "name": "dog", "keypoints": ["tail"]})
+    with pytest.raises(AnnotationError, match=r"same keypoints in all categories .* at the category 77"):
+        read(content, keypoints=True)
+
+
+def test_file_without_keypoints_has_none_of_each_box(read):
+    content = instances(annotations=objects(2))
+    for category in content["categories"]:
+        category.pop("keypoints", None)
+    assert read(content, keypoints=True).keypoints.points.shape == (2, 0, 3)
+    assert read({"images": [], "annotations": [], "categories": []}, keypoints=True).keypoints.points.shape == (0, 0, 3)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from detfeed import read_coco, write_coco
+from detfeed.keypoints import Keypoints
 from detfeed.mask_columns import MaskColumns, join_masks
 from tables import assert_same
 
@@ -66,6 +67,20 @@ def test_masks_of_objects_are_written_and_read_back(annotate, tmp_path):
     twice = dataclasses.replace(table, annotation_ids=np.array([7, 7, 8, 9]))
     write_coco(twice, tmp_path / "x.json")
     assert read_coco(tmp_path / "x.json", tmp_path).annotation_ids.tolist() == [1, 2, 3, 4]
+
+
+def test_keypoints_are_written_and_read_back(annotate, tmp_path):
+    rng = np.random.default_rng(0)
+    points = rng.uniform(0, 8, (3, 2, 3)).astype(np.float32)
+    points[..., 2] = [[0, 2], [1, 2], [2, 0]]
+    points[points[..., 2] == 0] = 0
+    table = annotate([(8, 8)] * 2, [[(0, 0, 4, 4), (1, 1, 4, 4)], [(2, 2, 6, 6)]])
+    table = dataclasses.replace(table, keypoints=Keypoints(points, ("left", "right"), np.array([1, 0])))
+    write_coco(table, tmp_path / "x.json")
+    again = read_coco(tmp_path / "x.json", tmp_path, keypoints=True)
+    assert_same(again, table)
+    plain = dataclasses.replace(table, keypoints=None)
+    assert_same(read_coco(tmp_path / "x.json", tmp_path), plain)
 
 
 def test_what_read_coco_could_not_read_back_is_not_written(annotate, tmp_path):

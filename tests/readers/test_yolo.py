@@ -452,3 +452,31 @@ def test_rotated_boxes_are_the_boxes_around_them_and_their_corners_are_kept_if_a
     with pytest.warns(UserWarning, match=r"polygons and rotated boxes are read as the boxes around them.*line 1"):
         assert read({"train/a": rotated}).boxes.tolist() == [[10, 2, 30, 18]]
     assert len(read({"train/a": rotated}, masks=True).masks.polygons(0)[0]) == 4
+
+
+POSE = YAML + "kpt_shape: [2, 3]\nflip_idx: [1, 0]\n"
+
+
+def test_keypoints_are_read_if_asked_for(read):
+    lines = "0 0.5 0.5 0.5 0.5 0.25 0.5 2 0.75 0.25 1\n1 0.5 0.5 0.25 0.25 0 0 0 1.5 0.5 2\n"
+    assert read({"train/a": lines}, text=POSE).keypoints is None
+    keypoints = read({"train/a": lines}, text=POSE, keypoints=True).keypoints
+    assert keypoints.points.tolist() == [[[10, 10, 2], [30, 5, 1]], [[0, 0, 0], [0, 0, 0]]]
+    assert keypoints.flips.tolist() == [1, 0]
+    pairs = "0 0.5 0.5 0.5 0.5 0.25 0.5 0 0\n"
+    keypoints = read({"train/a": pairs}, text=POSE.replace("3]", "2]"), keypoints=True).keypoints
+    assert keypoints.points.tolist() == [[[10, 10, 2], [0, 0, 0]]]
+    assert read({"train/a": ""}, text=POSE, keypoints=True).keypoints.points.shape == (0, 2, 3)
+
+
+def test_keypoints_of_another_number_or_without_their_shape_are_an_error(read):
+    with pytest.raises(AnnotationError, match=r"2 keypoints of 3 numbers after the box, got 4 numbers - at .*line 1"):
+        read({"train/a": "0 0.5 0.5 0.5 0.5 0.25 0.5 2 0.75\n"}, text=POSE, keypoints=True)
+    for text in (
+        YAML,
+        POSE.replace("[1, 0]", "[1, 1]"),
+        POSE.replace("[2, 3]", "[2, 4]"),
+        POSE.replace("[1, 0]", "[5, 0]"),
+    ):
+        with pytest.raises(AnnotationError, match=r"expected `kpt_shape: \[K, 2 or 3\]`"):
+            read({"train/a": ""}, text=text, keypoints=True)
