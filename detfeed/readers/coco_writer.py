@@ -15,7 +15,7 @@ from detfeed.readers.written_images import common_folder, name_in
 from detfeed.writing import replace_file
 
 # What a table, and so a file that is written, does not hold of a COCO file.
-NOT_WRITTEN = "outlines and keypoints that were not read, captions, info, licenses and supercategories"
+NOT_WRITTEN = "outlines and keypoints without --masks and --keypoints, captions, info, licenses and supercategories"
 # The fields of LVIS's files that hold a federated table's columns.
 _LVIS_FIELDS = {"neg_classes": "neg_category_ids", "not_exhaustive_classes": "not_exhaustive_category_ids"}
 

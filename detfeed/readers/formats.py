@@ -82,6 +82,11 @@ class Format:
     file_in: str | None = None
 
 
+def _same(*names: str) -> dict[str, str]:
+    """Layout options that a reader knows by the same name."""
+    return {name: name for name in names}
+
+
 FORMATS = {
     format.name: format
     for format in (
@@ -90,7 +95,7 @@ FORMATS = {
             read=read_coco,
             metavar="FILE",
             help="COCO instances JSON; needs --images",
-            keywords={"images": "image_dir", "crowds": "crowds", "exif": "exif"},
+            keywords={"images": "image_dir", **_same("crowds", "exif", "masks", "keypoints")},
             needs=["images"],
             file_in="_annotations.coco.json",  # of Roboflow and RF-DETR
         ),
@@ -99,7 +104,7 @@ FORMATS = {
             read=read_lvis,
             metavar="FILE",
             help="LVIS JSON; needs --images",
-            keywords={"images": "image_dir", "crowds": "crowds", "exif": "exif"},
+            keywords={"images": "image_dir", **_same("crowds", "exif", "masks")},
             needs=["images"],
         ),
         Format(
@@ -107,7 +112,7 @@ FORMATS = {
             read=read_voc,
             metavar="DIR",
             help="VOC folder, or any folder of XML files and images",
-            keywords={name: name for name in ("split", "annotation_dir", "image_dir", "one_based")},
+            keywords=_same("split", "annotation_dir", "image_dir", "one_based"),
             image_dir=_voc_images,
         ),
         Format(
@@ -115,7 +120,7 @@ FORMATS = {
             read=read_yolo,
             metavar="FILE",
             help="YOLO's data.yaml, obj.data, classes.txt, or folder",
-            keywords={"split": "split", "root": "root"},
+            keywords=_same("split", "root", "masks", "keypoints"),
             val_split="val",
         ),
         Format(
@@ -172,6 +177,8 @@ LAYOUT = {
     "one_based": "--zero-based",
     "crowds": "--crowds",
     "exif": "--exif",
+    "masks": "--masks",
+    "keypoints": "--keypoints",
 }
 TRAINING = (*FORMATS, *LAYOUT)
 VALIDATION = (*(f"val_{name}" for name in FORMATS), "val_images", "val_split")
@@ -229,6 +236,10 @@ def add_training_options(
     layout.add_argument(
         "--exif", choices=get_args(Exif), metavar="HOW", help="COCO: boxes on the picture turned by EXIF [auto]"
     )
+    for name, what in (("masks", "COCO, LVIS, YOLO: read outlines"), ("keypoints", "COCO, YOLO: read keypoints")):
+        layout.add_argument(
+            f"--{name}", action="store_const", const=True, help=f"{what}, to write them"
+        )
     layout.add_argument(
         "--invalid", choices=invalid, default="clip", metavar="POLICY", help=f"bad boxes: {any_of(invalid)} [clip]"
     )

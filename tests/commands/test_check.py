@@ -80,7 +80,7 @@ def test_help_lists_the_commands_and_describes_each_option_in_a_line(detfeed, mo
         result = detfeed(*arguments)
         assert (result.status, result.stderr) == (0, "")
         assert "    check     find what is wrong with a data set\n" in result.stdout
-    for command, count in (("check", 39), ("convert", 38), ("split", 29)):
+    for command, count in (("check", 41), ("convert", 40), ("split", 31)):
         lines = detfeed(command, "--help").stdout.splitlines()
         options = [line for line in lines if line.startswith("  -")]
         assert len(options) == count
@@ -252,8 +252,8 @@ def test_report_and_copy_are_not_one_file(run, tmp_path):
 
 def test_message_and_help_say_what_a_copy_lacks(run, voc, tmp_path):
     result = run("--voc", voc(), "--write", tmp_path / "fixed.json")
-    assert "The copy lacks outlines and keypoints that were not read, " in result.stderr
-    assert "lacks outlines and keypoints that were not read" in " ".join(run("--help").stdout.split())
+    assert "The copy lacks outlines and keypoints without --masks and --keypoints, " in result.stderr
+    assert "lacks outlines and keypoints without --masks and --keypoints" in " ".join(run("--help").stdout.split())
 
 
 def test_names_that_the_output_cannot_show_are_escaped(run, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 
+import numpy as np
 import pytest
 
 from detfeed import make_shapes, read_coco, read_voc, read_yolo
@@ -89,6 +90,27 @@ def test_losses_are_told_and_the_counts_are_those_of_what_is_read_back(run, coco
     assert "fractions of a pixel are left out" in result.stderr
     assert "fractions" not in run(*coco, "--to-voc", tmp_path / "decimals", "--decimals").stderr
     assert "it lacks outlines and keypoints" in run(*coco, "--to-coco", tmp_path / "out.json").stdout
+
+
+def test_outlines_and_keypoints_are_kept_on_request(run, coco, tmp_path):
+    content = json.loads(coco[1].read_text())
+    for category in content["categories"]:
+        category["keypoints"] = ["left_end", "right_end"]
+    for one in content["annotations"]:
+        x, y, width, height = one["bbox"]
+        one["segmentation"] = [[x, y, x + width, y, x + width, y + height]]
+        one["keypoints"] = [x, y, 2, x + 1, y, 1]
+    coco[1].write_text(json.dumps(content))
+    assert run(*coco, "--masks", "--keypoints", "--to-coco", tmp_path / "kept.json").status == 0
+    assert run(*coco, "--to-coco", tmp_path / "boxes.json").status == 0
+    kept, boxes = (json.loads((tmp_path / name).read_text())["annotations"] for name in ("kept.json", "boxes.json"))
+    for before, after in zip(content["annotations"], kept, strict=True):
+        assert np.allclose(after["segmentation"], before["segmentation"])
+        assert after["keypoints"] == before["keypoints"]
+    assert not any("keypoints" in one or "segmentation" in one for one in boxes)
+    told = run(*coco, "--masks", "--keypoints", "--to-yolo", tmp_path / "yolo").stderr
+    assert "masks are left out" in told and "keypoints are left out" in told
+    assert "--voc" in run("--voc", tmp_path, "--masks", "--to-coco", tmp_path / "out.json").stderr
 
 
 def test_what_cannot_be_read_is_an_error_or_is_left_out_and_named(run, coco, tmp_path):
