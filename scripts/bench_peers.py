@@ -203,7 +203,7 @@ def _through_tf_data(loader: BatchLoader, workers: int) -> Epoch:
     dataset = tf.data.Dataset.from_tensor_slices((paths, sizes, canvases, np.array(batches, np.int64)))
     # Images of different canvases have different shapes, so each batch of the plan is a window of its own.
     dataset = dataset.map(one, num_parallel_calls=workers).group_by_window(
-        key_func=lambda _, batch: batch,
+        key_func=lambda _, batch: batch,  # pyright: ignore[reportArgumentType]
         reduce_func=lambda _, images: images.map(lambda pixels, _: pixels).batch(loader.batch_size),
         window_size=loader.batch_size,
     )
