@@ -237,9 +237,7 @@ def add_training_options(
         "--exif", choices=get_args(Exif), metavar="HOW", help="COCO: boxes on the picture turned by EXIF [auto]"
     )
     for name, what in (("masks", "COCO, LVIS, YOLO: read outlines"), ("keypoints", "COCO, YOLO: read keypoints")):
-        layout.add_argument(
-            f"--{name}", action="store_const", const=True, help=f"{what}, to write them"
-        )
+        layout.add_argument(f"--{name}", action="store_const", const=True, help=f"{what}, to write them")
     layout.add_argument(
         "--invalid", choices=invalid, default="clip", metavar="POLICY", help=f"bad boxes: {any_of(invalid)} [clip]"
     )
