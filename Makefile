@@ -68,6 +68,7 @@ wheel: $(VENV)/dev
 bench: $(VENV)/dev
 	$(BIN)/python scripts/bench_targets.py $(if $(BENCH_COCO),--coco $(BENCH_COCO) --images $(BENCH_IMAGES))
 	$(BIN)/python scripts/bench_images.py
+	$(BIN)/python scripts/bench_boxes.py
 	$(BIN)/python scripts/bench_reading.py --repeats 3
 	$(BIN)/python scripts/bench_feed.py $(if $(BENCH_COCO),--coco $(BENCH_COCO) --images $(BENCH_IMAGES))
 

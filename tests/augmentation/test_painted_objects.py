@@ -1,4 +1,4 @@
-"""Painted objects are found again in the pixels where their masks are, after every recipe and a pool of transforms."""
+"""Painted objects are found again in the pixels where their masks and boxes are, after any recipe or transform."""
 
 import dataclasses
 import json
@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from detfeed import BatchLoader, Fixed, read_coco, write_coco
+from detfeed import boxes as geometry
 from detfeed.mask_columns import MaskColumns
+from painted_objects import COLOURS, deviations, draw_boxes, find, paint, painted_table
 
 HW = (120, 160)
 POLYGONS = {  # by colour
@@ -127,6 +129,94 @@ def test_mask_is_drawn_only_if_somebody_looks_at_it(table, monkeypatch):
         assert sample.masks[1].shape == sample.image_hw
         assert sample.masks[1] is sample.masks[1] and drawn == [1]
         drawn.clear()
+
+
+@pytest.fixture(scope="module")
+def rectangles(tmp_path_factory):
+    """Images of unlike sizes, each with three painted rectangles."""
+    sizes = [(100, 180), (160, 110), (120, 120), (140, 200), (190, 130), (110, 150)]
+    return painted_table(tmp_path_factory.mktemp("rectangles"), sizes, np.random.default_rng(0))
+
+
+def deviations_of(table, augment, *, turns):
+    """Of all objects in a few epochs, on one canvas."""
+    loader = BatchLoader(table, lambda sample: {}, batch_size=1, resize=Fixed((200, 220)), augment=augment, seed=1)
+    found = []
+    for epoch in range(3):
+        for position in range(len(table)):
+            sample = loader.load_sample(epoch, position)
+            assert sample.num_lost == 3 - len(sample.boxes)
+            boxes = np.zeros((3, 4), np.float32)
+            boxes[sample.class_ids] = sample.boxes
+            found.append(deviations(sample.image, boxes, turns=turns))
+    return np.concatenate(found)
+
+
+# Worst of all where edges are bent and then enlarged by the canvas.
+BENT = {"affine": 1.5, "perspective": 1.5, "elastic": 1.5, "optical": 1.5, "grid": 1.5, "plate spline": 2.5}
+
+
+@pytest.mark.parametrize("name", POOL)
+def test_boxes_lie_where_the_painted_objects_are_and_none_is_lost_or_invented(rectangles, name):
+    found = deviations_of(rectangles, POOL[name], turns=name in BENT)
+    judged = found[~np.isnan(found)]
+    assert len(judged) > 30
+    assert np.abs(judged).max() < BENT.get(name, 1)
+
+
+flip_boxes = geometry.flip
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda boxes, side, *, axis: boxes,
+        lambda boxes, side, *, axis: flip_boxes(boxes, side - 2, axis=axis),
+        lambda boxes, side, *, axis: flip_boxes(boxes, side, axis=axis)[:, [1, 0, 3, 2]],
+    ],
+    ids=["boxes that stay behind", "boxes 2 pixels off", "x and y swapped"],
+)
+def test_fault_of_a_flip_would_be_found(rectangles, monkeypatch, fault):
+    monkeypatch.setattr(geometry, "flip", fault)
+    found = deviations_of(rectangles, "flip", turns=False)
+    assert np.count_nonzero(np.abs(found) > 1) >= 15
+
+
+def test_lost_invented_and_shifted_boxes_are_told_apart():
+    boxes = np.float32([[10, 10, 40, 30], [60, 20, 90, 50], [0, 60, 30, 80]])
+    image = paint(boxes, (80, 100))
+    shifted = boxes + np.float32([[0, 0, 3, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    assert deviations(image, shifted, turns=False).tolist() == [3, 0, 0]
+    lost = np.where([[True], [False], [True]], boxes, 0)
+    assert deviations(image, lost, turns=False).tolist() == [0, np.inf, 0]
+    image[20:50, 60:90] = 128
+    assert deviations(image, boxes, turns=False).tolist() == [0, -np.inf, 0]
+    assert np.isnan(deviations(image, lost, turns=False)[1])
+    # An object cut by the edge may have a larger box, of corners outside, only if it turns.
+    larger = boxes + np.float32([[0, 0, 0, 0], [0, 0, 0, 0], [0, -9, 0, 0]])
+    assert deviations(image, larger, turns=False)[2] == 9 and deviations(image, larger, turns=True)[2] == 0
+    assert deviations(image, np.roll(larger, 9, axis=1), turns=True)[2] > 2
+
+
+def test_colours_are_found_in_faint_and_blurred_pictures():
+    boxes = np.float32([[10, 10, 40, 30], [60, 20, 90, 50], [0, 60, 30, 80]])
+    image = paint(boxes, (80, 100))
+    for changed in (image // 2, image // 2 + 100, cv2.blur(image, (3, 3)), cv2.GaussianBlur(image, (5, 5), 1)):
+        for colour in range(3):
+            assert np.abs(find(changed, colour) - boxes[colour]).max() <= 1
+    assert find(image[:, 50:], 0) is None
+
+
+def test_painted_boxes_are_apart_and_large_enough_to_be_found():
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        height, width = rng.integers(100, 201, 2).tolist()
+        boxes = draw_boxes((height, width), rng)
+        assert (boxes[:, 2:] - boxes[:, :2]).min() >= 16 and (boxes[:, 2:] <= [width, height]).all()
+        image = paint(boxes, (height, width))
+        for (x0, y0, x1, y1), colour in zip(boxes.astype(int), COLOURS, strict=True):
+            assert (image[y0:y1, x0:x1] == colour).all()
+        assert deviations(image, boxes, turns=False).tolist() == [0, 0, 0]
 
 
 def test_mosaic_which_would_lose_the_masks_is_refused(table):
