@@ -9,6 +9,11 @@ import shutil
 import stat
 from collections.abc import Iterator
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 FilePath = str | os.PathLike[str]
 
 
@@ -94,8 +99,8 @@ def _check_free(path: FilePath) -> None:
 def append_lines(path: FilePath, text: str) -> None:
     """Add whole lines to the end of a file, or none of them.
 
-    They go there in one write, so that lines of several processes don't mix. If the file ends in a part of a line, as
-    an earlier failure may have left it, they begin on the next one.
+    One process adds at a time, where the system and the file system know locks. If the file ends in a part of a line,
+    as an earlier failure may have left it, the lines begin on the next one.
 
     Args:
         path: the file; made if it is missing.
@@ -107,7 +112,8 @@ def append_lines(path: FilePath, text: str) -> None:
     with _named(path), contextlib.closing(_Appended(path)) as file:
         data = text.encode()
         if data:
-            file.append(b"\n" + data if file.ends_in_a_part() else data)
+            with file.locked():
+                file.append(b"\n" + data if file.ends_in_a_part() else data)
 
 
 class _Appended:
@@ -126,6 +132,21 @@ class _Appended:
             self.close()
             raise
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep out others that add lines: a look at the end during their write would find a part of a line there."""
+        if fcntl is None:
+            yield
+            return
+        with contextlib.suppress(OSError):  # some file systems know no locks; without one, an empty line may appear
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            # Closing the file is not enough: a process that was forked meanwhile would keep the lock.
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
     def ends_in_a_part(self) -> bool:
         size = os.fstat(self._descriptor).st_size
         return size > 0 and self._read(1, size - 1) != b"\n"
@@ -138,7 +159,7 @@ class _Appended:
                 written += os.write(self._descriptor, data[written:])
         except BaseException:
             size = os.fstat(self._descriptor).st_size
-            # Of several processes, another one may have added lines since.
+            # Without a lock, another process may have added lines since.
             if written and self._read(written, size - written) == data[:written]:
                 os.ftruncate(self._descriptor, size - written)
             raise

@@ -1,9 +1,12 @@
+import errno
 import multiprocessing
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
+from detfeed import writing
 from detfeed.writing import append_lines, new_folder, replace_file, replacing
 from full_disk import full_disk
 
@@ -16,6 +19,7 @@ def test_no_line_is_added_but_the_file_made(tmp_path):
 def test_lines_are_added_where_neither_pipes_nor_positioned_reads_are_known(tmp_path, monkeypatch):
     for name in ("O_NONBLOCK", "O_CLOEXEC", "pread"):  # as on Windows
         monkeypatch.delattr(os, name)
+    monkeypatch.setattr(writing, "fcntl", None)
     (tmp_path / "log").write_bytes(b"a\nhalf")
     append_lines(tmp_path / "log", "b\n")
     assert (tmp_path / "log").read_bytes() == b"a\nhalf\nb\n"
@@ -94,6 +98,55 @@ def test_lines_of_several_processes_do_not_mix(tmp_path):
         process.join(60)
     expected = {f"{number} {line} {'x' * 9000}" for number in range(3) for line in range(50)}
     assert set(path.read_text().splitlines()) == expected
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_lines_that_begin_while_others_are_half_written_wait_for_them(tmp_path, monkeypatch, fails):
+    path = tmp_path / "log"
+    write, flock = os.write, writing.fcntl.flock
+    came = threading.Event()  # the other one waits for the lock, or has written
+
+    def tell_and_lock(descriptor, operation):
+        if threading.current_thread() is other:
+            came.set()
+        flock(descriptor, operation)
+
+    def append_other():
+        append_lines(path, "theirs\n")
+        came.set()
+
+    def cut(descriptor, data):
+        if threading.current_thread() is other:
+            return write(descriptor, data)
+        if not came.is_set():
+            written = write(descriptor, data[:2])
+            other.start()
+            assert came.wait(60)
+            return written
+        if fails:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, data)
+
+    other = threading.Thread(target=append_other)
+    monkeypatch.setattr(os, "write", cut)
+    monkeypatch.setattr(writing.fcntl, "flock", tell_and_lock)
+    if fails:
+        with pytest.raises(OSError, match=r"No space left on device: .*log"):
+            append_lines(path, "ours\n")
+    else:
+        append_lines(path, "ours\n")
+    other.join(60)
+    assert path.read_text() == ("theirs\n" if fails else "ours\ntheirs\n")
+
+
+def refuse(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
+def test_lines_are_added_where_the_file_system_knows_no_locks(tmp_path, monkeypatch):
+    monkeypatch.setattr(writing.fcntl, "flock", refuse)
+    append_lines(tmp_path / "log", "line\n")
+    assert (tmp_path / "log").read_text() == "line\n"
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "pipe with a reader", "device"])

@@ -23,6 +23,7 @@ from detfeed.images.headers import named_format
 from detfeed.readers.bad_boxes import TOLERANCE, BadBoxes, BadBoxesWarning
 from detfeed.readers.folder_images import LEFT_OVER
 from detfeed.readers.formats import Read
+from detfeed.readers.ignored_classes import MOSTLY_IGNORED, mostly_ignored
 from detfeed.readers.kitti import DONT_CARE
 
 RESIZE = ShortSide(800, max_side=1333)
@@ -134,6 +135,8 @@ def _read(
             _add_bad_boxes(name, warning.message.found, findings)
         elif not left_over and str(warning.message).startswith(f"{table.source}: {LEFT_OVER}"):
             continue
+        elif str(warning.message).startswith(f"{table.source}: {MOSTLY_IGNORED}"):
+            continue  # a finding of its own
         elif str(warning.message).startswith(f"{table.source}: "):
             findings.add("read-otherwise", name, [_split(str(warning.message))])
         else:
@@ -293,20 +296,21 @@ def _check_empty(name: str, table: Annotations, findings: Findings) -> None:
 
 def _check_classes(name: str, table: Annotations, findings: Findings) -> None:
     ignored = np.bincount(table.class_ids[table.ignore], minlength=len(table.class_names))
+    mostly = [
+        f"{table.class_names[one.class_id]}: {one.num_objects} boxes, {one.num_ignored} ignored ones"
+        for one in mostly_ignored(table)
+    ]
     absent: list[Example] = []
-    ignored_mostly: list[Example] = []
     rare: list[Example] = []
     alike: dict[str, list[str]] = {}
     for label, count, more in zip(table.class_names, class_counts(table).tolist(), ignored.tolist(), strict=True):
         alike.setdefault("".join(label.split()).casefold(), []).append(label)
         example = Example(table.source, detail=f"{label}: {count} boxes{f', {more} ignored ones' if more else ''}")
-        if more > count and label != DONT_CARE:
-            ignored_mostly.append(example)
         if 0 < count < RARE:
             rare.append(example)
         elif not count and not more and label != DONT_CARE:  # KITTI's class of regions without objects
             absent.append(example)
-    findings.add("mostly-ignored-class", name, ignored_mostly)
+    findings.add("mostly-ignored-class", name, [Example(table.source, detail=detail) for detail in mostly])
     findings.add("absent-class", name, absent)
     findings.add("rare-class", name, rare)
     groups = [Example(table.source, detail=", ".join(map(repr, group))) for group in alike.values() if len(group) > 1]

@@ -34,6 +34,7 @@ from detfeed.readers.coco_entries import (
 )
 from detfeed.readers.coco_images import Images, fill_sizes, find_images, number_in, turn_sizes
 from detfeed.readers.draft import Draft
+from detfeed.readers.ignored_classes import warn_of_ignored
 from detfeed.readers.json_files import MOST_OF_JSON, decode_by
 from detfeed.readers.notes import Notes
 from detfeed.readers.problems import OnProblem, Problems
@@ -87,7 +88,8 @@ def read_coco(
             categories that have some. Half a pixel is added to x and y, since COCO's are numbers of pixels. Those
             outside of their image are not visible.
         crowds: "ignore" makes `iscrowd` an ignore region. "object" takes crowds as objects, without their masks unless
-            `masks` asks for them: CVAT writes `iscrowd` for all objects that are drawn as masks.
+            `masks` asks for them: CVAT writes `iscrowd` for all objects that are drawn as masks. With "ignore", a
+            warning names the classes that have more ignored boxes than objects.
         exif: where an image's EXIF orientation turns it by a quarter and its annotated size is the stored one, the size
             does not tell whether boxes lie on the stored or on the turned picture. "auto": on the turned one if a box
             fits only that, with a warning, else on the stored one. "apply": on the turned one; the headers of all
@@ -118,7 +120,10 @@ def read_coco(
         exif=exif,
     )
     problems.stop()
-    return to_annotations(draft, invalid=invalid)
+    table = to_annotations(draft, invalid=invalid)
+    if crowds == "ignore":
+        warn_of_ignored(table)
+    return table
 
 
 def read_draft(

@@ -15,6 +15,7 @@ from detfeed.readers.bad_boxes import Invalid
 from detfeed.readers.coco import Crowds, read_draft
 from detfeed.readers.coco_entries import CocoFile, ImageEntry
 from detfeed.readers.coco_images import Images
+from detfeed.readers.ignored_classes import warn_of_ignored
 from detfeed.readers.problems import OnProblem, Problems
 from detfeed.readers.table import to_annotations
 
@@ -70,7 +71,10 @@ def read_lvis(
         "not_exhaustive_classes": _pairs(images, class_of, source, "not_exhaustive_category_ids", problems),
     }
     problems.stop()
-    return to_annotations(dataclasses.replace(draft, pairs=pairs), invalid=invalid)
+    table = to_annotations(dataclasses.replace(draft, pairs=pairs), invalid=invalid)
+    if crowds == "ignore":
+        warn_of_ignored(table)
+    return table
 
 
 def _pairs(images: Images, class_of: dict[int, int], source: str, field: str, problems: Problems) -> NDArray[np.int32]:

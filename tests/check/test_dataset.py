@@ -315,7 +315,7 @@ def test_orientation_that_the_annotated_size_does_not_tell_is_a_warning(coco):
 
 def test_images_without_boxes_ignored_boxes_and_absent_and_rare_classes_are_found(coco):
     images = [(encode(noise(number), "PNG"), boxes) for number, boxes in enumerate([[BOX] * 1, []])]
-    read = coco(images, class_names=("cat", "dog", "cow"), fields={"iscrowd": 1}.items())
+    read = coco(images, class_names=("cat", "dog", "cow"))
     table = read()
     cow = dataclasses.replace(
         table,

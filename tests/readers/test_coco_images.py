@@ -8,6 +8,9 @@ import pytest
 from detfeed import AnnotationError, EntryError, ImageError, MissingImageError, RepeatedImageError, read_coco, read_lvis
 from detfeed.readers import coco_images
 
+# Small files are mostly crowds soon; test_ignored_classes.py looks at the warning.
+pytestmark = pytest.mark.filterwarnings("ignore:.*classes have more ignored boxes than objects")
+
 
 def entry(image_id=1, name="a.png", **more):
     return {"id": image_id, "file_name": name, "height": 20, "width": 30, **more}

@@ -11,6 +11,9 @@ from detfeed.keypoints import Keypoints
 from detfeed.mask_columns import MaskColumns, join_masks
 from tables import assert_same
 
+# Small files are mostly crowds soon; test_ignored_classes.py looks at the warning.
+pytestmark = pytest.mark.filterwarnings("ignore:.*classes have more ignored boxes than objects")
+
 
 def test_set_without_images_is_written_and_read_back(annotate, tmp_path):
     table = annotate([], [])

@@ -263,6 +263,7 @@ def test_any_text_in_xml_gives_a_table_or_an_error(folder, texts, doubled, left_
     read(folder, "voc", f"<annotation>{body}</annotation>".encode())
 
 
+@pytest.mark.filterwarnings("ignore:.*classes have more ignored boxes than objects")
 @few
 @given(data=st.one_of(st.binary(max_size=60), EDITS.map(lambda edits: b"".join(edit[2] for edit in edits))))
 def test_any_proposals_give_a_table_or_an_error(folder, data):
