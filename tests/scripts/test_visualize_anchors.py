@@ -125,6 +125,9 @@ def test_policy_for_bad_boxes_and_the_recipe_are_the_users_choice(tmp_path: Path
         visualize_anchors.main([*data, "--invalid", "raise"])
     assert end.value.code == 1
     assert "got [70.0, 10.0, 90.0, 30.0] in an image of height 60 and width 80" in capsys.readouterr().err
-    with pytest.warns(BadBoxesWarning, match="1 reaching out of their image made ignore regions"):
+    with (
+        pytest.warns(UserWarning, match=r"more ignored boxes than objects: 'thing' \(1 of 1\)"),
+        pytest.warns(BadBoxesWarning, match="1 reaching out of their image made ignore regions"),
+    ):
         visualize_anchors.main([*data, "--invalid", "ignore", "--augment", "ssd", "--short-side", "64"])
     assert list((tmp_path / "out").glob("*.png"))
