@@ -93,7 +93,7 @@ def test_python_of_a_document_runs(folder, document, capsys):
 def test_commands_of_the_documents_are_understood():
     text = "".join(path.read_text() for path in DOCUMENTS)
     commands = re.findall(r"scripts/(\w+)\.py (--.*)", text)
-    assert len(commands) == 4
+    assert len(commands) == 5
     for script, arguments in commands:
         importlib.import_module(script).build_parser().parse_args(arguments.split())
 
