@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import textwrap
 from functools import partial
 from typing import Any
 
 from detfeed.annotations import Annotations
 from detfeed.check.printing import say
+from detfeed.commands.output import chosen_output
 from detfeed.commands.reading import counted, named_sets, read_sets, said_warnings
 from detfeed.readers.coco import read_coco
 from detfeed.readers.coco_writer import NOT_WRITTEN, write_coco
@@ -19,8 +19,6 @@ from detfeed.readers.voc_writer import write_voc
 from detfeed.readers.written_images import Placed
 from detfeed.readers.yolo import read_yolo
 from detfeed.readers.yolo_writer import write_yolo
-
-_TO = ("coco", "yolo", "voc")
 
 
 def add_convert(commands: Any) -> None:
@@ -71,20 +69,12 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 def _target(arguments: argparse.Namespace) -> tuple[str, str]:
     """The format to write, and the path."""
-    given = {name: path for name in _TO if (path := getattr(arguments, f"to_{name}")) is not None}
-    if len(given) != 1:
-        got = " and ".join(f"--to-{name}" for name in given) or "none"
-        raise argparse.ArgumentError(None, f"expected one of --to-coco, --to-yolo and --to-voc, got {got}")
-    ((to, out),) = given.items()
+    to, out = chosen_output(arguments, ("coco", "yolo", "voc"), files=("coco",))
     for option, used in (("copy", ("yolo", "voc")), ("ignored_as_objects", ("yolo",)), ("decimals", ("voc",))):
         if getattr(arguments, option) and to not in used:
             takers = " or ".join(f"--to-{name}" for name in used)
             name = option.replace("_", "-")
             raise argparse.ArgumentError(None, f"--{name}: expected {takers} with it, got --to-{to}; leave it out")
-    if os.path.lexists(out) and (to == "coco" or not os.path.isdir(out) or os.listdir(out)):
-        raise argparse.ArgumentError(
-            None, f"--to-{to}: expected a new name, got {out}, which exists; give another name, or remove it"
-        )
     return to, out
 
 

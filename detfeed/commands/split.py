@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from detfeed.annotations import Annotations
 from detfeed.check.duplicates import group_duplicates
 from detfeed.check.printing import progress, say
+from detfeed.commands.output import chosen_output
 from detfeed.commands.parser import share, whole
 from detfeed.commands.reading import counted, read_sets
 from detfeed.errors import among, shorten
@@ -59,7 +60,7 @@ def add_split(commands: Any) -> None:
 
 def _split(arguments: argparse.Namespace) -> int:
     """Run `detfeed split`; return its exit status."""
-    out = _target(arguments)
+    _, out = chosen_output(arguments, ("coco", "lists"))
     shares = [0.8, 0.2] if arguments.shares is None else arguments.shares
     names = _names(arguments.names, shares)
     pattern = _pattern(arguments.group)
@@ -87,19 +88,6 @@ def _split(arguments: argparse.Namespace) -> int:
     for name, part in parts.items():
         print(f"wrote {name}: {counted(part)}{_absent(part, table)}, to {out}")
     return 0
-
-
-def _target(arguments: argparse.Namespace) -> str:
-    given = {name: path for name in ("coco", "lists") if (path := getattr(arguments, f"to_{name}")) is not None}
-    if len(given) != 1:
-        got = " and ".join(f"--to-{name}" for name in given) or "none"
-        raise argparse.ArgumentError(None, f"expected one of --to-coco and --to-lists, got {got}")
-    ((name, out),) = given.items()
-    if os.path.lexists(out) and not (os.path.isdir(out) and not os.listdir(out)):
-        raise argparse.ArgumentError(
-            None, f"--to-{name}: expected a new name, got {out}, which exists; give another name, or remove it"
-        )
-    return str(out)
 
 
 def _names(given: list[str] | None, shares: Sequence[float]) -> list[str]:
