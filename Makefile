@@ -64,7 +64,7 @@ wheel: $(VENV)/dev
 	rm -rf dist/venv dist/clone
 
 # BENCH_COCO=instances.json BENCH_IMAGES=folder times targets on the boxes of a COCO file as well, and the feed on its
-# images instead of drawn ones. Reading is timed on a file of COCO's size, 420 MB. A quarter of an hour in all.
+# images instead of drawn ones. Reading is timed on a file of COCO's size, 420 MB.
 bench: $(VENV)/dev
 	$(BIN)/python scripts/bench_targets.py $(if $(BENCH_COCO),--coco $(BENCH_COCO) --images $(BENCH_IMAGES))
 	$(BIN)/python scripts/bench_images.py
