@@ -1,5 +1,6 @@
 """Held to torchvision's outputs; run on whichever backend KERAS_BACKEND names, and in part on the others."""
 
+import contextlib
 import importlib.util
 import os
 import subprocess
@@ -29,6 +30,7 @@ from detfeed.models import (
     select_proposals,
 )
 from detfeed.targets.anchors import AnchorGrid
+from small_resnet50 import small_resnet50
 
 backend = keras.backend.backend()
 input_hw = (64, 96)
@@ -43,10 +45,20 @@ def grid():
     return AnchorGrid.fpn()
 
 
+@contextlib.contextmanager
+def quick_backbone():
+    """On backends other than TensorFlow, which run after it, RPN gets a backbone that is compiled soon."""
+    with pytest.MonkeyPatch.context() as patch:
+        if backend != "tensorflow":
+            patch.setattr(keras.applications, "ResNet50", small_resnet50)
+        yield
+
+
 @pytest.fixture(scope="module")
 def rpn(grid):
     """An FPN RPN that no test trains."""
-    return RPN(grid)
+    with quick_backbone():
+        return RPN(grid)
 
 
 @pytest.fixture
@@ -397,7 +409,8 @@ def test_regularisation_is_part_of_the_loss(rng):
 
 
 def test_fit_on_sampled_targets_learns_what_is_not_frozen(grid, rng):
-    model = RPN(grid, frozen_stages=4)
+    with quick_backbone():
+        model = RPN(grid, frozen_stages=4)
     model.compile(optimizer=keras.optimizers.Adam(1e-5))
     before = {variable.path: to_numpy(variable) for variable in model.backbone.variables}
     x, y = make_inputs(rng), make_sampled_targets(rng, grid.num_anchors(input_hw))
@@ -413,7 +426,8 @@ def test_fit_on_sampled_targets_learns_what_is_not_frozen(grid, rng):
 
 def test_fit_on_dense_targets(rng):
     grid = AnchorGrid.c4()
-    model = RPN(grid, frozen_stages=4)
+    with quick_backbone():
+        model = RPN(grid, frozen_stages=4)
     model.compile(optimizer=keras.optimizers.Adam(1e-5))
     num_anchors = grid.num_anchors(input_hw)
     x, sampled = make_inputs(rng), make_sampled_targets(rng, num_anchors)

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 
-import train_distributed
+COMMAND = "import small_resnet50, train_distributed; small_resnet50.use_small_resnet50(); train_distributed.main()"
 
 
 def test_processes_fed_their_shards_end_with_the_same_losses_and_weights(tmp_path):
@@ -16,19 +16,11 @@ def test_processes_fed_their_shards_end_with_the_same_losses_and_weights(tmp_pat
     arguments += ["--short-side", "64", "--epochs", "1", "--workers", "1"]
     processes = [
         subprocess.Popen(
-            [
-                sys.executable,
-                train_distributed.__file__,
-                *arguments,
-                "--index",
-                str(index),
-                "--shapes-dir",
-                tmp_path / str(index),
-            ],
+            [sys.executable, "-c", COMMAND, *arguments, "--index", str(index), "--shapes-dir", tmp_path / str(index)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "KERAS_BACKEND": "jax"},
+            env={**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         for index in range(2)
     ]

@@ -2,12 +2,14 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
 
 import cv2
+import keras
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ import detfeed
 import train_rpn
 from detfeed.models.run_callbacks import Progress
 from detfeed.readers.formats import FORMATS, training_set, validation_set
+from small_resnet50 import small_resnet50
 from written_formats import write_all
 
 SMALL = ["--model", "c4", "--shapes", "8", "--short-side", "64", "--batch-size", "4", "--epochs", "2"]
@@ -23,6 +26,17 @@ SMALL = ["--model", "c4", "--shapes", "8", "--short-side", "64", "--batch-size",
 def rows_of(run):
     with (run / "log.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+# Every run is trained with the small backbone; `make wheel` and `make demo` train ResNet50.
+COMMAND = "import small_resnet50, train_rpn; small_resnet50.use_small_resnet50(); train_rpn.main()"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_backbone():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.applications, "ResNet50", small_resnet50)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +194,10 @@ def killed_in_the_midst_of_an_epoch(arguments, run, rows):
     """Run the script and kill it as soon as its fed.csv has so many rows."""
     with (run.parent / "output").open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, train_rpn.__file__, *arguments], stdout=output, stderr=subprocess.STDOUT
+            [sys.executable, "-c", COMMAND, *arguments],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
     fed = run / "fed.csv"
     while process.poll() is None and not (fed.exists() and fed.read_text().count("\n") > rows):
@@ -210,7 +227,7 @@ def test_run_killed_in_the_midst_of_an_epoch_goes_on_with_exactly_the_batches_no
     killed = tmp_path / "killed" / "run"
     killed.mkdir(parents=True)
     arguments = [*SMALL, "--shapes-dir", str(run.parent / "shapes"), "--batch-size", "1", "--validate-every", "2"]
-    arguments += ["--backup-every", "3", "--workers", "2", "--out", str(killed)]
+    arguments += ["--backup-every", "3", "--workers", "2", "--learning-rate", "0.003", "--out", str(killed)]
     killed_in_the_midst_of_an_epoch(arguments, killed, rows=5)
     whole = planned(run, batch_size=1)
     assert len(whole) == 1 + 16
