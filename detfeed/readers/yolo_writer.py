@@ -62,7 +62,9 @@ def write_yolo(
         for split, table in tables.items():
             _write_split(top, split, table, ignored, images, notes)
         content = {split: f"images/{split}" for split in tables} | {"names": _names(class_names)}
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        # PyYAML writes some line breaks (NEL in a name) so that it reads spaces; escaped, they stay what they are.
+        printable = all(map(str.isprintable, class_names))
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=printable)
         Path(top, "data.yaml").write_text(text, encoding="utf-8", newline="\n")
     notes.warn(os.fspath(folder))
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from detfeed import Annotations, ImageError, concat, read_voc, read_yolo, write_voc, write_yolo
@@ -115,6 +115,7 @@ def test_whole_pixels_move_corners_by_less_than_one_and_keep_the_area(pictures, 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(max_size=8), min_size=1, max_size=4, unique=True))
+@example(["a\x85", "\u2028b\n"])
 def test_class_names_are_read_back_equal_or_refused(pictures, tmp_path_factory, names):
     out = tmp_path_factory.mktemp("out")
     table = table_of(pictures, [[(0, 0, 5 + place, 5) for place in range(len(names))]], class_names=names)
