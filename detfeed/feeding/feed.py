@@ -73,7 +73,7 @@ class Feed:
         self._lock = threading.RLock()
         self._workers: Workers | None = None
         self._ahead: dict[Key, Job] = {}  # jobs that nobody has asked for yet
-        self._asked: list[Job] = []  # jobs that a thread waits for
+        self._asked: dict[int, Job] = {}  # the job that a thread waits for, by the thread's number
 
     @property
     def in_background(self) -> bool:
@@ -131,17 +131,16 @@ class Feed:
     def _get(self, key: Key, upcoming: Iterable[Key]) -> Made:
         if os.getpid() != self._pid:
             self._reset()  # a fork has none of the threads: it gets workers of its own
-        job, workers = self._ask(key, upcoming)
+        workers = None
         try:
+            job, workers = self._ask(key, upcoming)
             while not job.result.done():
-                try:
-                    job.result.exception(workers.seconds_left())
-                except TimeoutError:
+                job.result.wait(workers.seconds_left())
+                if not job.result.done():
                     workers.expire()
-            return job.result.result()
+            return job.result.get()
         finally:
-            notes = self._leave(job, workers)
-            for note in notes:
+            for note in self._leave(workers):
                 warnings.warn(note, stacklevel=4)
 
     def _ask(self, key: Key, upcoming: Iterable[Key]) -> tuple[Job, Workers]:
@@ -153,12 +152,8 @@ class Feed:
             self._ahead.pop(key, None)
             # Drop jobs made ahead that are no longer expected.
             self._ahead = {later: self._expect(later) for later in islice(upcoming, self.ahead)}
-            self._asked.append(job)
-            try:
-                self._workers.plan([*self._asked, *self._ahead.values()])
-            except BaseException:
-                self._asked.remove(job)
-                raise
+            self._asked[threading.get_ident()] = job
+            self._workers.plan([*self._asked.values(), *self._ahead.values()])
             return job, self._workers
 
     def _expect(self, key: Key) -> Job:
@@ -166,12 +161,12 @@ class Feed:
         job = self._ahead.get(key)
         return Job(self.loader, key) if job is None or job.missed else job
 
-    def _leave(self, job: Job, workers: Workers) -> list[str]:
-        """Note that nobody waits for a job any more; returns what is to be told."""
+    def _leave(self, workers: Workers | None) -> list[str]:
+        """Note that this thread does not wait any more; returns what is to be told."""
         with self._lock:
-            self._asked.remove(job)
+            self._asked.pop(threading.get_ident(), None)
             notes = []
-            while workers.notes:
+            while workers is not None and workers.notes:
                 notes.append(workers.notes.pop(0))
             return notes
 

@@ -6,9 +6,10 @@ import abc
 import contextlib
 import dataclasses
 import pickle
+import threading
 import time
 from collections.abc import Iterable
-from concurrent.futures import CancelledError, Future, InvalidStateError
+from concurrent.futures import CancelledError
 from typing import Any
 
 from numpy.typing import NDArray
@@ -25,6 +26,48 @@ MAX_DEATHS = 3
 MAX_TIMEOUTS = 2
 
 
+class Result:
+    """A batch or an error, which one thread waits for and others set; the first that is set counts.
+
+    It does the work of a `concurrent.futures.Future`, whose lock both sides take, in Python code: an interrupt (Ctrl-C)
+    of the waiting thread inside of it leaves the lock taken, and the worker that sets the result then waits for ever.
+    """
+
+    def __init__(self) -> None:
+        self._set: list[tuple[Made | None, BaseException | None]] = []
+        self._waiting: list[threading.Lock] = []  # each taken by a thread that waits until it is released
+
+    def done(self) -> bool:
+        return bool(self._set)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until it is set, for a limited time."""
+        turn = threading.Lock()
+        turn.acquire()
+        self._waiting.append(turn)
+        if not self._set:
+            turn.acquire(timeout=seconds)
+        with contextlib.suppress(ValueError):
+            self._waiting.remove(turn)
+
+    def get(self) -> Made:
+        """The batch, once it is set; raises the error, if it is one."""
+        made, error = self._set[0]
+        try:
+            if error is not None:
+                raise error
+            assert made is not None
+            return made
+        finally:
+            del error  # whose traceback refers to this frame
+
+    def set(self, made: Made | None, error: BaseException | None = None) -> None:
+        self._set.append((made, error))
+        with contextlib.suppress(IndexError):
+            while True:
+                self._waiting.pop().release()
+
+
 @dataclasses.dataclass(eq=False)
 class Job:
     """A batch that is asked for, or will be.
@@ -32,14 +75,14 @@ class Job:
     Attributes:
         loader: makes the batch.
         key: epoch and index of the batch.
-        result: the batch, once it is made, or an error.
+        result: the batch, once it is made, or an error. Two threads may set it, one of which closes the workers.
         deaths, timeouts: how often a worker died of it or was late.
         started: when a worker began with it, by `time.monotonic`; None while it waits for a worker.
     """
 
     loader: BatchLoader
     key: Key
-    result: Future[Made] = dataclasses.field(default_factory=Future)
+    result: Result = dataclasses.field(default_factory=Result)
     deaths: int = 0
     timeouts: int = 0
     started: float | None = None
@@ -112,14 +155,11 @@ class Job:
             failure = WorkerError(f"{type(error).__name__}: {error} ended a worker at {self.name}. {self.images}")
             failure.__cause__ = error
             error = failure
-        # Two threads may end it, one of which closes the workers.
-        with contextlib.suppress(InvalidStateError):
-            self.result.set_exception(error)
+        self.result.set(None, error)
 
     def finish(self, made: Made) -> None:
         """Let its result be a batch, if it has none yet."""
-        with contextlib.suppress(InvalidStateError):
-            self.result.set_result(made)
+        self.result.set(made)
 
     def cancel(self) -> None:
         """Let its result be an error, if it has none yet."""

@@ -99,8 +99,10 @@ class _State:
         self.kind = "thread" if pickled is None else "process"
         self.count = count
         self.timeout = timeout
-        # A reentrant lock: a garbage collection may call close() while this very thread holds it.
-        self.changed = threading.Condition()
+        # A reentrant lock: a garbage collection may call close() while this very thread holds it. It is taken as itself
+        # and not as that of the condition, which does it in Python code: an interrupt there would leave it taken.
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
         self.queue: list[Job] = []
         self.workers: dict[int, _Worker] = {}  # by place
         self.notes: list[str] = []
@@ -112,7 +114,7 @@ class _State:
         self.pid = os.getpid()
 
     def plan(self, jobs: list[Job]) -> None:
-        with self.changed:
+        with self.lock:
             self.asked = time.monotonic()
             self.queue = [job for job in jobs if job.started is None and not job.result.done()]
             if self.closed:  # at the end of the program
@@ -126,13 +128,15 @@ class _State:
 
     def _start(self, place: int) -> None:
         """Start a worker, which takes this place."""
-        worker = self.workers[place] = _Worker(place)
+        worker = _Worker(place)
         try:
+            self.workers[place] = worker
             _Thread(self, worker).start()
-        except BaseException as error:
+        except Exception as error:
             self._lose(worker, f"Could not start a worker {self.kind}", error)
-            if not isinstance(error, Exception):
-                raise
+        except BaseException:
+            self._dismiss(worker)
+            raise
 
     def work(self, worker: _Worker) -> None:
         """The thread of a worker: do one job after the other. Whatever ends it, its job ends too."""
@@ -158,7 +162,7 @@ class _State:
             process: Process | None = None
             try:
                 process = Process(self.pickled)
-                with self.changed:
+                with self.lock:
                     worker.process = process
                     if self._is_over(worker):
                         process.kill()
@@ -169,7 +173,7 @@ class _State:
                 if process is not None and not process.ended:
                     process.kill()
                     process.end()
-                with self.changed:
+                with self.lock:
                     if self._is_over(worker):
                         return
                     if isinstance(error, ProcessDied) and deaths < MAX_DEATHS:
@@ -183,7 +187,7 @@ class _State:
 
     def _take_job(self, worker: _Worker) -> Job | None:
         """Wait for a job; None if the worker is to end."""
-        with self.changed:
+        with self.lock:
             while not self.queue and not self._is_over(worker):
                 left = self.asked + IDLE_SECONDS - time.monotonic()
                 if left <= 0:
@@ -217,7 +221,7 @@ class _State:
 
     def _has_done(self, worker: _Worker, seconds: float, refused: str) -> bool:
         """Note that a worker has made a batch; False if the batch is not wanted from it any more."""
-        with self.changed:
+        with self.lock:
             if self._is_over(worker):
                 return False
             self.busy += seconds
@@ -240,7 +244,7 @@ class _State:
 
     def _note_failure(self, worker: _Worker, job: Job, error: BaseException) -> None:
         """Have a job whose worker has died done again; other errors are its result."""
-        with self.changed:
+        with self.lock:
             if self._is_over(worker):
                 return
             if worker.process is not None and worker.process.ended:
@@ -280,7 +284,7 @@ class _State:
         """Do without a worker that failed by itself. Its job fails with it, and without any worker all jobs do."""
         failure = WorkerError(f"{what}: {str(error) or type(error).__name__}")
         failure.__cause__ = error
-        with self.changed:
+        with self.lock:
             job = None if self._is_over(worker) else worker.job
             self._dismiss(worker)
             if self.workers:
@@ -297,7 +301,7 @@ class _State:
         self.queue = []
 
     def seconds_left(self) -> float:
-        with self.changed:
+        with self.lock:
             # Not later than in a second, since a worker that is not yet at work may begin meanwhile.
             return min([1.0, *(self._seconds_left(worker) for worker in self.workers.values())])
 
@@ -308,7 +312,7 @@ class _State:
         return self.timeout if worker.job is None or worker.idle else worker.job.seconds_left(self.timeout)
 
     def expire(self) -> None:
-        with self.changed:
+        with self.lock:
             for worker in [worker for worker in self.workers.values() if self._seconds_left(worker) <= 0]:
                 if worker.process is not None:
                     worker.process.kill()
@@ -328,7 +332,7 @@ class _State:
     def close(self) -> None:
         if os.getpid() != self.pid:
             return  # in a fork, which neither has the threads nor owns the processes
-        with self.changed:
+        with self.lock:
             self.closed = True
             workers = list(self.workers.values())
             for worker in workers:

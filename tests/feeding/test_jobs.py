@@ -40,7 +40,7 @@ def test_job_is_done_again_after_a_death_until_there_were_too_many(loader, shape
     with pytest.raises(
         WorkerError, match=r"batch 1 of epoch 2, the last of 3 that died of it\. Its images: .*memory"
     ) as e:
-        job.result.result(0)
+        job.result.get()
     assert all(shapes.paths[position] in str(e.value) for position in loader.batches(2)[1])
 
 
@@ -51,17 +51,17 @@ def test_job_is_done_again_after_a_timeout_until_there_were_too_many(loader):
         assert not job.result.done()
     assert job.note_timeout("was late", then="Again.", advice="Wait.") is None
     with pytest.raises(WorkerError, match=r"^Batch 1 of epoch 2 was late, 2 times\. Its images: .*\. Wait\.$"):
-        job.result.result(0)
+        job.result.get()
 
 
 def test_cancelled_job_is_an_error_for_all_that_wait_unless_it_is_done(loader):
     open_job, done = Job(loader, (0, 0)), Job(loader, (0, 1))
-    done.result.set_result(timed_load(loader, (0, 1))[0])
+    done.finish(timed_load(loader, (0, 1))[0])
     for job in (open_job, done):
         job.cancel()
     with pytest.raises(CancelledError):
-        open_job.result.result(0)
-    batch, replaced = done.result.result(0)
+        open_job.result.get()
+    batch, replaced = done.result.get()
     assert same(batch, loader.load(0, 1)) and replaced == []
 
 
@@ -70,7 +70,7 @@ def test_error_that_would_end_the_program_fails_a_job_as_one_that_names_its_imag
     job = Job(loader, (2, 1))
     job.fail(error)
     with pytest.raises(WorkerError, match=rf"{type(error).__name__}.* batch 1 of epoch 2\. Its images: ") as caught:
-        job.result.result(0)
+        job.result.get()
     assert caught.value.__cause__ is error
     assert all(shapes.paths[position] in str(caught.value) for position in loader.batches(2)[1])
 

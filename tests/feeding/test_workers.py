@@ -4,6 +4,7 @@ import builtins
 import contextlib
 import ctypes
 import errno
+import functools
 import gc
 import itertools
 import os
@@ -714,3 +715,51 @@ def test_workers_that_nobody_asks_end_and_start_again_unseen(shapes, monkeypatch
             job = feed._ahead.get(key)
             assert key not in made[feed] or (job is made[feed][key] and job.result.done())  # kept
             assert same(feed.get(key, keys[place + 1 :]), loader.load(*key))
+
+
+def is_interrupted(call, number):
+    """Call, with an interrupt as of Ctrl-C at the place with this number; False if there are not so many.
+
+    Python looks for signals where a function of Python's begins and after one of C's has returned. Places inside
+    `Thread.start` are left out: Python's own lock may stay taken there.
+    """
+
+    def count(frame, event, argument):
+        nonlocal number
+        if event not in ("call", "c_return"):
+            return
+        while frame is not None:
+            if frame.f_code is threading.Thread.start.__code__:
+                return
+            frame = frame.f_back
+        number -= 1
+        if number == 0:
+            raise KeyboardInterrupt
+
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.setprofile(count)
+        call()
+        sys.setprofile(None)
+    return number <= 0
+
+
+# An interrupt leaves a file open that was just opened, and is lost in a garbage collection.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("kind", KINDS, ids=IDS)
+def test_interrupt_of_the_asking_thread_anywhere_leaves_nobody_waiting(shapes, monkeypatch, kind):
+    monkeypatch.setattr(workers_module, "IDLE_SECONDS", 3.0)  # then workers end whose feed is interrupted in close
+    loader = make_loader(shapes, lambda sample: {"position": np.array(sample.position)}, augment=None)
+    keys = keys_of(loader)
+    expected = {key: loader.load(*key) for key in keys}
+    before, threads = children(), set(workers_module._threads())
+    step = 211 if "use_multiprocessing" in kind else 7  # there are 1300 places, and in a longer wait more
+    for number in itertools.count(1, step):
+        feed = Feed(loader, max_queue_size=3, **kind)
+        interrupted = is_interrupted(functools.partial(feed.get, keys[0], keys[1:]), number)
+        for place, key in enumerate(keys[:3]):
+            assert same(feed.get(key, keys[place + 1 :]), expected[key])
+        is_interrupted(feed.close, number)
+        if not interrupted:
+            break
+    assert number > 1000
+    assert wait_until(lambda: set(workers_module._threads()) <= threads and children() <= before)
