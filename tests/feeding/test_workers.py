@@ -752,7 +752,7 @@ def test_interrupt_of_the_asking_thread_anywhere_leaves_nobody_waiting(shapes, m
     keys = keys_of(loader)
     expected = {key: loader.load(*key) for key in keys}
     before, threads = children(), set(workers_module._threads())
-    step = 211 if "use_multiprocessing" in kind else 7  # there are 1300 places, and in a longer wait more
+    step = 499 if "use_multiprocessing" in kind else 7  # there are 1300 places, and in a longer wait more
     for number in itertools.count(1, step):
         feed = Feed(loader, max_queue_size=3, **kind)
         interrupted = is_interrupted(functools.partial(feed.get, keys[0], keys[1:]), number)

@@ -46,10 +46,10 @@ def grid():
 
 
 @contextlib.contextmanager
-def quick_backbone():
-    """On backends other than TensorFlow, which run after it, RPN gets a backbone that is compiled soon."""
+def quick_backbone(wanted=True):
+    """RPN gets a backbone that is compiled soon. ResNet50 is trained by test_fit_on_dense_targets, on TensorFlow."""
     with pytest.MonkeyPatch.context() as patch:
-        if backend != "tensorflow":
+        if wanted:
             patch.setattr(keras.applications, "ResNet50", small_resnet50)
         yield
 
@@ -57,7 +57,7 @@ def quick_backbone():
 @pytest.fixture(scope="module")
 def rpn(grid):
     """An FPN RPN that no test trains."""
-    with quick_backbone():
+    with quick_backbone(backend != "tensorflow"):
         return RPN(grid)
 
 
@@ -426,7 +426,7 @@ def test_fit_on_sampled_targets_learns_what_is_not_frozen(grid, rng):
 
 def test_fit_on_dense_targets(rng):
     grid = AnchorGrid.c4()
-    with quick_backbone():
+    with quick_backbone(backend != "tensorflow"):
         model = RPN(grid, frozen_stages=4)
     model.compile(optimizer=keras.optimizers.Adam(1e-5))
     num_anchors = grid.num_anchors(input_hw)
@@ -445,7 +445,8 @@ def test_fit_on_dense_targets(rng):
 
 def test_compiled_losses_take_the_place_of_the_models_own(rng):
     grid = AnchorGrid.c4()
-    model = RPN(grid, frozen_stages=4)
+    with quick_backbone():
+        model = RPN(grid, frozen_stages=4)
     entropy = keras.losses.BinaryCrossentropy(from_logits=True, reduction="mean_with_sample_weight")
     model.compile(optimizer="sgd", loss={"objectness": entropy, "deltas": keras.losses.Huber()})
     num_anchors = grid.num_anchors(input_hw)
@@ -521,7 +522,7 @@ def test_weights_are_restored_before_the_first_call(rpn, grid, tmp_path):
 def test_other_backends_agree(other):
     if other == backend or importlib.util.find_spec(other) is None:
         pytest.skip(f"{other} is this process's backend, or not installed")
-    parts = "agree_with_torchvision or agrees_with_torchvision or test_fit_on or predicted_proposals or slow_loop"
+    parts = "agree_with_torchvision or agrees_with_torchvision or test_fit_on_sampled or predicted_proposals or slow_loop"
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", parts],
         cwd=Path(__file__).resolve().parents[2],
