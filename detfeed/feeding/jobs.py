@@ -40,6 +40,9 @@ class Result:
     def done(self) -> bool:
         return bool(self._set)
 
+    def is_cancelled(self) -> bool:
+        return self.done() and isinstance(self._set[0][1], CancelledError)
+
     def wait(self, seconds: float) -> None:
         """Wait until it is set, for a limited time."""
         turn = threading.Lock()
@@ -102,8 +105,8 @@ class Job:
 
     @property
     def missed(self) -> bool:
-        """Whether it has failed before a worker began with it, which says nothing about its batch."""
-        return self.started is None and self.result.done()
+        """Whether it has failed in a way that says nothing of its batch: no worker began with it, or all were ended."""
+        return self.result.done() and (self.started is None or self.result.is_cancelled())
 
     def begin(self) -> None:
         """Note that a worker begins with it now."""

@@ -96,6 +96,29 @@ def test_workers_end_with_the_feed_that_nobody_holds_any_more(shapes):
     assert same(batch, loader.load(0, 0))  # held batches outlive the workers
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=IDS)
+def test_batch_whose_workers_were_ended_while_they_made_it_ahead_is_made_again(shapes, tmp_path, kind):
+    waiting, begun = tmp_path / "waiting", tmp_path / "begun"
+
+    def targets(sample):
+        if sample.position in late:
+            begun.touch()
+            while waiting.exists():
+                time.sleep(0.01)
+        return {"position": np.array(sample.position)}
+
+    first, second = keys_of(make_loader(shapes))[:2]
+    late = set(make_loader(shapes).batches(0)[1].tolist())
+    loader = make_loader(shapes, targets)
+    feed = Feed(loader, **kind)
+    waiting.touch()
+    feed.get(first, [second])
+    assert wait_until(begun.exists)
+    feed.rest()
+    waiting.unlink()
+    assert same(feed.get(second), loader.load(*second))
+
+
 def test_held_batches_are_never_written_over(shapes):
     loader = make_loader(shapes)
     feed = Feed(loader, workers=2, use_multiprocessing=True)

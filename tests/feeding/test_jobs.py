@@ -84,3 +84,7 @@ def test_job_that_failed_before_anybody_began_with_it_is_to_be_asked_for_anew(lo
     begun.begin()
     begun.fail(ValueError())
     assert not begun.missed
+    ended = Job(loader, (0, 0))
+    ended.begin()
+    ended.cancel()
+    assert ended.missed
