@@ -158,6 +158,7 @@ def test_figures_are_those_of_pycocotools_on_the_files(tmp_path, ids, engine):
         assert_same(average_precision(table, *found, engine=engine), in_order)
 
 
+@pytest.mark.no_cover  # which takes as long as pycocotools; other tests go the same ways
 @pytest.mark.parametrize("engine", ENGINES)
 def test_figures_are_those_of_pycocotools_on_real_annotations(data, tmp_path, engine):
     file = data / "coco" / "annotations" / "instances_train2017.json"

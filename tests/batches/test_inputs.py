@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from detfeed import BatchLoader, DetectionSequence, FeedMonitor, PaddedBoxes, ShortSide
+# No Keras: worker processes import the module of a target function, and so would spend 6 s on TensorFlow each.
+from detfeed import BatchLoader, PaddedBoxes, ShortSide
 from detfeed.feeding.feed import Feed
 
 ARGUMENTS = {"batch_size": 4, "resize": ShortSide(64), "augment": "flip"}
@@ -60,6 +61,8 @@ def test_workers_hand_over_the_same_bits(shapes, inputs, workers):
 
 def test_model_with_one_input_is_fit_as_it_is(shapes):
     import keras
+
+    from detfeed import DetectionSequence, FeedMonitor
 
     def corner(sample):
         return {"corner": np.float32([sample.image[0, 0, 0]])}

@@ -28,6 +28,8 @@ from detfeed import (
     read_yolo,
 )
 
+pytestmark = pytest.mark.no_cover  # which takes half as long as the tests; others go the same ways
+
 few = settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 INSTANCES = {

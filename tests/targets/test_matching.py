@@ -260,6 +260,7 @@ def rules_of(draw):
     }
 
 
+@pytest.mark.no_cover  # which takes longer than the test; others go the same ways
 @settings(max_examples=300)
 @given(scenes(), rules_of())
 def test_matching_agrees_with_the_dense_way(scene, rules):
