@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from numbers import Integral
 from typing import Any, Self, Unpack
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from detfeed.annotations import Annotations
 from detfeed.backend import keras
 from detfeed.batches.loader import Batch, BatchLoader, TargetFunction
+from detfeed.errors import expect
 from detfeed.feeding.arguments import (
     AnchorArguments,
     AnchorSequenceArguments,
@@ -33,6 +35,7 @@ from detfeed.readers.coco import CocoArguments, read_coco
 from detfeed.readers.voc import VocArguments, read_voc
 from detfeed.targets.anchor_targets import AnchorTargets, Form
 from detfeed.targets.anchors import AnchorGrid
+from detfeed.targets.padded_boxes import OF_FASTER_RCNN, PaddedBoxes
 from detfeed.targets.roi_targets import RoiTargets
 
 
@@ -304,6 +307,9 @@ class AnchorTargetSequence(DetectionSequence):
         anchors: the grid that the model predicts on.
         targets: "sampled", `(x, y)` with at most 256 anchors an image, or "dense", `(x, y, sample_weight)` with all of
             them, for Keras's stock losses; see `targets.AnchorTargets`.
+        boxes: whether x also has the true boxes, float32 (B, M, 4), xyxy pixels, their class_ids int32 (B, M) and
+            whether each is an ignored one, ignore bool (B, M): joint training of a Faster R-CNN takes them. True: M is
+            the most boxes that any image of the data set has. A number: M, for a Mosaic, which joins images.
         batch_size, resize, workers, positive_iou, ...: see `SequenceArguments` and `AnchorTargets`.
     """
 
@@ -313,10 +319,12 @@ class AnchorTargetSequence(DetectionSequence):
         anchors: AnchorGrid,
         *,
         targets: Form = "sampled",
+        boxes: bool | int = False,
         **arguments: Unpack[AnchorSequenceArguments],
     ) -> None:
         matching, rest = _apart(arguments, AnchorArguments)
-        super().__init__(annotations, targets=AnchorTargets(anchors, form=targets, **matching), **rest)
+        padded = _padded_boxes(annotations, boxes)
+        super().__init__(annotations, targets=AnchorTargets(anchors, form=targets, boxes=padded, **matching), **rest)
         self.anchors = anchors
 
     @classmethod
@@ -327,6 +335,7 @@ class AnchorTargetSequence(DetectionSequence):
         anchors: AnchorGrid,
         *,
         targets: Form = "sampled",
+        boxes: bool | int = False,
         **arguments: Unpack[_FromCocoArguments],
     ) -> Self:
         """A sequence over a COCO file; keywords of `read_coco` go to it, and `exif` to both.
@@ -336,7 +345,7 @@ class AnchorTargetSequence(DetectionSequence):
         reading, rest = _apart(arguments, CocoArguments)
         if "exif" in reading:
             rest["exif"] = reading["exif"]
-        return cls(read_coco(json, image_dir, **reading), anchors, targets=targets, **rest)
+        return cls(read_coco(json, image_dir, **reading), anchors, targets=targets, boxes=boxes, **rest)
 
     @classmethod
     def from_voc(
@@ -346,6 +355,7 @@ class AnchorTargetSequence(DetectionSequence):
         anchors: AnchorGrid,
         *,
         targets: Form = "sampled",
+        boxes: bool | int = False,
         **arguments: Unpack[_FromVocArguments],
     ) -> Self:
         """A sequence over a VOC folder; keywords of `read_voc` go to it.
@@ -353,7 +363,7 @@ class AnchorTargetSequence(DetectionSequence):
         `AnchorTargetSequence(read_voc(root, split), anchors, ...)`.
         """
         reading, rest = _apart(arguments, VocArguments)
-        return cls(read_voc(root, split, **reading), anchors, targets=targets, **rest)
+        return cls(read_voc(root, split, **reading), anchors, targets=targets, boxes=boxes, **rest)
 
 
 class RoiTargetSequence(DetectionSequence):
@@ -399,6 +409,16 @@ def _with_own(name: str, override: Callable[[Any], None]) -> Callable[[Any], Non
         override(self)
 
     return both
+
+
+def _padded_boxes(annotations: Annotations, boxes: bool | int) -> PaddedBoxes | None:
+    """What x gets of the true boxes, by the argument `boxes` of an AnchorTargetSequence."""
+    if boxes is False:
+        return None
+    if boxes is True:
+        return PaddedBoxes.for_annotations(annotations, names=OF_FASTER_RCNN)
+    expect(Integral, "True, False or a number of boxes", boxes=boxes)
+    return PaddedBoxes(boxes, names=OF_FASTER_RCNN)
 
 
 def _apart(arguments: Mapping[str, Any], form: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Keras models to feed: ResNet50, FPN, RPN. They use keras.ops only, so they run on TensorFlow, JAX and torch."""
+"""Keras models to feed: ResNet50, FPN, RPN, Faster R-CNN. In keras.ops only, so on TensorFlow, JAX and torch alike."""
 
 if __name__ != "detfeed.models":
     # Under a second name each class would exist twice, and isinstance would be False between the two.
@@ -8,10 +8,14 @@ if __name__ != "detfeed.models":
 import detfeed.backend  # noqa: F401
 
 # isort: split
-from detfeed.models.backbone import CaffeNormalize, resnet50
+from detfeed.models.backbone import CaffeNormalize, resnet50, resnet50_stage5
+from detfeed.models.detections import DetectionModel, select_detections
+from detfeed.models.faster_rcnn import FasterRCNN
 from detfeed.models.fpn import UpsampleLike, fpn
-from detfeed.models.losses import dense_rpn_loss, sampled_rpn_loss
-from detfeed.models.proposals import ProposalModel, decode_boxes, nms, place_anchors, select_proposals
+from detfeed.models.losses import dense_rpn_loss, roi_loss, sampled_rpn_loss
+from detfeed.models.proposals import ProposalModel, decode_boxes, encode_boxes, nms, place_anchors, select_proposals
+from detfeed.models.roi_align import roi_align, roi_levels
+from detfeed.models.roi_sampling import RoiSampler, match_rois, sample_rois
 from detfeed.models.rpn import RPN, rpn_head
 from detfeed.models.scoring import propose, save_proposals, score
 from detfeed.models.training import Schedule, train
@@ -19,20 +23,31 @@ from detfeed.models.training import Schedule, train
 __all__ = [
     "RPN",
     "CaffeNormalize",
+    "DetectionModel",
+    "FasterRCNN",
     "ProposalModel",
+    "RoiSampler",
     "Schedule",
     "UpsampleLike",
     "decode_boxes",
     "dense_rpn_loss",
+    "encode_boxes",
     "fpn",
+    "match_rois",
     "nms",
     "place_anchors",
     "propose",
     "resnet50",
+    "resnet50_stage5",
+    "roi_align",
+    "roi_levels",
+    "roi_loss",
     "rpn_head",
+    "sample_rois",
     "sampled_rpn_loss",
     "save_proposals",
     "score",
+    "select_detections",
     "select_proposals",
     "train",
 ]

@@ -83,6 +83,39 @@ def resnet50(
             "resnet50 expects images as (B, H, W, 3), but Keras is set to channels_first. "
             'Call keras.config.set_image_data_format("channels_last") first.'
         )
+    full = _full_resnet50(weights, frozen_stages, frozen_batch_norm, batch_norm_momentum)
+    outputs = [full.get_layer(STAGE_OUTPUTS[stage]).output for stage in range(2, last_stage + 1)]
+    return keras.Model(full.input, outputs, name="resnet50")
+
+
+def resnet50_stage5(
+    *,
+    weights: str | os.PathLike | None = None,
+    frozen_stages: int = 0,
+    frozen_batch_norm: bool = False,
+    batch_norm_momentum: float = 0.9,
+) -> keras.Model:
+    """The last stage of keras.applications' ResNet50 alone: the head of a C4 detector.
+
+    Args:
+        weights, frozen_stages, frozen_batch_norm, batch_norm_momentum: see `resnet50`.
+
+    Returns:
+        A functional model from features of stage 4 (N, h, w, 1024) to those of stage 5 (N, ceil(h / 2), ceil(w / 2),
+        2048).
+
+    Raises:
+        FileNotFoundError, RuntimeError: see `resnet50`.
+
+    Source: He et al. 2016, appendix A.
+    """
+    full = _full_resnet50(weights, frozen_stages, frozen_batch_norm, batch_norm_momentum)
+    return keras.Model(full.get_layer(STAGE_OUTPUTS[4]).output, full.get_layer(STAGE_OUTPUTS[5]).output, name="stage5")
+
+
+def _full_resnet50(
+    weights: str | os.PathLike | None, frozen_stages: int, frozen_batch_norm: bool, batch_norm_momentum: float
+) -> keras.Model:
     full = _load(weights)
     if weights is None:
         # The start of He et al. 2015 and torchvision; keras.applications has Glorot's. Without the generator, the
@@ -100,8 +133,7 @@ def resnet50(
             layer.momentum = batch_norm_momentum
         if layer.name.startswith(frozen_prefixes) or (frozen_batch_norm and is_batch_norm):
             layer.trainable = False
-    outputs = [full.get_layer(STAGE_OUTPUTS[stage]).output for stage in range(2, last_stage + 1)]
-    return keras.Model(full.input, outputs, name="resnet50")
+    return full
 
 
 def _load(weights: str | os.PathLike | None) -> keras.Model:

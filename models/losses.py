@@ -1,4 +1,4 @@
-"""RPN losses: for targets of sampled anchors, and for dense targets of all anchors."""
+"""Losses of an RPN, for targets of sampled anchors or of all anchors, and of a RoI head."""
 
 from __future__ import annotations
 
@@ -66,6 +66,42 @@ def dense_rpn_loss(
     total = ops.sum(objectness_weight)
     total = ops.where(total > 0, total, 1.0)
     return ops.sum(entropy * objectness_weight) / total, ops.sum(distance * deltas_weight) / total
+
+
+def roi_loss(class_logits, box_deltas, roi_class_ids, roi_deltas, *, beta: float = 1 / 9):
+    """Losses of a RoI head, over the RoIs of all images together.
+
+    Args:
+        class_logits: float (B, R, C + 1), background first.
+        box_deltas: float (B, R, C, 4), predicted dx, dy, dw, dh of each class.
+        roi_class_ids: int32 (B, R), class id + 1 where foreground, 0 where background, -1 in unused places. All may be
+            unused.
+        roi_deltas: float32 (B, R, 4), target deltas; or (B, R, C, 4), those of the RoI's class in its row. Read only
+            where foreground.
+        beta: difference at which smooth L1 turns from a parabola into a line.
+
+    Returns:
+        (class_loss, box_loss), float32 scalars: cross-entropy averaged over all used RoIs, and smooth L1 of the deltas
+        of the true class, summed over foreground RoIs and divided by the number of all used RoIs, so that each
+        foreground RoI weighs the same. Both are 0 if no RoI is used.
+
+    Source: Girshick 2015, section 2.3; agrees with torchvision's fastrcnn_loss.
+    """
+    used = roi_class_ids >= 0
+    foreground = roi_class_ids > 0
+    place = ops.where(used, ops.cast(roi_class_ids, "int32"), 0)[..., None]
+    logits = _float32(class_logits)
+    entropy = ops.logsumexp(logits, axis=-1) - ops.take_along_axis(logits, place, axis=-1)[..., 0]
+    row = ops.maximum(place - 1, 0)[..., None]
+    roi_deltas = _float32(roi_deltas)
+    if len(roi_deltas.shape) == 4:
+        roi_deltas = ops.take_along_axis(roi_deltas, row, axis=2)[:, :, 0]
+    difference = ops.take_along_axis(_float32(box_deltas), row, axis=2)[:, :, 0] - roi_deltas
+    # ops.where, not a product with 0: unused places may hold NaN, and 0 * NaN is NaN.
+    entropy = ops.where(used, entropy, 0.0)
+    distance = _smooth_l1(ops.where(foreground[..., None], difference, 0.0), beta)
+    count = ops.maximum(ops.sum(_float32(used)), 1.0)
+    return ops.sum(entropy) / count, ops.sum(distance) / count
 
 
 def _float32(x):

@@ -9,11 +9,13 @@ import keras
 from keras import ops
 
 from detfeed.boxes import MAX_LOG_SCALE
+from detfeed.models.image_model import ImageModel, serialize_part
 from detfeed.models.rpn import RPN
 from detfeed.targets.anchors import AnchorGrid
 
 
-class ProposalModel(keras.Model):
+@keras.saving.register_keras_serializable("detfeed")
+class ProposalModel(ImageModel):
     """A model that returns the proposals of an RPN: `ProposalModel(rpn).predict(sequence)`.
 
     Args:
@@ -53,21 +55,37 @@ class ProposalModel(keras.Model):
         self.built = True
 
     def call(self, inputs, training=None):
-        height, width = ops.shape(inputs["image"])[1:3]
-        anchors, num_anchors_per_level = place_anchors(self.rpn.anchors, height, width)
-        outputs = self.rpn(inputs, training=training)
-        boxes, scores = select_proposals(
-            anchors,
-            outputs["objectness"],
-            outputs["deltas"],
-            inputs["image_hw"],
-            num_anchors_per_level,
+        boxes, scores = propose_boxes(
+            self.rpn.anchors,
+            self.rpn(inputs, training=training),
+            inputs,
             pre_nms=self.pre_nms,
             post_nms=self.post_nms,
             nms_iou=self.nms_iou,
             min_size=self.min_size,
         )
         return {"boxes": boxes, "scores": scores}
+
+    def get_config(self):
+        return {
+            "rpn": serialize_part(self.rpn),
+            "pre_nms": self.pre_nms,
+            "post_nms": self.post_nms,
+            "nms_iou": self.nms_iou,
+            "min_size": self.min_size,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(keras.saving.deserialize_keras_object(config.pop("rpn")), **config)
+
+
+def propose_boxes(grid: AnchorGrid, outputs, inputs, **limits):
+    """Proposals from what an RPN returned for its inputs: `place_anchors`, then `select_proposals` with its limits."""
+    anchors, num_anchors_per_level = place_anchors(grid, *ops.shape(inputs["image"])[1:3])
+    objectness, deltas = outputs["objectness"], outputs["deltas"]
+    return select_proposals(anchors, objectness, deltas, inputs["image_hw"], num_anchors_per_level, **limits)
 
 
 def place_anchors(grid: AnchorGrid, height, width):
@@ -86,8 +104,9 @@ def place_anchors(grid: AnchorGrid, height, width):
         return anchors, list(grid.num_anchors_per_level((height, width)))
     levels = []
     for level, stride in enumerate(grid.strides):
-        # In float64 and rounded once at the end, as in AnchorGrid.
-        rows, columns = -(-height // stride), -(-width // stride)
+        # In float64 and rounded once at the end, as in AnchorGrid. Rounded up without negative numbers: ONNX rounds the
+        # quotient of one towards 0.
+        rows, columns = (height + (stride - 1)) // stride, (width + (stride - 1)) // stride
         x, y = ops.meshgrid(ops.arange(columns) * stride, ops.arange(rows) * stride)
         shifts = ops.cast(ops.stack([x, y, x, y], axis=-1), "float64")[:, :, None, :]
         cell_anchors = ops.convert_to_tensor(grid.cell_anchors(level), dtype="float64")
@@ -129,22 +148,20 @@ def select_proposals(
     logits, boxes = [], []
     start = 0
     for count in num_anchors_per_level:
-        level_logits, index = _top(objectness[:, start : start + count, 0], pre_nms)
+        level_logits, index = top_scores(objectness[:, start : start + count, 0], pre_nms)
         index = index + start
-        level_deltas = ops.take_along_axis(deltas, index[..., None], axis=1)
-        logits.append(level_logits)
-        boxes.append(decode_boxes(ops.take(anchors, index, axis=0), level_deltas))
+        level_boxes = decode_boxes(
+            ops.take(anchors, index, axis=0), ops.take_along_axis(deltas, index[..., None], axis=1)
+        )
+        level_boxes = clip_boxes(level_boxes, image_hw)
+        large = ops.all(level_boxes[..., 2:] - level_boxes[..., :2] >= min_size, axis=-1)
+        level_logits = ops.where(large, level_logits, -math.inf)
+        kept = nms(level_boxes, level_logits, iou=nms_iou)
+        logits.append(ops.where(kept, level_logits, -math.inf))
+        boxes.append(level_boxes)
         start = start + count
-    logits, boxes = ops.stack(logits, axis=1), ops.stack(boxes, axis=1)  # (B, L, pre_nms), (B, L, pre_nms, 4)
-
-    image_wh = ops.flip(ops.cast(image_hw, "float32"), axis=-1)
-    boxes = ops.minimum(ops.maximum(boxes, 0.0), ops.tile(image_wh, (1, 2))[:, None, None, :])
-    large = ops.all(boxes[..., 2:] - boxes[..., :2] >= min_size, axis=-1)
-    logits = ops.where(large, logits, -math.inf)
-    logits = ops.where(nms(boxes, logits, iou=nms_iou), logits, -math.inf)
-
-    logits, index = _top(_merge_levels(logits), post_nms)
-    boxes = ops.take_along_axis(_merge_levels(boxes), index[..., None], axis=1)
+    logits, index = top_scores(ops.concatenate(logits, axis=1), post_nms, fill=True)
+    boxes = ops.take_along_axis(ops.concatenate(boxes, axis=1), index[..., None], axis=1)
     found = logits > -math.inf
     return ops.where(found[..., None], boxes, 0.0), ops.where(found, ops.sigmoid(logits), -1.0)
 
@@ -170,7 +187,41 @@ def decode_boxes(anchors, deltas, weights: tuple[float, float, float, float] = (
     return ops.concatenate([centre - half, centre + half], axis=-1)
 
 
-def nms(boxes, scores, *, iou: float):
+def encode_boxes(anchors, boxes, weights: tuple[float, float, float, float] = (1, 1, 1, 1)):
+    """The deltas that move anchors onto boxes: detfeed.boxes.encode_deltas, and the inverse of decode_boxes.
+
+    Args:
+        anchors: float32 (..., 4), xyxy pixels.
+        boxes: float32 (..., 4), xyxy pixels.
+        weights: factors of dx, dy, dw, dh.
+
+    Returns:
+        float32 (..., 4), dx, dy, dw, dh; not finite where an anchor or a box has no area.
+
+    Source: Girshick et al. 2014, appendix C; agrees with torchvision's BoxCoder.encode.
+    """
+    size, box_size = anchors[..., 2:] - anchors[..., :2], boxes[..., 2:] - boxes[..., :2]
+    shift = (boxes[..., :2] + 0.5 * box_size) - (anchors[..., :2] + 0.5 * size)
+    deltas = ops.concatenate([shift / size, ops.log(box_size / size)], axis=-1)
+    return deltas * ops.convert_to_tensor(weights, dtype="float32")
+
+
+def clip_boxes(boxes, image_hw):
+    """The parts of boxes inside their images; boxes outside become empty, on the edge.
+
+    Args:
+        boxes: float32 (B, ..., 4), xyxy pixels.
+        image_hw: int32 (B, 2), (height, width).
+
+    Returns:
+        float32 (B, ..., 4).
+    """
+    image_wh = ops.flip(ops.cast(image_hw, "float32"), axis=-1)
+    limit = ops.reshape(ops.tile(image_wh, (1, 2)), (-1, *[1] * (len(boxes.shape) - 2), 4))
+    return ops.minimum(ops.maximum(boxes, 0.0), limit)
+
+
+def nms(boxes, scores, *, iou: float, groups=None):
     """Exact greedy non-maximum suppression, with any number of leading axes.
 
     Args:
@@ -178,6 +229,7 @@ def nms(boxes, scores, *, iou: float):
         scores: float32 (..., N), in any order. Of equal scores the first ranks higher. A box with a score of -inf is
             absent: it is not kept and suppresses no other.
         iou: a box is dropped if its IoU with a kept box of a higher score is above this.
+        groups: int (..., N): boxes of different groups, such as classes, do not suppress each other. None: one group.
 
     Returns:
         bool (..., N), True for kept boxes.
@@ -188,7 +240,10 @@ def nms(boxes, scores, *, iou: float):
     order = ops.arange(ops.shape(scores)[-1])
     mine, other = scores[..., None, :], scores[..., :, None]  # (..., 1, N), (..., N, 1)
     precedes = ops.logical_or(other > mine, ops.logical_and(other == mine, order[:, None] < order))  # (..., N, N)
-    suppresses = ops.logical_and(precedes, _pairwise_iou(boxes) > iou)
+    suppresses = ops.logical_and(precedes, pairwise_iou(boxes, boxes) > iou)
+    if groups is not None:
+        groups = ops.convert_to_tensor(groups)
+        suppresses = ops.logical_and(suppresses, groups[..., None, :] == groups[..., :, None])
     present = scores > -math.inf
 
     # A box is kept if no kept box suppresses it. This has one solution, the greedy one, since only boxes of higher rank
@@ -203,32 +258,40 @@ def nms(boxes, scores, *, iou: float):
     return ops.while_loop(unsettled, settle, settle(present, present))[0]
 
 
-def _pairwise_iou(boxes):
-    """IoU of float32 boxes (..., N, 4) with each other, (..., N, N); 0 for two boxes without area."""
-    x0, y0, x1, y1 = ops.unstack(boxes, axis=-1)
+def pairwise_intersection(boxes, others):
+    """Shared area of every pair of float32 boxes (..., N, 4) and (..., M, 4): float32 (..., N, M)."""
 
-    def overlap(low, high):
-        ends = ops.minimum(high[..., :, None], high[..., None, :])
-        return ops.maximum(ends - ops.maximum(low[..., :, None], low[..., None, :]), 0.0)
+    def shared(low, high):
+        ends = ops.minimum(boxes[..., :, None, high], others[..., None, :, high])
+        return ops.maximum(ends - ops.maximum(boxes[..., :, None, low], others[..., None, :, low]), 0.0)
 
-    intersection = overlap(x0, x1) * overlap(y0, y1)
-    area = (x1 - x0) * (y1 - y0)
-    union = area[..., :, None] + area[..., None, :] - intersection
+    return shared(0, 2) * shared(1, 3)
+
+
+def pairwise_iou(boxes, others):
+    """IoU of every pair of float32 boxes (..., N, 4) and (..., M, 4): float32 (..., N, M); 0 where both are empty."""
+    intersection = pairwise_intersection(boxes, others)
+    union = box_area(boxes)[..., :, None] + box_area(others)[..., None, :] - intersection
     return ops.where(union > 0, intersection / ops.where(union > 0, union, 1.0), 0.0)
 
 
-def _top(values, count: int):
-    """The highest values of float32 (B, N) and their indices, both (B, count).
+def box_area(boxes):
+    """Areas in square pixels of boxes (..., 4) whose sides are not negative."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
-    If N is smaller than `count`, the remaining places have the value -inf and the index 0. The width is `count` even if
-    N is unknown until the graph runs.
+
+def top_scores(scores, count: int, *, fill: bool = False):
+    """The highest of scores float32 (B, N), highest first, of equals the first first, and their places.
+
+    Returns:
+        scores float32 (B, K) and places int32 (B, K). K is the lower of `count` and N, or with `fill` always `count`:
+        further scores are -inf then. Where a score is -inf, the place is 0.
     """
-    filler = ops.full((ops.shape(values)[0], count), -math.inf, dtype="float32")
-    top, index = ops.top_k(ops.concatenate([values, filler], axis=1), count)
+    if fill:
+        filler = ops.full((ops.shape(scores)[0], count), -math.inf, dtype="float32")
+        scores = ops.concatenate([scores, filler], axis=1)
+    else:
+        available = ops.shape(scores)[1]
+        count = min(count, available) if isinstance(available, int) else ops.minimum(count, available)
+    top, index = ops.top_k(scores, count)
     return top, ops.where(top > -math.inf, ops.cast(index, "int32"), 0)
-
-
-def _merge_levels(x):
-    """(B, L, N, ...) to (B, L * N, ...)."""
-    shape = ops.shape(x)
-    return ops.reshape(x, (shape[0], shape[1] * shape[2], *shape[3:]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import Any
 
@@ -10,6 +11,7 @@ from keras import ops
 
 from detfeed.models.backbone import CaffeNormalize, resnet50
 from detfeed.models.fpn import fpn
+from detfeed.models.image_model import ImageModel
 from detfeed.models.losses import dense_rpn_loss, sampled_rpn_loss
 from detfeed.targets.anchors import AnchorGrid
 
@@ -19,14 +21,15 @@ FPN_CHANNELS = 256
 C4_CHANNELS = 512
 
 
-class RPN(keras.Model):
+@keras.saving.register_keras_serializable("detfeed")
+class RPN(ImageModel):
     """Region proposal network on ResNet50, with a feature pyramid or on stage C4 alone.
 
     Call `compile` with an optimizer only, and `fit` on an AnchorTargetSequence. The losses are then torchvision's on
     sampled targets (`sampled_rpn_loss`), and the same over all anchors on dense ones (`dense_rpn_loss`), reported as
     `objectness_loss` and `box_loss`. `compile(loss={"objectness": ..., "deltas": ...})` replaces them by losses of your
     own; that needs dense targets.
-    Keep the weights with `save_weights` and `load_weights`: a whole saved model cannot hold an AnchorGrid.
+    `save` and `keras.saving.load_model` keep the whole model, the AnchorGrid included.
 
     Args:
         anchors: the grid of the targets. Strides (4, 8, 16, 32, 64) give a feature pyramid P2 to P6, (16,) gives C4.
@@ -70,6 +73,10 @@ class RPN(keras.Model):
             )
         has_pyramid = anchors.strides == FPN_STRIDES
         self.anchors = anchors
+        self.weights_source = weights
+        self.frozen_stages = frozen_stages
+        self.frozen_batch_norm = frozen_batch_norm
+        self.batch_norm_momentum = batch_norm_momentum
         self.normalize = CaffeNormalize(name="normalize")
         self.backbone = resnet50(
             weights=weights,
@@ -91,9 +98,16 @@ class RPN(keras.Model):
         self.built = True
 
     def call(self, inputs, training=None):
+        return self.score_anchors(self.extract_features(inputs, training=training))
+
+    def extract_features(self, inputs, training=None):
+        """The first half of `call`: a list of one feature map (B, h, w, C) per level of the grid."""
         image = self.normalize(inputs["image"], inputs["image_hw"])
         stages = self.backbone(image, training=training)
-        levels = stages[-1:] if self.pyramid is None else self.pyramid(stages)
+        return stages[-1:] if self.pyramid is None else self.pyramid(stages)
+
+    def score_anchors(self, levels):
+        """The second half of `call`: from the feature maps to what `call` returns."""
         objectness, deltas = [], []
         for features in levels:
             level_objectness, level_deltas = self.head(features)  # (B, h, w, K), (B, h, w, 4 K)
@@ -124,26 +138,9 @@ class RPN(keras.Model):
         """
         if self.loss is not None:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        objectness, deltas = y_pred["objectness"], y_pred["deltas"]
-        if "anchor_index" in y:
-            objectness_loss, box_loss = sampled_rpn_loss(
-                objectness, deltas, y["anchor_index"], y["anchor_state"], y["anchor_deltas"]
-            )
-        elif sample_weight is None:
-            raise ValueError(
-                'RPN expects dense targets with sample_weight {"objectness": (B, A), "deltas": (B, A)}. Received: None'
-            )
-        else:
-            objectness_loss, box_loss = dense_rpn_loss(
-                objectness,
-                deltas,
-                y["objectness"],
-                y["deltas"],
-                sample_weight["objectness"],
-                sample_weight["deltas"],
-            )
+        objectness_loss, box_loss = rpn_loss(y_pred["objectness"], y_pred["deltas"], y, sample_weight)
         # Keras weights its metric `loss` by the batch size. With the same weights these two metrics are its parts.
-        batch = ops.shape(objectness)[0]
+        batch = ops.shape(y_pred["objectness"])[0]
         self.objectness_loss.update_state(objectness_loss, sample_weight=batch)
         self.box_loss.update_state(box_loss, sample_weight=batch)
         # Keras adds up losses with this method, which divides by the replicas of a tf.distribute strategy.
@@ -154,6 +151,40 @@ class RPN(keras.Model):
         """Keras's metrics. The two losses of this model are among them unless other losses were compiled."""
         own = (self.objectness_loss, self.box_loss)
         return [metric for metric in super().metrics if self.loss is None or metric not in own]
+
+    def get_config(self):
+        # Without `weights`: a loaded model gets its own.
+        return {
+            "anchors": dataclasses.asdict(self.anchors),
+            "frozen_stages": self.frozen_stages,
+            "frozen_batch_norm": self.frozen_batch_norm,
+            "batch_norm_momentum": self.batch_norm_momentum,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(AnchorGrid(**config.pop("anchors")), **config)
+
+
+def rpn_loss(objectness, deltas, y, sample_weight=None):
+    """Losses of an RPN for sampled or dense targets: see `RPN.compute_loss` for the arguments.
+
+    Returns:
+        (objectness_loss, box_loss), float32 scalars.
+
+    Raises:
+        ValueError: dense targets without weights.
+    """
+    if "anchor_index" in y:
+        return sampled_rpn_loss(objectness, deltas, y["anchor_index"], y["anchor_state"], y["anchor_deltas"])
+    if sample_weight is None:
+        raise ValueError(
+            'RPN expects dense targets with sample_weight {"objectness": (B, A), "deltas": (B, A)}. Received: None'
+        )
+    return dense_rpn_loss(
+        objectness, deltas, y["objectness"], y["deltas"], sample_weight["objectness"], sample_weight["deltas"]
+    )
 
 
 def rpn_head(in_channels: int, channels: int, num_cell_anchors: int) -> keras.Model:

@@ -21,6 +21,8 @@ SMALLER = {
     "ShortSide(800, max_side=1333)": "ShortSide(64)",
     "ShortSide(600)": "ShortSide(64)",
     "epochs=12": "epochs=1",
+    "num_samples=256": "num_samples=8",
+    "post_nms=300": "post_nms=20",
     "save_freq=1000": "save_freq=4",
     'weights="imagenet", ': "",
 }

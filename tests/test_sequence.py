@@ -750,3 +750,26 @@ def test_every_sequence_takes_samplers_and_replaces_images(annotate, tmp_path):
             list(sequence)
         assert json.loads(ledger.read_text())["replacement_id"] == 100
         assert sequence.feed.ledger.count == 1
+
+
+def test_true_boxes_come_along_for_models_that_sample_their_own_rois(shapes):
+    arguments = {"batch_size": 4, "resize": ShortSide(64), "shuffle": False}
+    plain = AnchorTargetSequence(shapes, GRID, **arguments)
+    places = int(np.bincount(shapes.positions).max())
+    for boxes, expected in ((True, places), (places + 5, places + 5)):
+        sequence = AnchorTargetSequence(shapes, GRID, boxes=boxes, **arguments)
+        for index in range(len(sequence)):
+            (x, y), (plain_x, plain_y) = sequence[index], plain[index]
+            assert set(x) == {*plain_x, "boxes", "class_ids", "ignore"} and set(y) == set(plain_y)
+            assert x["boxes"].shape == (len(x["image"]), expected, 4)
+            for part, plain_part in ((x, plain_x), (y, plain_y)):
+                assert all(np.array_equal(part[name], array) for name, array in plain_part.items())
+            for row, position in enumerate(sequence.loader.batches(0)[index].tolist()):
+                rows = shapes.rows(position)
+                used = x["class_ids"][row] >= 0
+                assert x["class_ids"][row][used].tolist() == shapes.class_ids[rows].tolist()
+                assert x["ignore"][row][used].tolist() == shapes.ignore[rows].tolist()
+    with pytest.raises(SampleError, match="expected at most 1 boxes, got"):
+        AnchorTargetSequence(shapes, GRID, boxes=1, **arguments)[0]
+    with pytest.raises(TypeError, match="Expected boxes to be True, False or a number of boxes"):
+        AnchorTargetSequence(shapes, GRID, boxes="all", **arguments)

@@ -20,6 +20,7 @@ from detfeed.sample import Arrays, Sample, UsesMasks
 from detfeed.targets.anchors import AnchorGrid
 from detfeed.targets.matches import COUNTS, IGNORED, POSITIVE, AnchorMatches, count_matches
 from detfeed.targets.matching import match_objects
+from detfeed.targets.padded_boxes import PaddedBoxes
 from detfeed.targets.regions import Regions
 from detfeed.targets.sampling import Crowd, check_sampling, draw
 
@@ -36,6 +37,8 @@ class AnchorTargets:
         num_samples, positive_fraction: see `sample_anchors`; only for the sampled form.
         delta_weights: factors of dx, dy, dw, dh.
         crowd: whether ignore regions that have a mask (COCO's crowds) count by "mask" or, cheaper, by their "box".
+        boxes: what x also gets of the true boxes, for a model that samples RoIs from its own proposals, such as
+            `models.FasterRCNN`. None: nothing.
         counts: whether x also gets match_counts int32 (5,): numbers of positive anchors, of low-quality ones among
             them, of objects that no anchor matches, of ignored anchors, and of lost objects.
 
@@ -59,9 +62,11 @@ class AnchorTargets:
         positive_fraction: float = 0.5,
         delta_weights: DeltaWeights = (1.0, 1.0, 1.0, 1.0),
         crowd: Crowd = "mask",
+        boxes: PaddedBoxes | None = None,
         counts: bool = False,
     ) -> None:
         expect(AnchorGrid, "an AnchorGrid", anchors=anchors)
+        expect(PaddedBoxes | None, "PaddedBoxes or None", boxes=boxes)
         expect(Real, "a number", positive_iou=positive_iou, negative_iou=negative_iou)
         expect(Real | None, "a number of pixels or None", straddle=straddle)
         if form not in get_args(Form):
@@ -91,6 +96,7 @@ class AnchorTargets:
         self.positive_fraction = positive_fraction
         self.delta_weights = delta_weights
         self.uses_masks: UsesMasks = "crowds" if crowd == "mask" else False
+        self.boxes = boxes
         self.counts = counts
 
     def __call__(self, sample: Sample) -> tuple[Arrays, Arrays] | tuple[Arrays, Arrays, Arrays]:
@@ -100,7 +106,7 @@ class AnchorTargets:
             sample: its boxes lie inside the image, as a loader promises. Boxes without area match nothing.
 
         Returns:
-            `(x, y)` or `(x, y, sample_weight)`; x is empty, or has match_counts.
+            `(x, y)` or `(x, y, sample_weight)`; x is empty, or has what `boxes` returns and match_counts.
 
             "sampled", S = num_samples: y has anchor_index int32 (S,), anchor_state int8 (S,) and anchor_deltas float32
             (S, 4). Positives come first, then negatives, then unused places with state -1 and index 0. Deltas are zero
@@ -111,11 +117,11 @@ class AnchorTargets:
             are positive, so use a focal loss. Objectness has its last axis for Keras's stock losses, which average over
             it: so their loss is one number an anchor, and so are the weights.
         """
+        x: Arrays = {} if self.boxes is None else self.boxes(sample)
         if self.form == "sampled" and not self.counts:
             # Only the regions' anchors that are drawn matter.
-            return {}, self._sampled(sample, self._match_objects(sample), self._regions(sample))
+            return x, self._sampled(sample, self._match_objects(sample), self._regions(sample))
         matches = self.match(sample)
-        x: Arrays = {}
         if self.counts:
             x["match_counts"] = count_matches(
                 matches, sample.boxes, ignore=sample.ignore, positive_iou=self.positive_iou

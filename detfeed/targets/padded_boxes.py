@@ -27,6 +27,7 @@ BoxForm = Literal[
 Names = Mapping[str, Literal["boxes", "class_ids", "mask", "ignore"]]
 
 OF_KERAS_HUB: Names = {"boxes": "boxes", "labels": "class_ids"}
+OF_FASTER_RCNN: Names = {"boxes": "boxes", "class_ids": "class_ids", "ignore": "ignore"}
 _CONTENTS = ("boxes", "class_ids", "mask", "ignore")
 
 
