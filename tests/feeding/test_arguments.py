@@ -19,6 +19,7 @@ DATA = {
     "loader",
     "anchors",
     "form",
+    "boxes",  # which a sequence gives as it gives the form
     "json",
     "image_dir",
     "root",
