@@ -145,14 +145,15 @@ class Feed:
 
     def _ask(self, key: Key, upcoming: Iterable[Key]) -> tuple[Job, Workers]:
         """Plan the job of a batch and of those expected after it."""
+        asking = threading.get_ident()
         with self._lock:
+            # First of all: a garbage collection, in this thread too, may call `rest`, which spares workers in demand.
+            job = self._asked[asking] = self._expect(key)
+            self._ahead.pop(key, None)
             if self._workers is None:
                 self._workers = self._start()
-            job = self._expect(key)
-            self._ahead.pop(key, None)
             # Drop jobs made ahead that are no longer expected.
             self._ahead = {later: self._expect(later) for later in islice(upcoming, self.ahead)}
-            self._asked[threading.get_ident()] = job
             self._workers.plan([*self._asked.values(), *self._ahead.values()])
             return job, self._workers
 

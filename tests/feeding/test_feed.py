@@ -10,6 +10,7 @@ import pytest
 
 import detfeed.feeding.feed as feed_module
 from detfeed import AnchorTargets, BatchLoader, Feed, Fixed, ShortSide
+from detfeed.feeding.jobs import Job
 from detfeed.processes.memory import Limit
 from feeds import GRID, IDS, KINDS, children, keys_of, make_loader, same, take, wait_until
 
@@ -117,6 +118,22 @@ def test_batch_whose_workers_were_ended_while_they_made_it_ahead_is_made_again(s
     feed.rest()
     waiting.unlink()
     assert same(feed.get(second), loader.load(*second))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=IDS)
+def test_workers_that_a_garbage_collection_ends_while_they_are_asked_are_started_again(shapes, monkeypatch, kind):
+    loader = make_loader(shapes)
+    feed = Feed(loader, max_queue_size=2, **kind)
+
+    def collected(*arguments):
+        feed.rest()
+        return Job(*arguments)
+
+    monkeypatch.setattr(feed_module, "Job", collected)
+    keys = keys_of(loader)[:4]
+    for key, batch in zip(keys, take(feed, keys), strict=True):
+        assert same(batch, loader.load(*key))
+    assert same(feed.get((1, 0)), loader.load(1, 0))  # which was not expected
 
 
 def test_held_batches_are_never_written_over(shapes):
