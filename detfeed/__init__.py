@@ -38,6 +38,7 @@ from detfeed.readers.coco import read_coco
 from detfeed.readers.coco_results import write_results
 from detfeed.readers.coco_writer import write_coco
 from detfeed.readers.csv import read_csv
+from detfeed.readers.images import read_images
 from detfeed.readers.json_lines import read_image_folder, read_ndjson
 from detfeed.readers.kitti import read_kitti
 from detfeed.readers.lvis import read_lvis
@@ -120,6 +121,7 @@ __all__ = [
     "read_csv",
     "read_image",
     "read_image_folder",
+    "read_images",
     "read_kitti",
     "read_lvis",
     "read_ndjson",

@@ -351,6 +351,42 @@ class Annotations(ImageColumns):
         )
         return table if len(class_names) == len(renamed) else table._without_repeats()
 
+    def with_classes(self, class_names: Sequence[str]) -> Annotations:
+        """The table with the classes of another one, in its order, so that class ids mean the same in both.
+
+        Validation data needs it where its files were read alone: formats without a list of classes number those that
+        they find.
+
+        Args:
+            class_names: names, each once. Classes that the table does not have get category ids above its own.
+
+        Raises:
+            AnnotationError: boxes have a class that is not among them.
+            ValueError: a name stands twice.
+        """
+        if len(set(class_names)) < len(class_names):
+            raise ValueError(f"Expected each name once. Received: {list(class_names)}")
+        row_of = {name: row for row, name in enumerate(class_names)}
+        counts = np.bincount(self.class_ids, minlength=len(self.class_names))
+        strange = [name for name, count in zip(self.class_names, counts, strict=True) if count and name not in row_of]
+        if strange:
+            raise AnnotationError(
+                f"{self.source}: expected boxes of the classes {among(class_names)}, got some of {among(strange)}; "
+                "see `rename_classes`"
+            )
+        new_ids = np.array([row_of.get(name, -1) for name in self.class_names], np.int32)
+        category_ids = int(self.category_ids.max(initial=0)) + 1 + np.arange(len(class_names))
+        kept = new_ids >= 0
+        category_ids[new_ids[kept]] = self.category_ids[kept]
+        pairs: dict[str, Any] = {}
+        if self.neg_classes is not None and self.not_exhaustive_classes is not None:
+            for name in _PAIRS:
+                moved = _moved(getattr(self, name), new_ids)
+                pairs[name] = moved[moved[:, 1] >= 0]
+        return dataclasses.replace(
+            self, class_ids=new_ids[self.class_ids], class_names=tuple(class_names), category_ids=category_ids, **pairs
+        )
+
     def _without_repeats(self) -> Annotations:
         """The table without boxes that repeat an earlier one of their image, class and ignore flag."""
         kept = ~repeated_rows(self.positions, self.class_ids, self.ignore, self.boxes + np.float32(0))

@@ -39,6 +39,7 @@ SIDE = 640
 GAP = 12
 LINE_HEIGHT = 24
 FONT, FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.6
+LABEL_SCALE = 0.4  # of names on boxes
 
 
 class Tile(NamedTuple):
@@ -70,6 +71,13 @@ PROPOSAL_KEYS = (
     Key("thick", RED, "object that none finds"),
     Key("thick", BLUE, "proposal on an object"),
     Key("box", GREY, "proposal on none"),
+)
+DETECTION_KEYS = (
+    Key("thick", YELLOW, "truth (left)"),
+    Key("thick", RED, "truth that no detection finds"),
+    Key("hatch", PURPLE, "ignored region"),
+    Key("thick", BLUE, "right detection (right)"),
+    Key("box", GREY, "wrong detection"),
 )
 
 
@@ -202,6 +210,66 @@ def draw_proposals(
     )
 
 
+def draw_detections(
+    image: Image,
+    boxes: Boxes,
+    scores: NDArray[np.float32],
+    names: Sequence[str],
+    *,
+    truth: tuple[Boxes, Sequence[str], NDArray[np.bool_]] | None = None,
+    min_score: float = 0.3,
+    min_iou: float = 0.5,
+    side: int = SIDE,
+) -> list[Tile]:
+    """Draw detections with their classes and scores, and the truth beside them.
+
+    A detection is right if its IoU with an object of its class is at least `min_iou` and no better detection has found
+    that object; one on an ignored region is neither right nor wrong, and drawn as right.
+
+    Args:
+        image: uint8 (H, W, 3).
+        boxes, scores: float32 (R, 4), xyxy pixels of `image`, and float32 (R,); R may be 0.
+        names: R names of classes.
+        truth: boxes float32 (N, 4), N names and ignore flags, bool (N,). None: it is not known, and not drawn.
+        min_score: detections with a lower score are left out.
+        side: see `draw_anchors`.
+
+    Returns:
+        The truth, unless it is not known, and the detections.
+    """
+    order = [int(row) for row in np.argsort(-scores, kind="stable") if scores[row] >= min_score]
+    picture, zoom = _canvas(image, image.shape[:2], side)
+    if truth is None:
+        _draw_labelled(picture, boxes[order], [f"{names[row]} {scores[row]:.2f}" for row in order], BLUE, zoom, 2)
+        return [Tile(picture, (f"{_count(len(order), 'detection')} with a score of {min_score:g} or more",))]
+    true_boxes, true_names, ignored = truth
+    ious = geometry.iou(boxes, true_boxes)
+    finder = np.full(len(true_boxes), -1)
+    right = []
+    for row in order:
+        same = np.array([name == names[row] for name in true_names], bool)
+        free = same & (ious[row] >= min_iou) & (ignored | (finder < 0))
+        if free.any():
+            best = int(np.argmax(np.where(free, ious[row] - 2 * ignored, -9)))
+            finder[best] = row
+            right.append(row)
+    found = finder >= 0
+    wrong = [row for row in order if row not in right]
+    left = picture.copy()
+    hatch_boxes(left, true_boxes[ignored], PURPLE, zoom=zoom)
+    for chosen, colour in ((~ignored & found, YELLOW), (~ignored & ~found, RED)):
+        rows = np.flatnonzero(chosen)
+        _draw_labelled(left, true_boxes[rows], [true_names[row] for row in rows], colour, zoom, 2)
+    for rows, colour, thickness in ((wrong, GREY, 1), (right, BLUE, 2)):
+        labels = [f"{names[row]} {scores[row]:.2f}" for row in rows]
+        _draw_labelled(picture, boxes[rows], labels, colour, zoom, thickness)
+    objects, missed = int((~ignored).sum()), int((~ignored & ~found).sum())
+    return [
+        Tile(left, (f"truth: {_count(objects, 'object')}, {missed} not found",), alert=bool(missed)),
+        Tile(picture, (f"{_count(len(right), 'right detection')}, {len(wrong)} wrong, scores from {min_score:g}",)),
+    ]
+
+
 def contact_sheet(tiles: Sequence[Tile], *, columns: int = 3, legend: Sequence[Key] = (), title: str = "") -> Image:
     """Put tiles side by side, row by row, under a title and above a legend.
 
@@ -294,6 +362,19 @@ def _tie(image: Image, starts: NDArray[np.float32], ends: NDArray[np.float32], c
         for start, end in np.floor(np.stack([starts, ends], axis=1) * zoom).astype(int).tolist():
             cv2.line(image, start, end, line, thickness)
     draw_dots(image, starts, colour, zoom=zoom)
+
+
+def _draw_labelled(
+    image: Image, boxes: Boxes, labels: Sequence[str], colour: Colour, zoom: float, thickness: int
+) -> None:
+    """Draw boxes with a label each: above the box, or inside it where the image ends."""
+    draw_boxes(image, boxes, colour, zoom=zoom, thickness=thickness)
+    for (x0, y0, _, _), label in zip(_pixels(boxes, zoom).tolist(), labels, strict=True):
+        (width, height), _ = cv2.getTextSize(label, FONT, LABEL_SCALE, 1)
+        left = max(0, min(x0, image.shape[1] - width - 4))
+        top = y0 - height - 4 if y0 > height + 4 else y0
+        cv2.rectangle(image, (left, top), (left + width + 3, top + height + 3), DARK, -1)
+        cv2.putText(image, label, (left + 2, top + height + 1), FONT, LABEL_SCALE, colour, 1, cv2.LINE_AA)
 
 
 def _count(number: int, noun: str) -> str:

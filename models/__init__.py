@@ -10,6 +10,7 @@ import detfeed.backend  # noqa: F401
 # isort: split
 from detfeed.models.backbone import CaffeNormalize, resnet50, resnet50_stage5
 from detfeed.models.detections import DetectionModel, select_detections
+from detfeed.models.detector import Detector, Found, load_detector
 from detfeed.models.faster_rcnn import FasterRCNN
 from detfeed.models.fpn import UpsampleLike, fpn
 from detfeed.models.losses import dense_rpn_loss, roi_loss, sampled_rpn_loss
@@ -24,7 +25,9 @@ __all__ = [
     "RPN",
     "CaffeNormalize",
     "DetectionModel",
+    "Detector",
     "FasterRCNN",
+    "Found",
     "ProposalModel",
     "RoiSampler",
     "Schedule",
@@ -33,6 +36,7 @@ __all__ = [
     "dense_rpn_loss",
     "encode_boxes",
     "fpn",
+    "load_detector",
     "match_rois",
     "nms",
     "place_anchors",

@@ -1,46 +1,88 @@
-"""Scoring an RPN: its proposals for the images of a sequence, their recall, and pictures of them."""
+"""Scoring a model: what it finds in the images of a sequence, how good that is, and pictures of it."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detfeed.annotations import Annotations
-from detfeed.detections import predict_detections
-from detfeed.drawing import PROPOSAL_KEYS, contact_sheet, draw_proposals, write_png
+from detfeed.average_precision import average_precision
+from detfeed.detections import Detections, predict_detections
+from detfeed.drawing import (
+    DETECTION_KEYS,
+    PROPOSAL_KEYS,
+    contact_sheet,
+    draw_detections,
+    draw_proposals,
+    write_png,
+)
 from detfeed.images.decoding import read_image
+from detfeed.images.resizing import Image
+from detfeed.models.detections import DetectionModel
+from detfeed.models.detector import detect
 from detfeed.models.proposals import ProposalModel
+from detfeed.readers.coco_results import write_results
 from detfeed.recall import proposal_recall
 from detfeed.sequence import DetectionSequence
 from detfeed.writing import replace_file
 
 PICTURES = 6
+PROPOSAL_FIGURES = ("AR@100", "AR@1000", "recall@100", "recall@1000")
+DETECTION_FIGURES = ("AP", "AP50", "AP75", "AR@100")
+
+
+def main_figures(model: ProposalModel | DetectionModel) -> tuple[str, ...]:
+    """Names of the figures of `score` to look at; the first decides which epoch is the best."""
+    return DETECTION_FIGURES if isinstance(model, DetectionModel) else PROPOSAL_FIGURES
 
 
 def score(
-    model: ProposalModel, sequence: DetectionSequence, run_dir: Path, *, verbose: int | str = "auto"
+    model: ProposalModel | DetectionModel, sequence: DetectionSequence, run_dir: Path, *, verbose: int | str = "auto"
 ) -> dict[str, float]:
-    """Score the proposals for the images of a sequence.
+    """Score what a model finds in the images of a sequence.
 
-    Writes proposals.json (see `save_proposals`), recall.json, and proposals.png (see `draw_pictures`).
+    Of a ProposalModel, writes proposals.json (see `save_proposals`), recall.json, and proposals.png. Of a
+    DetectionModel, writes detections.json (see `write_results`), metrics.json, and detections.png. A figure that does
+    not exist, such as that of large objects where there are none, is null in these files.
 
     Args:
-        model, sequence, verbose: see `propose`.
+        model: trained.
+        sequence: a sequence that does not augment or drop images.
         run_dir: folder to write into; made if it is missing.
+        verbose: anything but 0 shows progress.
 
     Returns:
-        The recalls that `proposal_recall` returns.
+        What `proposal_recall`, or what `average_precision` returns. Federated annotations (LVIS) are scored by COCO's
+        rules, as if every class was looked for in every image: compare runs by it, and score detections.json with the
+        package lvis.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    boxes, scores = propose(model, sequence, verbose=verbose)
-    save_proposals(run_dir / "proposals.json", sequence.annotations, boxes, scores)
-    recall = proposal_recall(sequence.annotations, boxes, scores)
-    replace_file(run_dir / "recall.json", (json.dumps(recall, indent=2) + "\n").encode())
-    draw_pictures(run_dir / "proposals.png", sequence.annotations, boxes, scores)
-    return recall
+    annotations = sequence.annotations
+    if not isinstance(model, DetectionModel):
+        boxes, scores = propose(model, sequence, verbose=verbose)
+        save_proposals(run_dir / "proposals.json", annotations, boxes, scores)
+        figures = proposal_recall(annotations, boxes, scores)
+        _write_figures(run_dir / "recall.json", figures)
+        draw_pictures(run_dir / "proposals.png", annotations, boxes, scores)
+        return figures
+    found = predict_detections(model, sequence, detect, verbose=bool(verbose))
+    write_results(run_dir / "detections.json", annotations, *found)
+    figures = average_precision(dataclasses.replace(annotations, neg_classes=None, not_exhaustive_classes=None), *found)
+    _write_figures(run_dir / "metrics.json", figures)
+    _draw_detections(run_dir / "detections.png", annotations, found)
+    return figures
+
+
+def _write_figures(path: Path, figures: Mapping[str, float]) -> None:
+    """Write figures as JSON, which has no NaN."""
+    numbers = {name: None if math.isnan(figure) else figure for name, figure in figures.items()}
+    replace_file(path, (json.dumps(numbers, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def propose(
@@ -57,10 +99,6 @@ def propose(
         Two lists in the order of the sequence's annotations: boxes float32 (R, 4) and scores float32 (R,), best first;
         R may be 0.
     """
-
-    def detect(model, x):
-        found = model.predict_on_batch(x)
-        return found["boxes"], found["scores"], np.where(found["scores"] >= 0, 0, -1)  # one class, and padding
 
     found = predict_detections(model, sequence, detect, verbose=bool(verbose))
     return found.boxes, found.scores
@@ -100,10 +138,36 @@ def draw_pictures(
         path, annotations, boxes, scores: see `save_proposals`.
     """
     tiles = []
-    for position in range(min(len(annotations), PICTURES)):
+    for position, image in _first_images(annotations):
         rows = annotations.rows(position)
         truth = annotations.boxes[rows][~annotations.ignore[rows]]
-        height, width = annotations.image_hw[position].tolist()
-        image = read_image(annotations.paths[position], annotated_hw=(height, width))
         tiles.append(draw_proposals(image, boxes[position], scores[position], truth))
     write_png(path, contact_sheet(tiles, legend=PROPOSAL_KEYS))
+
+
+def _draw_detections(path: Path, annotations: Annotations, found: Detections) -> None:
+    """Draw the first images with what was found beside the truth, as a PNG."""
+    tiles = []
+    for position, image in _first_images(annotations):
+        rows = annotations.rows(position)
+        names = annotations.class_names
+        tiles.extend(
+            draw_detections(
+                image,
+                found.boxes[position],
+                found.scores[position],
+                [names[class_id] for class_id in found.class_ids[position].tolist()],
+                truth=(
+                    annotations.boxes[rows],
+                    [names[class_id] for class_id in annotations.class_ids[rows].tolist()],
+                    annotations.ignore[rows],
+                ),
+            )
+        )
+    write_png(path, contact_sheet(tiles, columns=2, legend=DETECTION_KEYS))
+
+
+def _first_images(annotations: Annotations) -> Iterator[tuple[int, Image]]:
+    for position in range(min(len(annotations), PICTURES)):
+        height, width = annotations.image_hw[position].tolist()
+        yield position, read_image(annotations.paths[position], annotated_hw=(height, width))

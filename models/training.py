@@ -1,4 +1,4 @@
-"""Training an RPN: its schedule, and a run whose results stay in a folder."""
+"""Training: its schedule, and a run whose results stay in a folder."""
 
 from __future__ import annotations
 
@@ -12,10 +12,24 @@ from typing import Literal
 import keras
 
 from detfeed.callbacks import FeedMonitor, ResumeFeed
+from detfeed.models.detections import DetectionModel
+from detfeed.models.detector import save_description, trained_part
 from detfeed.models.proposals import ProposalModel
-from detfeed.models.run_callbacks import EpochLog, FedImages, Progress, ValidationRecall, draw_curves
+from detfeed.models.run_callbacks import (
+    FED,
+    LOG,
+    STEPS,
+    Curves,
+    EpochLog,
+    FedImages,
+    KeptMemory,
+    Progress,
+    SavedWeights,
+    StepLog,
+    ValidationScores,
+)
+from detfeed.models.scoring import main_figures
 from detfeed.sequence import DetectionSequence
-from detfeed.writing import replacing
 
 # As in Kingma & Ba and in torch. The loss is a mean over 256 anchors an image, so some gradients are about as small as
 # Keras's 1e-7, which would shorten the first steps of their weights.
@@ -24,7 +38,7 @@ ADAM_EPSILON = 1e-8
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """How, and for how long, an RPN is optimised. The defaults train from random weights in batches of two.
+    """How, and for how long, a model is optimised. The defaults train from random weights in batches of two.
 
     A small data set gives few steps, and small batches give more of them: on 205 images of blood cells and in 10
     epochs, batches of two with warm-up and cosine decay get further than batches of eight at a constant 1e-4.
@@ -91,7 +105,7 @@ class Schedule:
 
 
 def train(
-    model: ProposalModel,
+    model: ProposalModel | DetectionModel,
     sequence: DetectionSequence,
     validation: DetectionSequence | None,
     run_dir: Path,
@@ -101,18 +115,23 @@ def train(
     backup_every: int | None = None,
     verbose: int | str = "auto",
 ) -> dict[str, float]:
-    """Train an RPN, and keep its weights, logs and backups in a folder.
+    """Train an RPN or a Faster R-CNN, and keep its weights, logs and backups in a folder.
 
-    The folder gets
-        log.csv and curves.png: losses and recall of each epoch,
+    The folder gets, from the beginning,
+        detector.json: all of the model but its weights, for `load_detector`,
+        steps.csv: the losses of each step,
         fed.csv: the planned image ids of each step (the ledger of `sequence` has those that were replaced),
-        tensorboard/: the same logs for TensorBoard,
         backup/: model and optimiser; if there is one already, training continues with the batch after it,
-        rpn.weights.h5: the weights at the end,
+    and after each epoch
+        log.csv and curves.png: losses and scores of each epoch,
+        tensorboard/: the same logs for TensorBoard,
+        rpn.weights.h5 or faster_rcnn.weights.h5: the weights,
+        rpn.best.weights.h5 or faster_rcnn.best.weights.h5: those of the best epoch so far, by AR@100 or AP of the
+            validation,
         and the files of `score`.
 
     Args:
-        model: its RPN is compiled and trained.
+        model: its RPN or its Faster R-CNN is compiled and trained.
         sequence: training batches.
         validation: images to score, in a sequence that does not shuffle. None: no scores.
         run_dir: the folder; made if it is missing.
@@ -130,35 +149,39 @@ def train(
         ImportError: matplotlib, TensorBoard, or TensorFlow, through which Keras writes for it, is not installed.
     """
     _check_installed()
-    rpn = model.rpn
+    trained = trained_part(model)
     run_dir.mkdir(parents=True, exist_ok=True)
     total_steps = schedule.total_steps(len(sequence))
     epochs = math.ceil(total_steps / len(sequence))
-    rpn.compile(optimizer=schedule.build_optimizer(total_steps))
-    log = run_dir / "log.csv"
-    callbacks: list[keras.callbacks.Callback] = [Progress(sequence, total_steps)]
+    fed = (validation or sequence).loader
+    save_description(model, sequence.annotations.class_names, fed.stage(epochs - 1).resize, run_dir)
+    trained.compile(optimizer=schedule.build_optimizer(total_steps))
+    scores = None
     if validation is not None:
-        callbacks.append(ValidationRecall(model, validation, run_dir, every=validate_every, last=epochs))
-    callbacks += [
-        EpochLog(log),
+        scores = ValidationScores(model, validation, run_dir, every=validate_every, last=epochs)
+    callbacks: list[keras.callbacks.Callback] = [
+        Progress(sequence, total_steps),
+        KeptMemory(),
+        *([scores] if scores else []),
+        EpochLog(run_dir / LOG, scores),
+        SavedWeights(model, run_dir),
+        Curves(run_dir, main_figures(model)),
         keras.callbacks.TensorBoard(str(run_dir / "tensorboard"), write_graph=False),
         FeedMonitor(sequence, verbose=bool(verbose)),
         # After scores and logs: an epoch that a backup holds has both.
         *_backups(run_dir / "backup", backup_every),
         ResumeFeed(sequence),
-        FedImages(sequence, run_dir / "fed.csv"),
+        FedImages(sequence, run_dir / FED),
+        StepLog(sequence, run_dir / STEPS),
     ]
     with warnings.catch_warnings():
         # A resumed epoch is short and makes Keras warn; Progress checks that all of it was fed.
         warnings.filterwarnings("ignore", message="Your input ran out of data", category=UserWarning)
         # The sequence shuffles. If Keras did too, the number of a batch would not give its images.
-        history = rpn.fit(sequence, epochs=epochs, callbacks=callbacks, shuffle=False, verbose=verbose)
+        history = trained.fit(sequence, epochs=epochs, callbacks=callbacks, shuffle=False, verbose=verbose)
     sequence.close()
-    with replacing(run_dir / "rpn.weights.h5") as path:
-        rpn.save_weights(path)
-    if log.exists():
-        draw_curves(log, run_dir / "curves.png")
-    return {name: float(values[-1]) for name, values in history.history.items()}
+    last = {name: float(values[-1]) for name, values in history.history.items()}
+    return last | (scores.figures if scores else {})
 
 
 def _check_installed() -> None:

@@ -4,300 +4,38 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from data_arguments import add_data_arguments, choose_feed, read_training, read_validation
-from detfeed import Annotations, Replace
-from detfeed.commands.parser import Parser, not_negative, positive, share, whole
-from detfeed.readers.formats import FORMATS, LAYOUT, TRAINING, VALIDATION
+import training_run
+from detfeed import Annotations
+from detfeed.commands.parser import Parser
 from detfeed.recall import MAX_PROPOSALS
-from detfeed.writing import replace_file
 
-# Keras is imported after the arguments are checked and the data is read: it takes seconds.
 if TYPE_CHECKING:
-    from detfeed.models import ProposalModel, Schedule
-
-WEIGHTS = "rpn.weights.h5"
+    from detfeed.models import ProposalModel
 
 
 def build_parser() -> Parser:
-    parser = Parser(description=__doc__)
-    run = parser.add_argument_group("run")
-    run.add_argument("--out", type=Path, metavar="DIR", help="run folder [runs/rpn, or that of --evaluate]")
-    run.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in this folder, with its settings")
-    run.add_argument("--evaluate", type=Path, metavar="DIR", help="only score the weights of the run in this folder")
-    add_data_arguments(parser, validation=True)
-    _add_model_options(parser)
-    _add_worker_options(parser)
-    _add_recipe_options(parser)
-    return parser
+    return training_run.build_parser(__doc__, Path("runs/rpn"))
 
 
-def _add_model_options(parser: Parser) -> None:
-    model = parser.add_argument_group("model")
-    model.add_argument("--model", choices=("fpn", "c4"), default="fpn", metavar="NAME", help="fpn or c4 [fpn]")
-    model.add_argument(
-        "--weights", default="none", metavar="NAME", help="of the backbone: none, imagenet, a file [none]"
-    )
-    model.add_argument("--frozen-stages", type=whole(0), metavar="N", help="of the backbone [with weights 2, else 0]")
-    model.add_argument(
-        "--frozen-batch-norm",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="of the backbone [with weights, else not]",
-    )
-    model.add_argument(
-        "--batch-norm-momentum",
-        type=share,
-        default=0.9,
-        metavar="SHARE",
-        help="share of the old mean that is kept [0.9]",
-    )
-    model.add_argument(
-        "--anchor-sizes", type=positive, nargs="+", metavar="N", help="sides in pixels [32 64 128 256 512]"
-    )
+def build_model(arguments: argparse.Namespace, data: Annotations) -> ProposalModel:
+    from detfeed.models import ProposalModel
 
-
-def _add_worker_options(parser: Parser) -> None:
-    workers = parser.add_argument_group("workers")
-    workers.add_argument("--workers", type=whole(0), default=1, metavar="N", help="how many [1]")
-    workers.add_argument("--use-multiprocessing", action="store_true", help="processes instead of threads")
-    workers.add_argument(
-        "--on-error",
-        choices=("raise", "replace"),
-        default="raise",
-        metavar="POLICY",
-        help="unreadable training images: raise or replace [raise]; replace lists them in replaced.jsonl of the run "
-        "folder",
-    )
-    workers.add_argument(
-        "--max-replaced", type=share, default=0.01, metavar="SHARE", help="of training images, at most [0.01]"
-    )
-
-
-def _add_recipe_options(parser: Parser) -> None:
-    recipe = parser.add_argument_group("recipe (the defaults train from random weights)")
-    recipe.add_argument("--epochs", type=whole(1), default=10, metavar="N", help="passes over the data [10]")
-    recipe.add_argument("--steps", type=whole(1), metavar="N", help="upper limit of steps in all [none]")
-    recipe.add_argument(
-        "--optimizer",
-        choices=("adam", "adamw", "sgd"),
-        default="adam",
-        metavar="NAME",
-        help="adam, adamw or sgd [adam]",
-    )
-    recipe.add_argument("--learning-rate", type=not_negative, default=2e-4, metavar="RATE", help="the highest [2e-4]")
-    recipe.add_argument(
-        "--warmup-steps", type=whole(0), default=100, metavar="N", help="over which it rises to that [100]"
-    )
-    recipe.add_argument(
-        "--decay", choices=("cosine", "none"), default="cosine", metavar="NAME", help="cosine or none [cosine]"
-    )
-    recipe.add_argument("--weight-decay", type=not_negative, default=0.0, metavar="RATE", help="of adamw and sgd [0]")
-    recipe.add_argument("--clip-norm", type=positive, metavar="NORM", help="upper limit of the gradients' norm [none]")
-    recipe.add_argument(
-        "--mixed-precision",
-        choices=("none", "float16", "bfloat16"),
-        default="none",
-        metavar="TYPE",
-        help="none, float16 or bfloat16 [none]",
-    )
-    recipe.add_argument("--backup-every", type=whole(1), metavar="N", help="steps between backups [an epoch]")
-    recipe.add_argument("--validate-every", type=whole(1), default=1, metavar="N", help="epochs between scores [1]")
-
-
-def parse_arguments(parser: Parser, argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse the arguments; a run that is resumed or evaluated gives the settings that the command line does not.
-
-    Raises:
-        argparse.ArgumentError: options do not go together, or the run has no settings.
-    """
-    arguments = parser.parse_args(argv)
-    if arguments.resume and arguments.evaluate:
-        raise argparse.ArgumentError(None, "--evaluate: expected no --resume with it, got both; give one")
-    earlier = arguments.resume or arguments.evaluate
-    if earlier:
-        parser.set_defaults(**_earlier_settings(earlier / "settings.json", arguments))
-        arguments = parser.parse_args(argv)
-    if arguments.resume and arguments.out:
-        raise argparse.ArgumentError(
-            None, f"--out: expected none with --resume, got {arguments.out}; a run continues in its own folder"
-        )
-    arguments.out = arguments.out or earlier or Path("runs/rpn")
-    return arguments
-
-
-def _earlier_settings(path: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The settings of an earlier run, without the data that the command line replaces.
-
-    Data is replaced as a whole: a mixture of the run's own and the command line's is data that nobody asked for.
-    """
-    try:
-        stored: dict[str, Any] = dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        option = "--resume" if arguments.resume else "--evaluate"
-        got = getattr(error, "strerror", None) or f"a file that is no JSON of settings: {error}"
-        raise argparse.ArgumentError(
-            None, f"{option}: expected the settings of an earlier run in {path}, got {got}; give the folder of a run"
-        ) from None
-    if any(getattr(arguments, name) is not None for name in FORMATS):
-        stored.update(dict.fromkeys((*TRAINING, *VALIDATION)))
-    elif any(getattr(arguments, name) is not None for name in VALIDATION):
-        stored.update(dict.fromkeys(VALIDATION))
-        own = [format for name, format in FORMATS.items() if stored.get(name) is not None]
-        unused = [name for name in LAYOUT if not any(name in format.keywords for format in own)]
-        stored.update(dict.fromkeys(unused))  # these were options of the validation data
-    return stored
-
-
-def save_settings(arguments: argparse.Namespace) -> None:
-    kept: dict[str, Any] = {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in vars(arguments).items()
-        if name not in ("resume", "evaluate", "out")
-    }
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    replace_file(arguments.out / "settings.json", (json.dumps(kept, indent=2) + "\n").encode())
-
-
-def check_run(arguments: argparse.Namespace) -> None:
-    """Check what can be checked before data is read.
-
-    Raises:
-        argparse.ArgumentError: options do not go together, or do not fit the run in the folder.
-    """
-    if not (arguments.resume or arguments.evaluate) and (arguments.out / "backup").exists():
-        raise argparse.ArgumentError(
-            None,
-            f"--out: expected a folder without a run, got {arguments.out}; go on with --resume {arguments.out}, or "
-            "give another folder",
-        )
-    if arguments.evaluate and not (arguments.evaluate / WEIGHTS).is_file():
-        raise argparse.ArgumentError(
-            None,
-            f"--evaluate: expected a finished run with {WEIGHTS}, got {arguments.evaluate}; go on with --resume "
-            f"{arguments.evaluate}",
-        )
-    if arguments.weight_decay and arguments.optimizer == "adam":
-        raise argparse.ArgumentError(
-            None, "--weight-decay: expected --optimizer adamw or sgd with it, got adam; choose one, or leave it out"
-        )
-
-
-def read_data(arguments: argparse.Namespace) -> tuple[Annotations | None, Annotations | None]:
-    """Training data, None if the run is only evaluated; and validation data, None if there is none.
-
-    Raises:
-        argparse.ArgumentError: options do not go together.
-        DetfeedError: the data can't be read.
-    """
-    val_set = read_validation(arguments)
-    if arguments.evaluate and val_set is None:
-        raise argparse.ArgumentError(
-            None, "--evaluate: expected validation data with it, got none; give it, such as --val-coco or --val-voc"
-        )
-    train_set = None if arguments.evaluate else read_training(arguments)
-    if train_set is not None:
-        print(f"training on {train_set}")
-    print(f"scored on {val_set}" if val_set else "no validation data: give it for scores, such as --val-coco")
-    return train_set, val_set
-
-
-def build_model(arguments: argparse.Namespace) -> ProposalModel:
-    from detfeed import AnchorGrid
-    from detfeed.models import RPN, ProposalModel
-
-    sizes: dict[str, Any] = {"sizes": tuple(arguments.anchor_sizes)} if arguments.anchor_sizes else {}
-    pretrained = arguments.weights != "none"
-    # The run's own weights, where it has any, replace those of the backbone.
-    has_own = arguments.evaluate or any((arguments.out / "backup").glob("*.weights.h5"))
-    rpn = RPN(
-        AnchorGrid.fpn(**sizes) if arguments.model == "fpn" else AnchorGrid.c4(**sizes),
-        weights=arguments.weights if pretrained and not has_own else None,
-        frozen_stages=(2 if pretrained else 0) if arguments.frozen_stages is None else arguments.frozen_stages,
-        batch_norm_momentum=arguments.batch_norm_momentum,
-        frozen_batch_norm=pretrained if arguments.frozen_batch_norm is None else arguments.frozen_batch_norm,
-    )
-    return ProposalModel(rpn)
-
-
-def build_schedule(arguments: argparse.Namespace) -> Schedule:
-    from detfeed.models import Schedule
-
-    return Schedule(
-        epochs=arguments.epochs,
-        steps=arguments.steps,
-        optimizer=arguments.optimizer,
-        learning_rate=arguments.learning_rate,
-        warmup_steps=arguments.warmup_steps,
-        decay=arguments.decay,
-        weight_decay=arguments.weight_decay,
-        clip_norm=arguments.clip_norm,
-    )
-
-
-def train_model(
-    arguments: argparse.Namespace, model: ProposalModel, train_set: Annotations, validation: Any, feed: dict[str, Any]
-) -> dict[str, float]:
-    """Train, and return the recall of the last validation."""
-    from detfeed import AnchorTargetSequence
-    from detfeed.models import train
-
-    replaces = arguments.on_error == "replace"
-    sequence = AnchorTargetSequence(
-        train_set,
-        model.rpn.anchors,
-        **feed,
-        workers=arguments.workers,
-        use_multiprocessing=arguments.use_multiprocessing,
-        on_error=Replace(arguments.max_replaced, arguments.out / "replaced.jsonl") if replaces else "raise",
-    )
-    return train(
-        model,
-        sequence,
-        validation,
-        arguments.out,
-        schedule=build_schedule(arguments),
-        validate_every=arguments.validate_every,
-        backup_every=arguments.backup_every,
-    )
+    return ProposalModel(training_run.build_rpn(arguments))
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = build_parser()
     with parser.one_line_errors():
-        arguments = parse_arguments(parser, argv)
-        check_run(arguments)
-        feed = choose_feed(arguments)
-        train_set, val_set = read_data(arguments)
-
-    import keras
-
-    from detfeed import DetectionSequence
-    from detfeed.models import score
-
-    keras.utils.set_random_seed(arguments.seed)
-    if arguments.mixed_precision != "none":
-        keras.mixed_precision.set_global_policy(f"mixed_{arguments.mixed_precision}")
-    model = build_model(arguments)
-    validation = None
-    if val_set is not None:
-        sizes = {name: feed[name] for name in ("batch_size", "resize")}
-        validation = DetectionSequence(val_set, targets=lambda sample: {}, shuffle=False, **sizes)
-    recall: dict[str, float] = {}
-    if train_set is None:
-        model.rpn.load_weights(arguments.evaluate / WEIGHTS)
-    else:
-        save_settings(arguments)
-        recall = train_model(arguments, model, train_set, validation, feed)
-    if validation is not None:
-        # A run that was finished before it was resumed trains no epoch, and so has no recall yet.
-        print_recall(recall if "AR@100" in recall else score(model, validation, arguments.out))
+        arguments = training_run.parse_arguments(parser, argv)
+    recall = training_run.run(arguments, parser, build_model)
+    if recall:
+        print_recall(recall)
     print(f"wrote {arguments.out}")
 
 
@@ -311,7 +49,7 @@ def print_recall(recall: dict[str, float]) -> None:
             *(f"AR@{most}_{size}" for size in ("small", "medium", "large")),
             f"recall@{most}",
         ]
-        table.add_row(str(most), *(f"{recall[name]:.3f}" for name in names))
+        table.add_row(str(most), *(training_run.shown(recall, name) for name in names))
     Console().print(table)
 
 
