@@ -275,3 +275,34 @@ def test_boxes_that_come_to_repeat_each_other_become_one(annotate):
     assert len(table.rename_classes({"class 1": "cat"}).boxes) == 6
     ignored = dataclasses.replace(table, ignore=np.array([False, True] * 3))
     assert len(ignored.rename_classes({"class 1": "class 0"}).boxes) == 6
+
+
+def test_classes_of_another_table_keep_their_boxes_and_numbers(annotate):
+    table = annotate([(8, 8)], [[(0, 0, 1, 1), (0, 0, 2, 2), (0, 0, 3, 3)]])
+    first, second, third = table.class_names
+    given = table.with_classes((third, "new", second, first))
+    assert given.class_names == (third, "new", second, first)
+    assert [given.class_names[i] for i in given.class_ids] == [table.class_names[i] for i in table.class_ids]
+    numbers = dict(zip(table.class_names, table.category_ids.tolist(), strict=True))
+    new = dict(zip(given.class_names, given.category_ids.tolist(), strict=True))
+    assert new == {**numbers, "new": new["new"]}
+    assert new["new"] not in numbers.values()
+
+
+def test_classes_without_boxes_may_be_left_out_others_not(annotate):
+    table = annotate([(8, 8)], [[(0, 0, 1, 1)]])
+    used = table.class_names[table.class_ids[0]]
+    assert table.with_classes([used]).class_ids.tolist() == [0]
+    with pytest.raises(AnnotationError, match=rf"expected boxes of the classes \['x'\], got some of \['{used}'\]"):
+        table.with_classes(["x"])
+    with pytest.raises(ValueError, match="Expected each name once"):
+        table.with_classes([used, used])
+
+
+def test_federated_classes_move_with_the_classes(annotate):
+    table = annotate([(8, 8)] * 2, [[(0, 0, 1, 1)], []])
+    pairs = {"neg_classes": np.int32([[1, 0], [0, 2]]), "not_exhaustive_classes": np.int32([[0, 1]])}
+    names = table.class_names
+    given = dataclasses.replace(table, **pairs).with_classes((names[2], names[0]))
+    assert given.neg_classes.tolist() == [[1, 1], [0, 0]]
+    assert given.not_exhaustive_classes.tolist() == []

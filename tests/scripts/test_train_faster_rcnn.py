@@ -1,0 +1,148 @@
+"""The training script of Faster R-CNN and predict.py, end to end on a few small drawn images."""
+
+import csv
+import json
+import shutil
+
+import cv2
+import keras
+import numpy as np
+import pytest
+
+import detfeed
+import predict
+import train_faster_rcnn
+from detfeed.models import load_detector
+from detfeed.models.run_callbacks import Progress
+from small_resnet50 import small_resnet50
+
+SMALL = [
+    *("--shapes", "8", "--short-side", "64", "--batch-size", "2", "--epochs", "2", "--anchor-sizes", "8", "16", "32"),
+    *("64", "128", "--roi-samples", "16", "--train-proposals", "30", "--proposals", "20", "--workers", "0"),
+]
+
+
+def rows_of(file):
+    with file.open(newline="") as content:
+        return list(csv.DictReader(content))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of two epochs that was stopped in the midst of the second and resumed."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    def interrupt(self, batch, logs=None):
+        end(self, batch, logs)
+        if self.epoch == 1 and batch == 1:
+            raise KeyboardInterrupt
+
+    end = Progress.on_train_batch_end
+    arguments = [*SMALL, "--shapes-dir", str(folder / "shapes"), "--backup-every", "1", "--out", str(folder / "run")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.applications, "ResNet50", small_resnet50)
+        with patch.context() as stopped, pytest.raises(KeyboardInterrupt):
+            stopped.setattr(Progress, "on_train_batch_end", interrupt)
+            train_faster_rcnn.main(arguments)
+        shutil.copytree(folder / "run", folder / "stopped")
+        train_faster_rcnn.main(["--resume", str(folder / "run")])
+        yield folder / "run"
+
+
+def test_run_that_is_stopped_leaves_weights_curves_and_the_loss_of_each_step(run):
+    stopped = run.parent / "stopped"
+    for name in ("faster_rcnn.weights.h5", "detector.json", "settings.json", "curves.png", "log.csv"):
+        assert (stopped / name).is_file(), name
+    steps = rows_of(stopped / "steps.csv")
+    assert [(row["epoch"], row["batch"]) for row in steps] == [
+        *(("0", str(n)) for n in range(5)),
+        ("1", "0"),
+        ("1", "1"),
+    ]
+
+
+def test_resumed_run_has_each_step_once_and_scores_each_epoch(run):
+    steps = rows_of(run / "steps.csv")
+    assert [(int(row["epoch"]), int(row["batch"])) for row in steps] == [(e, b) for e in range(2) for b in range(5)]
+    parts = ("rpn_objectness_loss", "rpn_box_loss", "roi_class_loss", "roi_box_loss")
+    for row in steps:
+        assert float(row["loss"]) == pytest.approx(sum(float(row[part]) for part in parts), rel=1e-3)
+    first, second = rows_of(run / "log.csv")
+    assert 0 <= float(first["AP"]) <= float(first["AP50"]) <= 1
+    assert {f"AP/{name}" for name in ("ellipse", "rectangle", "triangle", "star")} <= second.keys()
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["AP_large"] is None, "there are no large objects"
+    assert metrics["AP"] == pytest.approx(float(second["AP"]))
+    for picture in ("curves.png", "detections.png"):
+        assert cv2.imread(str(run / picture)) is not None
+
+
+def test_detections_are_coco_results_that_score_as_the_run_says(run):
+    val = run.parent / "shapes" / "val"
+    table = detfeed.read_coco(val / "instances.json", val / "images")
+    results = json.loads((run / "detections.json").read_text())
+    position = {table.image_id(p): p for p in range(len(table))}
+    found = [[one for one in results if position[one["image_id"]] == p] for p in range(len(table))]
+    boxes = [np.array([one["bbox"] for one in of]).reshape(-1, 4) @ np.eye(4) for of in found]
+    for array in boxes:
+        array[:, 2:] += array[:, :2]
+    names = {number: row for row, number in enumerate(table.category_ids.tolist())}
+    again = detfeed.average_precision(
+        table,
+        boxes,
+        [[one["score"] for one in of] for of in found],
+        [[names[one["category_id"]] for one in of] for of in found],
+    )
+    assert again["AP50"] == pytest.approx(json.loads((run / "metrics.json").read_text())["AP50"])
+
+
+@pytest.mark.parametrize("checkpoint", ["best", "last"])
+def test_run_is_evaluated_with_its_best_or_its_last_weights(run, tmp_path, checkpoint, capsys):
+    train_faster_rcnn.main(["--evaluate", str(run), "--checkpoint", checkpoint, "--out", str(tmp_path)])
+    rows = rows_of(run / "log.csv")
+    expected = max(float(row["AP"]) for row in rows) if checkpoint == "best" else float(rows[-1]["AP"])
+    assert json.loads((tmp_path / "metrics.json").read_text())["AP"] == pytest.approx(expected, abs=1e-3)
+    assert " - " in capsys.readouterr().out, "a figure that does not exist"
+
+
+def test_new_pictures_are_predicted_as_json_csv_and_pictures(run, tmp_path, capsys):
+    images = run.parent / "shapes" / "val" / "images"
+    (tmp_path / "bad.jpg").write_bytes((images / "000001.jpg").read_bytes()[:900])
+    files = {name: str(tmp_path / "out" / name) for name in ("a.json", "a.csv", "drawn")}
+    options = ["--json", files["a.json"], "--csv", files["a.csv"], "--draw", files["drawn"], "--min-score", "0.05"]
+    assert predict.main([str(run), str(images), str(tmp_path / "bad.jpg"), *options]) == 1
+    printed = capsys.readouterr()
+    assert f"{images}/000002.jpg: " in printed.out
+    assert printed.err.startswith(f"predict.py: {tmp_path}/bad.jpg: expected a whole image")
+    content = json.loads((tmp_path / "out" / "a.json").read_text())
+    detector = load_detector(run)
+    assert len(content) == 2 == len(list((tmp_path / "out" / "drawn").iterdir()))
+    for one in content:
+        (found,) = detector(one["file"], min_score=0.05)
+        np.testing.assert_allclose([o["box"] for o in one["objects"]], found.boxes.reshape(-1, 4), atol=0.01)
+        assert [o["class"] for o in one["objects"]] == found.class_names
+    rows = rows_of(tmp_path / "out" / "a.csv")
+    assert len(rows) == sum(len(one["objects"]) for one in content) > 0
+
+
+def test_validation_classes_in_another_order_are_scored_alike(run, tmp_path):
+    val = run.parent / "shapes" / "val"
+    content = json.loads((val / "instances.json").read_text())
+    content["categories"].reverse()
+    (tmp_path / "reversed.json").write_text(json.dumps(content))
+    data = ["--val-coco", str(tmp_path / "reversed.json"), "--val-images", str(val / "images")]
+    train_faster_rcnn.main(["--evaluate", str(run), "--checkpoint", "last", "--out", str(tmp_path / "out"), *data])
+    before, again = (json.loads((folder / "metrics.json").read_text()) for folder in (run, tmp_path / "out"))
+    assert again["AP50"] == pytest.approx(before["AP50"], abs=1e-3)
+
+
+def test_validation_class_that_was_not_trained_ends_the_script_with_one_line(run, tmp_path, capsys):
+    val = run.parent / "shapes" / "val"
+    content = json.loads((val / "instances.json").read_text())
+    content["categories"][0]["name"] = "cube"
+    (tmp_path / "other.json").write_text(json.dumps(content))
+    data = ["--val-coco", str(tmp_path / "other.json"), "--val-images", str(val / "images")]
+    with pytest.raises(SystemExit):
+        train_faster_rcnn.main(["--evaluate", str(run), "--out", str(tmp_path / "out"), *data])
+    line = capsys.readouterr().err
+    assert "expected boxes of the classes ['ellipse', 'rectangle', 'triangle', 'star'], got some of ['cube']" in line
