@@ -68,6 +68,9 @@ def main(argv: list[str] | None = None) -> int:
             answers = [_best(detector.name(*one), arguments) for one in zip(*found, strict=True)]
         for position, answer in enumerate(answers):
             print(f"{pictures.paths[position]}: {_summary(answer)}")
+        for file in (arguments.json, arguments.csv):
+            if file:
+                file.parent.mkdir(parents=True, exist_ok=True)
         if arguments.json:
             replace_file(arguments.json, _json(pictures, answers))
         if arguments.csv:
@@ -113,12 +116,12 @@ def _objects(found: Found) -> list[dict[str, Any]]:
 
 
 def _json(pictures: Annotations, answers: list[Found]) -> bytes:
-    """A list of pictures; boxes are x0, y0, x1, y1 in pixels."""
-    content = [
-        {"file": path, "height": height, "width": width, "objects": _objects(found)}
+    """A list of pictures, one a line; boxes are x0, y0, x1, y1 in pixels."""
+    lines = [
+        json.dumps({"file": path, "height": height, "width": width, "objects": _objects(found)}, ensure_ascii=False)
         for path, (height, width), found in zip(pictures.paths, pictures.image_hw.tolist(), answers, strict=True)
     ]
-    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+    return ("[" + ",\n ".join(lines) + "]\n").encode()
 
 
 def _csv(pictures: Annotations, answers: list[Found]) -> bytes:
