@@ -89,6 +89,7 @@ def _write(
         return lambda name: read_coco(out, folder, exif="ignore")
     if to == "yolo":
         write_yolo(tables, out, ignored="object" if arguments.ignored_as_objects else "drop", images=placed)
-        return partial(read_yolo, out)
+        keypoints = any(table.keypoints is not None for table in tables.values())
+        return partial(read_yolo, out, masks=True, keypoints=keypoints)
     write_voc(tables, out, whole_pixels=not arguments.decimals, images=placed)
     return lambda name: read_voc(out, name, class_names=tables[name].class_names)
