@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+import warnings
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from detfeed.commands.reading import counted, named_sets, read_sets, said_warnin
 from detfeed.readers.coco import read_coco
 from detfeed.readers.coco_writer import NOT_WRITTEN, write_coco
 from detfeed.readers.formats import DataSet, add_training_options, add_validation_options
+from detfeed.readers.ignored_classes import MOSTLY_IGNORED
 from detfeed.readers.voc import read_voc
 from detfeed.readers.voc_writer import write_voc
 from detfeed.readers.written_images import Placed
@@ -58,6 +60,8 @@ def _convert(arguments: argparse.Namespace) -> int:
     try:
         with said_warnings():
             read = _write(to, out, tables, named, arguments)
+            # The reader of the data has told of them already.
+            warnings.filterwarnings("ignore", f"(?s).*: {MOSTLY_IGNORED}")
             again = {name: read(name) for name in tables}
     except ValueError as error:
         say(f"{out} was not written: {error}")

@@ -138,6 +138,19 @@ def test_what_cannot_be_read_is_an_error_or_is_left_out_and_named(run, coco, tmp
     assert "wrote train: 3 images" in result.stdout
 
 
+def test_each_warning_is_said_once(run, coco, tmp_path):
+    content = json.loads(coco[1].read_text())
+    for one in content["annotations"]:
+        one["iscrowd"] = 1
+        one["segmentation"] = {"size": [96, 128], "counts": [96 * 128]}
+    for image in content["images"]:
+        image["height"], image["width"] = 96, 128
+    coco[1].write_text(json.dumps(content))
+    told = run(*coco, "--to-coco", tmp_path / "out.json").stderr
+    assert told.count("classes have more ignored boxes than objects") == 1
+    assert coco[1].name in told and "out.json" not in told
+
+
 def test_nothing_is_written_over(run, coco, tmp_path):
     (tmp_path / "yolo").mkdir()
     (tmp_path / "yolo" / "x").touch()
