@@ -39,6 +39,7 @@ from detfeed.readers.coco_entries import (
     Number,
     decode_content,
     decode_entries,
+    may_repeat_keys,
     quote_nan,
 )
 from detfeed.readers.json_files import repeated_key
@@ -280,8 +281,13 @@ class Pieces:
         with no_collections():
             return tuple(self.read(span)._asdict() for span in spans), None
 
-    def read(self, span: Span) -> Columns:
+    def read(self, span: Span, *, looking_for_repeats: bool = False) -> Columns:
         """The columns of the annotations that lie in the file from one byte to another.
+
+        Args:
+            span: the bytes.
+            looking_for_repeats: whether an annotation in which a key stands twice is a fault. msgspec takes the last
+                value.
 
         Raises:
             One of `UNDECODED`: they are no list of JSON values.
@@ -303,7 +309,10 @@ class Pieces:
                     raise msgspec.DecodeError("the file has become shorter")
                 at += count
         try:
-            return to_columns((_KEYPOINT_BOXES if self.keypoints else _BOXES).decode(data), all_masks=self.all_masks)
+            boxes = (_KEYPOINT_BOXES if self.keypoints else _BOXES).decode(data)
+            if looking_for_repeats and may_repeat_keys(data, len(boxes)):
+                raise msgspec.ValidationError("a key of an annotation may stand twice")
+            return to_columns(boxes, all_masks=self.all_masks)
         except msgspec.DecodeError:
             read = decode_entries(
                 _RAWS.decode(quote_nan(bytes(data))), KeypointBox if self.keypoints else Box, "annotations"
@@ -365,7 +374,8 @@ def _read_all(pieces: Pieces, spans: list[Span], helpers: list[Process], stack: 
     with contextlib.suppress(IndexError):
         while True:
             index = waiting.popleft()
-            done[index] = pieces.read(spans[index])
+            # In one block, since a tool that writes keys twice does so throughout, and since it takes a third longer.
+            done[index] = pieces.read(spans[index], looking_for_repeats=index == 0)
     # Read the blocks that helpers failed at or are still at, so that nobody waits for a slow process.
     return join([pieces.read(span) if columns is None else columns for span, columns in zip(spans, done, strict=True)])
 
