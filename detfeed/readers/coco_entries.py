@@ -57,6 +57,7 @@ class Category(msgspec.Struct, gc=False):
     id: Number
     name: _Name
     keypoints: msgspec.Raw = msgspec.Raw()  # decoded if keypoints are read
+    flip_idx: msgspec.Raw = msgspec.Raw()  # likewise; not of COCO's, but as in YOLO's files
 
 
 class CocoFile(msgspec.Struct, gc=False):
@@ -203,7 +204,7 @@ def _mend(raw: msgspec.Raw, form: type[_S]) -> _S:
         value = getattr(loose, name, msgspec.UNSET)
         if value is not msgspec.UNSET:
             values[name] = mend(value)
-    for name in ("segmentation", "keypoints"):
+    for name in ("segmentation", "keypoints", "flip_idx"):
         if getattr(loose, name, None):
             values[name] = getattr(loose, name)
     return msgspec.json.decode(msgspec.json.encode(values), type=form)

@@ -9,7 +9,7 @@ import numpy as np
 import yaml
 
 from detfeed.errors import AnnotationError, shorten
-from detfeed.keypoints import Keypoints, flips_of
+from detfeed.keypoints import MAX_KEYPOINTS, Keypoints, flips_of
 from detfeed.readers.notes import Notes
 from detfeed.readers.paths import list_folder
 from detfeed.readers.texts import read_lines, read_text
@@ -230,21 +230,21 @@ def keypoints_of(content: Content, source: str, notes: Notes) -> tuple[Shape, Ke
     """
     try:
         count, size = map(int, content["kpt_shape"])
+        if not 0 < count <= MAX_KEYPOINTS or size not in (2, 3):
+            raise ValueError("another shape")
         names = _keypoint_names(content.get("kpt_names"))
         flips = flips_of(names) if names else np.arange(count)
         if "flip_idx" in content:
             flips = np.array([int(place) for place in content["flip_idx"]], np.int64)
         elif not names and count > 1:
             notes.add("there is no flip_idx, so that no keypoints change places in mirrored images", "`kpt_shape`")
-        if count > 0 and size in (2, 3) and len(flips) == count:
-            return (count, size), Keypoints(np.zeros((0, count, 3), np.float32), names, flips)
-    except (AnnotationError, KeyError, ValueError, TypeError, IndexError):
-        pass
-    raise AnnotationError(
-        f"{source}: expected `kpt_shape: [K, 2 or 3]`, in `flip_idx` K numbers of keypoints that become each other, "
-        f"and in `kpt_names` K names, got {shorten(str(content.get('kpt_shape')))}, "
-        f"{shorten(str(content.get('flip_idx')))} and {shorten(str(content.get('kpt_names')))}"
-    )
+        return (count, size), Keypoints(np.zeros((0, count, 3), np.float32), names, flips)
+    except (AnnotationError, KeyError, ValueError, TypeError, IndexError, OverflowError):
+        got = [shorten(str(content.get(key))) for key in ("kpt_shape", "flip_idx", "kpt_names")]
+        raise AnnotationError(
+            f"{source}: expected `kpt_shape: [K, 2 or 3]`, in `flip_idx` K numbers of keypoints that become each "
+            f"other, and in `kpt_names` K names, got {got[0]}, {got[1]} and {got[2]}"
+        ) from None
 
 
 def _keypoint_names(given: Any) -> tuple[str, ...]:

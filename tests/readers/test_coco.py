@@ -497,8 +497,31 @@ def test_keypoints_that_cannot_be_read_are_told_and_cost_no_box(read, numbers, m
 def test_categories_of_different_keypoints_are_an_error(read):
     content = posed([10, 12, 2] * 3)
     content["categories"].append({"id": 77, "name": "dog", "keypoints": ["tail"]})
-    with pytest.raises(AnnotationError, match=r"same keypoints in all categories .* at the category 77"):
+    with pytest.raises(AnnotationError, match=r"same `keypoints` in all categories .* at the category 77"):
         read(content, keypoints=True)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("keypoints", [1], r"expected a list of texts in `keypoints`, got '\[1\]' - at the category 2"),
+        ("keypoints", ["\xff"], "expected a list of texts in `keypoints`, got .* - at the category 2"),
+        ("keypoints", ["x"] * 1025, "expected at most 1024 keypoints of an object, got 1025"),
+        ("flip_idx", [10**30], "expected a list of numbers in `flip_idx`, got .* - at the category 2"),
+        ("flip_idx", "left", "expected a list of numbers in `flip_idx`, got '\"left\"' - at the category 2"),
+        ("flip_idx", [1, 0], r"expected in `flip_idx` the numbers of 3 keypoints .* got \[1, 0\] - at `categories`"),
+        ("flip_idx", [1, 2, 0], r"expected in `flip_idx` the numbers of 3 keypoints .* got \[1, 2, 0\]"),
+    ],
+)
+def test_bad_keypoints_of_categories_are_an_error(tmp_path, field, value, message):
+    content = posed([10, 12, 2] * 3)
+    for category in content["categories"]:
+        category.pop(field, None)
+    content["categories"][1][field] = value
+    (tmp_path / "a.json").write_text(json.dumps(content, ensure_ascii=False), encoding="latin-1")
+    with pytest.raises(AnnotationError, match=message):
+        read_coco(tmp_path / "a.json", tmp_path, keypoints=True)
+    assert read_coco(tmp_path / "a.json", tmp_path).keypoints is None
 
 
 def test_file_without_keypoints_has_none_of_each_box(read):

@@ -477,6 +477,11 @@ def test_keypoints_of_another_number_or_without_their_shape_are_an_error(read):
         POSE.replace("[1, 0]", "[1, 1]"),
         POSE.replace("[2, 3]", "[2, 4]"),
         POSE.replace("[1, 0]", "[5, 0]"),
+        POSE.replace("[1, 0]", f"[{10**30}, 0]"),
+        POSE.replace("[1, 0]", "[1, 0, 2]"),
+        YAML + "kpt_shape: [1000000000000, 3]\n",
+        POSE + "kpt_names: [left]\n",
+        POSE + "kpt_names: {0: [left, right], 1: [right, left]}\n",
     ):
         with pytest.raises(AnnotationError, match=r"expected `kpt_shape: \[K, 2 or 3\]`"):
             read({"train/a": ""}, text=text, keypoints=True)
