@@ -395,7 +395,8 @@ def _keypoints(columns: Columns, categories: list[Category], draft: Draft, probl
     fitting = np.repeat(~wrong, columns.keypoint_counts)
     points[columns.keypoint_rows[~wrong]] = columns.keypoints[fitting].reshape(np.count_nonzero(~wrong), count, 3)
     points[..., :2] += 0.5
-    keypoints = dataclasses.replace(no_boxes, points=points.astype(np.float32))
+    with np.errstate(over="ignore"):  # an infinite point lies outside its image, like others
+        keypoints = dataclasses.replace(no_boxes, points=points.astype(np.float32))
     sizes_hw = draft.image_hw[draft.positions] if len(draft.image_hw) else np.zeros((len(points), 2), np.int64)
     return keypoints.inside(sizes_hw.T[:, :, None])
 

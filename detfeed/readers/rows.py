@@ -222,8 +222,10 @@ class Rows:
         sizes_hw = image_hw[positions]
         if keypoints is not None:
             points = np.asarray(self._keypoints).reshape(len(positions), len(keypoints.flips), 3)
-            points = points * (np.insert(sizes_hw[:, None, ::-1], 2, 1, axis=2) if shares else 1)
-            keypoints = dataclasses.replace(keypoints, points=points.astype(np.float32)).inside(sizes_hw.T[:, :, None])
+            with np.errstate(over="ignore"):  # an infinite point lies outside its image, like others
+                points = points * (np.insert(sizes_hw[:, None, ::-1], 2, 1, axis=2) if shares else 1)
+                points = points.astype(np.float32)
+            keypoints = dataclasses.replace(keypoints, points=points).inside(sizes_hw.T[:, :, None])
         draft = Draft(
             source=self.source,
             paths=self._paths,

@@ -18,9 +18,6 @@ from detfeed.readers.texts import MOST_OF_LIST, parse_lines, read_lines, read_li
 from detfeed.readers.yolo_layouts import keypoints_of, layout_file, names_of, read_layout, root_of, split_of
 from detfeed.readers.yolo_objects import Shape, boxed, outlined
 
-# A share of a side that no label has, however bad: such numbers are pixels, or per cent.
-_LARGEST_SHARE = 2.0
-
 
 def read_yolo(
     data_yaml: str | os.PathLike[str],
@@ -128,12 +125,6 @@ def _object(
     category, *values = map(to_number, fields)
     if category not in labels:
         raise ValueError(f"expected a class among {among(labels)}, got {shorten(fields[0])}")
-    pixels = next((field for field, value in zip(fields[1:], values, strict=True) if abs(value) > _LARGEST_SHARE), None)
-    if pixels is not None and not has_keypoints:
-        raise ValueError(
-            f"expected shares of the image's width and height, from 0 to 1, got {shorten(pixels)}, as if in pixels; "
-            "divide x and widths by the image's width, y and heights by its height"
-        )
     if has_keypoints and len(values) >= 4:
         return boxed(int(category), values, line, shape)
     if len(values) == 4:

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from detfeed.readers.rows import ObjectRow
 
+# A share of a side that no label has, however bad: such numbers are pixels, or per cent.
+LARGEST_SHARE = 2.0
+
 Shape = tuple[int, int]  # how many keypoints, and how many numbers each has: x, y and perhaps visibility
 
 
@@ -19,9 +22,10 @@ def boxed(label: int, numbers: Sequence[float], place: int, shape: Shape = (0, 0
         shape: of the keypoints; (0, 0) leaves out those there are.
 
     Raises:
-        ValueError: there is another number of numbers.
+        ValueError: there is another number of numbers, or the box is not of shares.
     """
-    x, y, w, h = numbers[:4]
+    x, y, w, h = box = numbers[:4]
+    _check_shares(box)
     count, size = shape
     if count and len(numbers) != 4 + count * size:
         raise ValueError(
@@ -42,7 +46,20 @@ def outlined(label: int, numbers: Sequence[float], place: int, *, masks: bool, k
         numbers: of the points, shares of the image's sides.
         masks: keep the polygon.
         keypoints: how many keypoints objects have; it has none that is labelled.
+
+    Raises:
+        ValueError: a number is no share.
     """
+    _check_shares(numbers)
     x, y = numbers[::2], numbers[1::2]
     box = (min(x), min(y), max(x), max(y))
     return ObjectRow(label, box, place, polygon=numbers if masks else (), keypoints=[0.0] * (3 * keypoints))
+
+
+def _check_shares(numbers: Sequence[float]) -> None:
+    largest = max(numbers, key=abs)
+    if abs(largest) > LARGEST_SHARE:
+        raise ValueError(
+            f"expected shares of the image's width and height, from 0 to 1, got {largest:g}, as if in pixels; "
+            "divide x and widths by the image's width, y and heights by its height"
+        )

@@ -117,12 +117,25 @@ def test_boxes_of_ndjson_are_shares_of_a_split_with_polygons_boxed_and_told(writ
     [
         ({"boxes": [[7, 0.5, 0.5, 1, 1]]}, r"expected a class among \[1, 0\], got 7"),
         ({"boxes": [[0, 0.5, 0.5, 1]]}, "expected a class with 4 numbers, got 4 numbers"),
+        (
+            {"boxes": [[0, 30, 20, 10, 10]]},
+            "expected shares of the image's width and height, .*, got 30, as if in pixels",
+        ),
+        ({"segments": [[0, 0.5, 0.5, 1, 1e18, 0, 1]]}, "expected shares .*, got 1e\\+18, as if in pixels; .*"),
+        ({"obb": [[0, 0.5, 0.5, 1, 1, 0, 1, -9, 1]]}, "expected shares .*, got -9, as if in pixels; .*"),
+        ({"pose": [[0, 0.5, 0.5, 1, 9, 9, 9, 2]]}, "expected shares .*, got 9, as if in pixels; .*"),
         ({"segments": [[0, 0.5, 0.5, 1, 1]]}, "expected a class with 3 or more points, got 5 numbers"),
     ],
 )
 def test_bad_shapes_of_ndjson_are_errors_with_an_address(write, shapes, message):
-    with pytest.raises(AnnotationError, match=rf"x\.ndjson: {message} - at line 2$"):
-        read_ndjson(write("x.ndjson", HEAD, record("a.png", **shapes)))
+    with pytest.raises(AnnotationError, match=rf"x\.ndjson: {message}.* - at line 2$"):
+        read_ndjson(write("x.ndjson", HEAD, record("a.png", **shapes)), masks=True)
+
+
+def test_keypoints_far_outside_of_their_image_are_not_visible(write):
+    pose = [0, 0.5, 0.5, 1, 1, 1e300, 0.5, 2, 0.25, 0.5, 2]
+    keypoints = read_ndjson(write("x.ndjson", POSE, record("a.png", pose=[pose])), keypoints=True).keypoints
+    assert keypoints.points.tolist() == [[[0, 0, 0], [10, 10, 2]]]
 
 
 POSE = {**HEAD, "task": "pose", "kpt_shape": [2, 3], "flip_idx": [1, 0]}
