@@ -22,7 +22,7 @@ def boxed(label: int, numbers: Sequence[float], place: int, shape: Shape = (0, 0
         shape: of the keypoints; (0, 0) leaves out those there are.
 
     Raises:
-        ValueError: there is another number of numbers, or the box is not of shares.
+        ValueError: there is another number of numbers, or those of the box or of a visible keypoint are no shares.
     """
     x, y, w, h = box = numbers[:4]
     _check_shares(box)
@@ -34,7 +34,10 @@ def boxed(label: int, numbers: Sequence[float], place: int, shape: Shape = (0, 0
     points: list[float] = []
     for at in range(4, 4 + count * size, size or 1):
         across, down = numbers[at : at + 2]
-        points += [across, down, numbers[at + 2] if size == 3 else 2.0 * (across > 0 and down > 0)]
+        seen = numbers[at + 2] if size == 3 else 2.0 * (across > 0 and down > 0)
+        if seen > 0:  # in pixels, all would lie outside of the image, and so not be visible
+            _check_shares((across, down))
+        points += [across, down, seen]
     return ObjectRow(label, (x - w / 2, y - h / 2, x + w / 2, y + h / 2), place, keypoints=points)
 
 

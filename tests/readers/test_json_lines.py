@@ -132,10 +132,15 @@ def test_bad_shapes_of_ndjson_are_errors_with_an_address(write, shapes, message)
         read_ndjson(write("x.ndjson", HEAD, record("a.png", **shapes)), masks=True)
 
 
-def test_keypoints_far_outside_of_their_image_are_not_visible(write):
-    pose = [0, 0.5, 0.5, 1, 1, 1e300, 0.5, 2, 0.25, 0.5, 2]
+def test_keypoints_in_pixels_are_an_error_and_those_that_are_not_labelled_may_be_anything(write):
+    pose = [0, 0.5, 0.5, 1, 1, 1e300, -7, 0, 0.25, 0.5, 2]
     keypoints = read_ndjson(write("x.ndjson", POSE, record("a.png", pose=[pose])), keypoints=True).keypoints
     assert keypoints.points.tolist() == [[[0, 0, 0], [10, 10, 2]]]
+    pose[7] = 1
+    file = write("x.ndjson", POSE, record("a.png", pose=[pose]))
+    with pytest.raises(AnnotationError, match=r"expected shares .*, got 1e\+300, as if in pixels; .* - at line 2$"):
+        read_ndjson(file, keypoints=True)
+    assert len(read_ndjson(file).boxes) == 1
 
 
 POSE = {**HEAD, "task": "pose", "kpt_shape": [2, 3], "flip_idx": [1, 0]}

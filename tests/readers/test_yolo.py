@@ -469,6 +469,16 @@ def test_keypoints_are_read_if_asked_for(read):
     assert read({"train/a": ""}, text=POSE, keypoints=True).keypoints.points.shape == (0, 2, 3)
 
 
+def test_boxes_and_keypoints_in_pixels_are_an_error_where_they_are_read(read):
+    points = {"train/a": "0 0.5 0.5 0.5 0.5 10 10 2 30 5 1\n"}
+    with pytest.raises(AnnotationError, match=r"expected shares .*, got 10, as if in pixels; .* - at .*line 1"):
+        read(points, text=POSE, keypoints=True)
+    assert len(read(points, text=POSE).boxes) == 1
+    for arguments in ({}, {"keypoints": True}):
+        with pytest.raises(AnnotationError, match=r"expected shares .*, got 20, as if in pixels"):
+            read({"train/a": "0 20 10 15 5 0.1 0.1 2 0.3 0.5 1\n"}, text=POSE, **arguments)
+
+
 def test_keypoints_of_another_number_or_without_their_shape_are_an_error(read):
     with pytest.raises(AnnotationError, match=r"2 keypoints of 3 numbers after the box, got 4 numbers - at .*line 1"):
         read({"train/a": "0 0.5 0.5 0.5 0.5 0.25 0.5 2 0.75\n"}, text=POSE, keypoints=True)
