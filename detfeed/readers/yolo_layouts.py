@@ -226,13 +226,13 @@ def keypoints_of(content: Content, source: str, notes: Notes) -> tuple[Shape, Ke
     """How many keypoints there are, with the numbers of each, 2 or 3; and the keypoints of no box.
 
     Raises:
-        AnnotationError: there are none, or `kpt_shape`, `flip_idx` or `kpt_names` is not what it should be.
+        AnnotationError: there are none, or `kpt_shape` or `flip_idx` is not what it should be.
     """
     try:
         count, size = map(int, content["kpt_shape"])
         if not 0 < count <= MAX_KEYPOINTS or size not in (2, 3):
             raise ValueError("another shape")
-        names = _keypoint_names(content.get("kpt_names"))
+        names = _keypoint_names(content.get("kpt_names"), count, notes)
         flips = flips_of(names) if names else np.arange(count)
         if "flip_idx" in content:
             flips = np.array([int(place) for place in content["flip_idx"]], np.int64)
@@ -240,19 +240,20 @@ def keypoints_of(content: Content, source: str, notes: Notes) -> tuple[Shape, Ke
             notes.add("there is no flip_idx, so that no keypoints change places in mirrored images", "`kpt_shape`")
         return (count, size), Keypoints(np.zeros((0, count, 3), np.float32), names, flips)
     except (AnnotationError, KeyError, ValueError, TypeError, IndexError, OverflowError):
-        got = [shorten(str(content.get(key))) for key in ("kpt_shape", "flip_idx", "kpt_names")]
         raise AnnotationError(
-            f"{source}: expected `kpt_shape: [K, 2 or 3]`, in `flip_idx` K numbers of keypoints that become each "
-            f"other, and in `kpt_names` K names, got {got[0]}, {got[1]} and {got[2]}"
+            f"{source}: expected `kpt_shape: [K, 2 or 3]`, and in `flip_idx` K numbers of keypoints that become each "
+            f"other, got {shorten(str(content.get('kpt_shape')))} and {shorten(str(content.get('flip_idx')))}"
         ) from None
 
 
-def _keypoint_names(given: Any) -> tuple[str, ...]:
+def _keypoint_names(given: Any, count: int, notes: Notes) -> tuple[str, ...]:
     """The names of keypoints, from a list or from equal lists of all classes; none if there are none."""
     lists = {tuple(map(str, names)) for names in (given.values() if isinstance(given, dict) else [given or ()])}
-    if len(lists) > 1:
-        raise ValueError("expected the same keypoints in all classes")
-    return next(iter(lists), ())
+    names = next(iter(lists), ())
+    if len(lists) < 2 and len(names) in (0, count):
+        return names
+    notes.add(f"names of keypoints are left out, since they are not {count} that all classes have", "`kpt_names`")
+    return ()
 
 
 def text_of(content: Content, key: str, source: str) -> str:
