@@ -54,6 +54,7 @@ _BETWEEN = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*\{")
 _END = re.compile(rb'\}\s*\]\s*(?:,\s*"|\}\s*\Z)')
 _BEGIN = re.compile(rb'"annotations"\s*:\s*\[')
 _IMAGES = re.compile(rb'"images"\s*:\s*\[')
+_NESTED = re.compile(rb"\[\s*\[")  # begins a list of lists
 _TAIL = 2**23  # bytes that may follow the annotations
 _LONGEST_BEGIN = 64  # bytes that are searched again after a read, since it may end within the match
 _STAND_IN = b'{"image_id": 0, "category_id": 0, "bbox": [0, 0, 0, 0], "id": "stands for all annotations"}'
@@ -171,8 +172,9 @@ def to_columns(boxes: Sequence[Box], faults: Sequence[Fault] = (), *, all_masks:
                 kind = "keypoints, got some that do not parse"
                 faults.append(Fault(row, f"expected {kind}: {error} - {where}", MASK))
                 continue
-            keypoints.append(numbers)
-            keypoint_rows.append(row)
+            if numbers:
+                keypoints.append(numbers)
+                keypoint_rows.append(row)
     return Columns(
         boxes=np.fromiter(flat, np.float64, 4 * len(boxes)).reshape(-1, 4),
         image_ids=_ids([box.image_id for box in boxes]),
@@ -205,7 +207,7 @@ def _parse_polygons(text: bytes) -> list[array[float]]:
         ValueError: they are no lists of numbers, or one has less than three points or one that no image has.
     """
     # Some tools leave the outer brackets out.
-    polygons = [array("f", one) for one in _POLYGONS.decode(text if text.startswith(b"[[") else b"[%b]" % text) if one]
+    polygons = [array("f", one) for one in _POLYGONS.decode(text if _NESTED.match(text) else b"[%b]" % text) if one]
     for polygon in polygons:
         if len(polygon) < 6 or len(polygon) % 2:
             raise ValueError(f"expected x and y of at least 3 points, got {len(polygon)} numbers")

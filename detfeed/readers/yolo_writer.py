@@ -151,21 +151,24 @@ def _lines(
         found[..., :2] /= sizes[:, None]
         numbers = np.concatenate([numbers, found.reshape(len(low), 3 * len(points.flips))], axis=1)
     of_each: list[list[float]] = numbers.tolist()
+    masks = MaskColumns.of(table.masks)
     for row in np.flatnonzero(kept).tolist() if outlines else ():
-        of_each[row] = (_polygon(table, row, notes) / sizes[row]).reshape(-1).tolist()
+        width, height = map(int, sizes[row])
+        polygon = _polygon(table, row, masks, (height, width), notes)
+        of_each[row] = (polygon / sizes[row]).reshape(-1).tolist()
     return [
         f"{class_id} {' '.join(map(repr, row))}\n"
         for class_id, row in zip(table.class_ids.tolist(), of_each, strict=True)
     ]
 
 
-def _polygon(table: Annotations, row: int, notes: Notes) -> NDArray[np.float64]:
+def _polygon(
+    table: Annotations, row: int, masks: MaskColumns, image_hw: tuple[int, int], notes: Notes
+) -> NDArray[np.float64]:
     """The outline of a box's mask, or of the box if the mask is missing or has no area, float64 (K, 2)."""
     x0, y0, x1, y1 = box = table.boxes[row].astype(np.float64)
-    masks = MaskColumns.of(table.masks)
     if row in masks:
-        height, width = table.image_hw[table.positions[row]].tolist()
-        polygon = outline(masks, row, (height, width)).astype(np.float64)
+        polygon = outline(masks, row, image_hw).astype(np.float64)
         if len(polygon) and (np.ptp(polygon, axis=0) > 0).all():
             around = np.concatenate([polygon.min(axis=0), polygon.max(axis=0)])
             if np.abs(around - box).max() > _MOVED:

@@ -530,3 +530,23 @@ def test_file_without_keypoints_has_none_of_each_box(read):
         category.pop("keypoints", None)
     assert read(content, keypoints=True).keypoints.points.shape == (2, 0, 3)
     assert read({"images": [], "annotations": [], "categories": []}, keypoints=True).keypoints.points.shape == (0, 0, 3)
+
+
+@pytest.mark.parametrize("indent", [None, 0, 2])
+def test_masks_and_keypoints_are_read_however_the_file_is_indented(read, indent):
+    polygon, runs = [[1, 1, 9, 1, 9, 9]], {"size": [20, 30], "counts": [30, 5, 565]}
+    fields = [
+        {"segmentation": polygon, "keypoints": [1, 2, 2]},
+        {"segmentation": polygon[0]},
+        {"segmentation": runs, "iscrowd": 1},
+        {"segmentation": [], "keypoints": []},
+        {"segmentation": [[]], "keypoints": None},
+    ]
+    found = [{"id": n, "image_id": 3, "category_id": 2, "bbox": [n, 0, 9, 9], **one} for n, one in enumerate(fields)]
+    content = json.dumps(instances(annotations=found), indent=indent)
+    content = content.replace("[]", "[ \n]")
+    table = read(content, masks=True, keypoints=True)
+    assert list(table.masks) == [0, 1, 2]
+    assert [one.tolist() for one in table.masks.polygons(0)] == [[[1, 1], [9, 1], [9, 9]]]
+    assert [one.tolist() for one in table.masks.polygons(1)] == [[[1, 1], [9, 1], [9, 9]]]
+    assert table.keypoints.points[:, 0].tolist() == [[1.5, 2.5, 2], *[[0, 0, 0]] * 4]
