@@ -13,6 +13,9 @@ from detfeed.errors import AnnotationError
 
 Points = NDArray[np.float32]
 
+# Of an object in a file; whole-body sets have 133. A number in a file must not make a column of gigabytes.
+MAX_KEYPOINTS = 1024
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Keypoints:

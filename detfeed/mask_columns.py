@@ -99,7 +99,7 @@ class MaskColumns(Mapping[int, Runs]):
         if not self._has_polygons(mask):
             return self.runs[self.run_offsets[mask] : self.run_offsets[mask + 1]]
         height, width = self.sizes_hw[mask].tolist()
-        return parse_runs(_encode(self.polygons(row), (height, width))["counts"].decode())
+        return _runs_of(self.polygons(row), (height, width))
 
     def polygons(self, row: int) -> list[NDArray[np.float32]]:
         """The polygons of a box's mask, float32 (K, 2) each, K > 2; none if it is given by runs.
@@ -116,10 +116,9 @@ class MaskColumns(Mapping[int, Runs]):
         Raises:
             KeyError: the box has no mask.
         """
-        if not self._has_polygons(self._mask(row)):
-            return fill_mask(self[row], image_hw)
-        mask: NDArray[np.uint8] = pycocotools.mask.decode(_encode(self.polygons(row), image_hw))
-        return np.ascontiguousarray(mask * np.uint8(255))
+        # Not with pycocotools.mask.decode, whose masks are columns first: turning one of 480 x 640 pixels takes 1.3 ms.
+        runs = _runs_of(self.polygons(row), image_hw) if self._has_polygons(self._mask(row)) else self[row]
+        return fill_mask(runs, image_hw)
 
     @property
     def pixels(self) -> NDArray[np.int64]:
@@ -182,10 +181,11 @@ def join_masks(parts: Sequence[MaskColumns], counts: Sequence[int]) -> MaskColum
     return MaskColumns(rows=rows, **columns)
 
 
-def _encode(polygons: Sequence[NDArray[np.float32]], image_hw: tuple[int, int]) -> Any:
-    """COCO's compressed run lengths of the pixels that are in any of the polygons."""
+def _runs_of(polygons: Sequence[NDArray[np.float32]], image_hw: tuple[int, int]) -> Runs:
+    """The runs of the pixels that are in any of the polygons."""
     flat: Any = [polygon.reshape(-1).astype(np.float64) for polygon in polygons]  # the stubs know no lists of arrays
-    return pycocotools.mask.merge(pycocotools.mask.frPyObjects(flat, *image_hw))
+    merged: Any = pycocotools.mask.merge(pycocotools.mask.frPyObjects(flat, *image_hw))
+    return parse_runs(merged["counts"].decode())
 
 
 def _offsets(counts: NDArray[np.integer]) -> NDArray[np.int64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Iterator
@@ -30,9 +31,7 @@ def replacing(path: FilePath) -> Iterator[str]:
         OSError: the file can't be written; it is named.
     """
     target = os.path.realpath(path)
-    folder, name = os.path.split(target)
-    # The end of the name stays, since writers go by it.
-    temporary = os.path.join(folder, f".{os.getpid()}.{name}")
+    temporary = _temporary(target)
     try:
         with _named(path, temporary):
             yield temporary
@@ -73,7 +72,7 @@ def new_folder(path: FilePath) -> Iterator[str]:
         OSError: the folder can't be made.
     """
     target = os.path.realpath(path)
-    temporary = os.path.join(os.path.dirname(target), f".{os.getpid()}.{os.path.basename(target)}")
+    temporary = _temporary(target)
     _check_free(path)
     with _named(path, temporary):
         os.mkdir(temporary)
@@ -81,12 +80,22 @@ def new_folder(path: FilePath) -> Iterator[str]:
         yield temporary
         _check_free(path)
         with _named(path, temporary):
-            if os.path.isdir(target):
-                os.rmdir(target)
-            os.rename(temporary, target)
+            try:
+                if os.path.isdir(target):
+                    os.rmdir(target)
+                os.rename(temporary, target)
+            except OSError:
+                _check_free(path)  # somebody else may have written it since
+                raise
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _temporary(target: str) -> str:
+    """A name beside the target that no other thread, process or machine uses, with its end, since writers go by it."""
+    folder, name = os.path.split(target)
+    return os.path.join(folder, f".{secrets.token_hex(4)}.{name}")
 
 
 def _check_free(path: FilePath) -> None:

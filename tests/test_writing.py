@@ -190,3 +190,61 @@ def test_folder_gets_its_name_when_all_is_written_and_an_error_leaves_nothing(tm
     with pytest.raises(FileNotFoundError, match=r"none/a'"), new_folder(tmp_path / "none" / "a"):
         pass
     assert os.listdir(tmp_path) == ["a"]
+
+
+def in_two_threads(write):
+    """Let two threads write at once, each with a number and what waits until both have begun; return their errors."""
+    both = threading.Barrier(2, timeout=60)
+    errors = []
+
+    def run(number):
+        try:
+            write(number, both.wait)
+        except OSError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return errors
+
+
+def test_two_threads_that_write_one_file_leave_that_of_one_of_them_whole(tmp_path):
+    texts = ["a" * 9000, "b" * 8000]
+
+    def write(number, wait):
+        with replacing(tmp_path / "file.txt") as path:
+            assert path.endswith("file.txt")
+            with open(path, "w") as file:
+                file.write(texts[number][:4000])
+                file.flush()
+                wait()
+                file.write(texts[number][4000:])
+            wait()
+
+    assert in_two_threads(write) == []
+    assert (tmp_path / "file.txt").read_text() in texts
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_of_two_threads_that_write_one_folder_the_later_one_is_told_that_it_exists(tmp_path, monkeypatch):
+    both_looked = threading.Barrier(2, timeout=60)
+
+    def rename(source, target, rename=os.rename):
+        both_looked.wait()
+        rename(source, target)
+
+    def write(number, wait):
+        with new_folder(tmp_path / "a") as folder:
+            for name in "xyz":
+                Path(folder, name).write_text(str(number))
+            wait()
+
+    monkeypatch.setattr(os, "rename", rename)
+    (error,) = in_two_threads(write)
+    assert isinstance(error, FileExistsError)
+    assert "expected a new folder, got one that exists" in str(error) and str(tmp_path / "a") in str(error)
+    assert len({(tmp_path / "a" / name).read_text() for name in "xyz"}) == 1
+    assert os.listdir(tmp_path) == ["a"]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from detfeed.errors import ImageError
+from detfeed.readers.notes import users_level
 from detfeed.writing import append_lines
 
 
@@ -114,4 +115,6 @@ class Ledger:
                 f"that max_share allows; the last is {replacements[-1].path}: {replacements[-1].reason}. {where}"
             )
         if first:
-            warnings.warn(f"{replacements[0].sentence}. Further ones are only counted. {where}", stacklevel=4)
+            warnings.warn(
+                f"{replacements[0].sentence}. Further ones are only counted. {where}", stacklevel=users_level()
+            )

@@ -16,6 +16,7 @@ from detfeed import boxes as geometry
 from detfeed.annotations import Annotations
 from detfeed.batches.inputs import Inputs, arrange, check_inputs
 from detfeed.batches.ledger import Replace, Replacement
+from detfeed.batches.notes import Note
 from detfeed.batches.ordering import sample_rng
 from detfeed.batches.plan import Plan
 from detfeed.batches.samplers import Sampler
@@ -26,6 +27,7 @@ from detfeed.images.canvases import Resize, fed_wh
 from detfeed.images.decoding import Exif, check_bits
 from detfeed.images.resizing import Image
 from detfeed.proposals import Proposals
+from detfeed.readers.notes import users_level
 from detfeed.sample import Arrays, Sample
 
 TargetFunction = Callable[[Sample], Any]
@@ -183,14 +185,15 @@ class BatchLoader:
         epoch: int,
         index: int,
         allocate: Allocate = np.empty,
-        report: Callable[[Replacement], None] | None = None,
+        report: Callable[[Note], None] | None = None,
     ) -> Batch:
         """One batch.
 
         Args:
             epoch, index: which.
             allocate: makes the batch's arrays, of a shape and a dtype; their contents need not be cleared.
-            report: gets a `Replacement` for each image that could not be read. None: a warning is issued.
+            report: gets a `Replacement` for each image that could not be read, and an `UnclearOrientation` for each
+                of which the annotation does not tell which way EXIF turns it. None: warnings are issued.
 
         Returns:
             `(x, y)` or `(x, y, sample_weight)`, dicts of arrays with a batch axis B in front. x holds image, uint8
@@ -202,6 +205,7 @@ class BatchLoader:
             ValueError: `inputs` names an array that x does not have.
             SampleError: a sample could not be made; the message names image, position, epoch and batch.
         """
+        report = report or _warn_of
         stage = self.stage(epoch)
         planned = stage.plan.epoch(epoch)
         places = list(zip(planned.positions[index].tolist(), planned.repeats[index].tolist(), strict=True))
@@ -212,7 +216,7 @@ class BatchLoader:
         for row, (position, repeat) in enumerate(places):
             fed = position
             try:
-                sample, unreadable = self._load_or_replace(epoch, position, repeat, images[row])
+                sample, unreadable = self._load_or_replace(epoch, position, repeat, images[row], report)
                 fed = sample.position
                 image_hw[row] = sample.image_hw
                 targets.append(_split(self.targets(sample)))
@@ -223,11 +227,7 @@ class BatchLoader:
                 # A SystemExit among them: a training that a target function ends would look like one that is done.
                 raise self._sample_error(error, fed, epoch, index) from error
             for failed, text in unreadable:
-                replacement = Replacement(epoch, index, failed, *self._name(failed), text, *self._name(fed))
-                if report is None:
-                    warnings.warn(replacement.sentence, stacklevel=2)
-                else:
-                    report(replacement)
+                report(Replacement(epoch, index, failed, *self._name(failed), text, *self._name(fed)))
         x, *rest = (
             {name: _stack([parts[i][name] for parts in targets], allocate) for name in first}
             for i, first in enumerate(targets[0])
@@ -249,7 +249,7 @@ class BatchLoader:
         stage = self.stage(epoch)
         if canvas is None:
             canvas = np.empty((*stage.plan.canvas_hw(position), 3), np.uint8)
-        return stage.samples.make(position, sample_rng(self.seed, epoch, position, repeat), canvas)
+        return stage.samples.make(position, sample_rng(self.seed, epoch, position, repeat), canvas, _warn_of)
 
     def placed_hw(self, position: int, *, epoch: int = 0) -> tuple[int, int]:
         """Height and width in pixels that an image has on its canvas, if no augmentation changes its shape."""
@@ -264,7 +264,7 @@ class BatchLoader:
         return geometry.rescale(boxes, self.placed_hw(position, epoch=epoch), (height, width))
 
     def _load_or_replace(
-        self, epoch: int, position: int, repeat: int, canvas: Image
+        self, epoch: int, position: int, repeat: int, canvas: Image, report: Callable[[Note], None]
     ) -> tuple[Sample, list[tuple[int, str]]]:
         """A sample, and the images that could not be read on the way to it: their positions and errors."""
         stage = self.stage(epoch)
@@ -277,7 +277,7 @@ class BatchLoader:
             if tried is None:
                 break
             try:
-                return stage.samples.make(tried, rng, canvas), unreadable
+                return stage.samples.make(tried, rng, canvas, report), unreadable
             except ImageError as error:
                 if self.on_error == "raise":
                     raise
@@ -300,6 +300,10 @@ class BatchLoader:
             f"{path} (image_id {image_id}, position {position}, epoch {epoch}, batch {index}): "
             f"{type(error).__name__}: {error}{advice}"
         )
+
+
+def _warn_of(note: Note) -> None:
+    warnings.warn(note.sentence, stacklevel=users_level())
 
 
 def _check_arguments(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +12,24 @@ from numpy.typing import NDArray
 from detfeed import boxes as geometry
 from detfeed.annotations import Annotations, IgnoreReason
 from detfeed.augmentation.scene import Scene
+from detfeed.batches.notes import UnclearOrientation
 from detfeed.batches.plan import Plan
 from detfeed.boxes import EMPTY, Boxes
 from detfeed.images.canvases import Resize, resized_hw_on
 from detfeed.images.decoding import Exif, read_image
+from detfeed.images.headers import Header
 from detfeed.images.resizing import Image
 from detfeed.mask_columns import NO_MASKS, MaskColumns
 from detfeed.masks import LazyMasks
 from detfeed.proposals import Proposals
+from detfeed.readers.orientations import orientation_of
 from detfeed.sample import Sample, UsesMasks
 
 if TYPE_CHECKING:
     from detfeed.augmentation.pipeline import Augmentation
     from detfeed.augmentation.scale import ScaleJitter
+
+Tell = Callable[[UnclearOrientation], None]
 
 
 class SampleMaker:
@@ -83,21 +88,22 @@ class SampleMaker:
         self._masks = MaskColumns.of(annotations.masks) if uses_masks and not self._num_others else NO_MASKS
         self._crowds_only = uses_masks == "crowds"
 
-    def make(self, position: int, rng: np.random.Generator, canvas: Image) -> Sample:
+    def make(self, position: int, rng: np.random.Generator, canvas: Image, tell: Tell) -> Sample:
         """One sample.
 
         Args:
             position: of its image.
             rng: its generator.
             canvas: uint8 (H, W, 3); the image is written into its corner, and zeros beside it.
+            tell: see `read`.
 
         Raises:
             ImageError: the image can't be read or is not of the annotated size.
         """
         input_hw = canvas.shape[0], canvas.shape[1]
-        scene = self.read(position, input_hw)
+        scene = self.read(position, tell, input_hw)
         if self._augmentation is not None:
-            scene = self._augment(scene, self._augmentation, rng)
+            scene = self._augment(scene, self._augmentation, rng, tell)
         size_hw = resized_hw_on(self._resize, scene.frame_hw, input_hw)
         if self._scale is not None:
             window, size_hw = self._scale.place(scene.frame_hw, size_hw, input_hw, rng)
@@ -121,17 +127,18 @@ class SampleMaker:
             keypoints=None if scene.keypoints is None else scene.keypoints.points,  # type: ignore[arg-type]
         )
 
-    def read(self, position: int, input_hw: tuple[int, int] | None = None) -> Scene:
+    def read(self, position: int, tell: Tell, input_hw: tuple[int, int] | None = None) -> Scene:
         """An image and its annotations as they stand in their files.
 
         Args:
             position: of the image.
+            tell: called if its annotation does not tell which way EXIF turns it.
             input_hw: the canvas that it will be fed on. None: its own.
         """
         height, width = self._annotations.image_hw[position].tolist()
         rows = self._annotations.rows(position)
         return Scene(
-            image=self._read_image(position, input_hw or self._plan.canvas_hw(position)),
+            image=self._read_image(position, input_hw or self._plan.canvas_hw(position), tell),
             frame_hw=(height, width),
             boxes=self._annotations.boxes[rows],
             rows=self.rows_of(position),
@@ -146,15 +153,23 @@ class SampleMaker:
         rows = self._annotations.rows(position)
         return np.arange(rows.start, rows.stop)
 
-    def _read_image(self, position: int, input_hw: tuple[int, int]) -> Image:
+    def _read_image(self, position: int, input_hw: tuple[int, int], tell: Tell) -> Image:
         height, width = self._annotations.image_hw[position].tolist()
-        return read_image(
+        unturned: list[Header] = []
+        image = read_image(
             self._annotations.paths[position],
             exif=self._exif,
             bits=self._bits,
             annotated_hw=(height, width),
             at_least_hw=resized_hw_on(self._resize, (height, width), input_hw) if self._reduce else None,
+            on_unturned=unturned.append,
         )
+        for header in unturned:
+            boxes = self._annotations.boxes[self._annotations.rows(position)]
+            if orientation_of(header, (height, width), boxes) == "unclear":
+                path, image_id = self._annotations.paths[position], self._annotations.image_id(position)
+                tell(UnclearOrientation(path, image_id, header.orientation))
+        return image
 
     def _fill_masks(self, rows: slice, image_hw: tuple[int, int]) -> LazyMasks:
         """Masks of those boxes of an image that have one and are looked at, by their place among its boxes."""
@@ -171,11 +186,11 @@ class SampleMaker:
         boxes = geometry.clip(boxes, self._annotations.image_hw[position])
         return boxes[geometry.area(boxes) > 0]
 
-    def _augment(self, scene: Scene, augmentation: Augmentation, rng: np.random.Generator) -> Scene:
+    def _augment(self, scene: Scene, augmentation: Augmentation, rng: np.random.Generator, tell: Tell) -> Scene:
         if not self._num_others:
             return scene.augmented(augmentation, rng)
         positions = rng.choice(np.flatnonzero(self._plan.comes), self._num_others).tolist()
-        others = _Others(self, positions, len(scene.boxes))
+        others = _Others(self, positions, len(scene.boxes), tell)
         return scene.augmented(augmentation, rng, others=others, other_rows=others.rows)
 
     def _reasons(self, scene: Scene) -> NDArray[np.uint8]:
@@ -204,8 +219,9 @@ class _Others(Sequence[Any]):
         rows: int64 (K,), rows in the table of all their boxes. The pipeline calls the first `first_place`, and so on.
     """
 
-    def __init__(self, maker: SampleMaker, positions: list[int], first_place: int) -> None:
+    def __init__(self, maker: SampleMaker, positions: list[int], first_place: int, tell: Tell) -> None:
         self._maker = maker
+        self._tell = tell
         self._positions = positions
         ranges = [maker.rows_of(position) for position in positions]
         self._places = first_place + np.cumsum([0, *map(len, ranges)])
@@ -217,5 +233,5 @@ class _Others(Sequence[Any]):
     def __getitem__(self, index: Any) -> Any:
         from detfeed.augmentation.mosaic import Other
 
-        scene = self._maker.read(self._positions[index]).whole()
+        scene = self._maker.read(self._positions[index], self._tell).whole()
         return Other(scene.image, scene.boxes, self._places[index] + np.arange(len(scene.boxes)))

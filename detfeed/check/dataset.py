@@ -20,13 +20,15 @@ from detfeed.check.pictures import Inspected, OnProgress, inspect_image, inspect
 from detfeed.errors import AnnotationError, DetfeedError, EntryError, ImageError, MissingImageError, RepeatedImageError
 from detfeed.images.canvases import Resize, ShortSide, fed_wh
 from detfeed.images.headers import named_format
-from detfeed.readers.bad_boxes import TOLERANCE, BadBoxes, BadBoxesWarning
+from detfeed.readers.bad_boxes import BadBoxes, BadBoxesWarning
 from detfeed.readers.folder_images import LEFT_OVER
 from detfeed.readers.formats import Read
 from detfeed.readers.ignored_classes import MOSTLY_IGNORED, mostly_ignored
 from detfeed.readers.kitti import DONT_CARE
+from detfeed.readers.orientations import orientation_of
 
 RESIZE = ShortSide(800, max_side=1333)
+_ORIENTATIONS = {"known": "orientation", "ambiguous": "ambiguous-orientation", "unclear": "unclear-orientation"}
 _DEEDS = {"dropped": "dropped", "clipped": "clipped to it", "ignored": "made ignore regions"}
 
 
@@ -227,7 +229,7 @@ def _problems_of(path: str, image: Inspected, annotated_hw: tuple[int, ...], box
         swapped = "; as if height and width were swapped" if annotated_hw == stored[::-1] else ""
         found.append(("size-mismatch", sizes + swapped))
     elif header.orientation > 1:
-        found.append((_orientation_kind(annotated_hw, stored, turned, boxes), sizes))
+        found.append((_ORIENTATIONS[orientation_of(header, annotated_hw, boxes)], sizes))
     if header.invalid_orientation is not None:
         found.append(("invalid-orientation", f"EXIF orientation {header.invalid_orientation}"))
     if named_format(path) not in (None, header.format):
@@ -237,16 +239,6 @@ def _problems_of(path: str, image: Inspected, annotated_hw: tuple[int, ...], box
     if image.trailing:
         found.append(("trailing-bytes", f"{image.trailing} bytes"))
     return found
-
-
-def _orientation_kind(
-    annotated_hw: tuple[int, ...], stored: tuple[int, int], turned: tuple[int, int], boxes: Boxes
-) -> str:
-    """The kind of finding about an image that EXIF turns or mirrors, and whose annotated size fits."""
-    if stored == turned:
-        return "ambiguous-orientation"
-    fit_both = bool((boxes[:, 2:] <= np.array(turned[::-1]) + TOLERANCE).all())
-    return "unclear-orientation" if annotated_hw == stored and len(boxes) and fit_both else "orientation"
 
 
 def _check_boxes(

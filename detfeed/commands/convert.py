@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+import warnings
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from detfeed.commands.reading import counted, named_sets, read_sets, said_warnin
 from detfeed.readers.coco import read_coco
 from detfeed.readers.coco_writer import NOT_WRITTEN, write_coco
 from detfeed.readers.formats import DataSet, add_training_options, add_validation_options
+from detfeed.readers.ignored_classes import MOSTLY_IGNORED
 from detfeed.readers.voc import read_voc
 from detfeed.readers.voc_writer import write_voc
 from detfeed.readers.written_images import Placed
@@ -58,6 +60,8 @@ def _convert(arguments: argparse.Namespace) -> int:
     try:
         with said_warnings():
             read = _write(to, out, tables, named, arguments)
+            # The reader of the data has told of them already.
+            warnings.filterwarnings("ignore", f"(?s).*: {MOSTLY_IGNORED}")
             again = {name: read(name) for name in tables}
     except ValueError as error:
         say(f"{out} was not written: {error}")
@@ -89,6 +93,7 @@ def _write(
         return lambda name: read_coco(out, folder, exif="ignore")
     if to == "yolo":
         write_yolo(tables, out, ignored="object" if arguments.ignored_as_objects else "drop", images=placed)
-        return partial(read_yolo, out)
+        keypoints = any(table.keypoints is not None for table in tables.values())
+        return partial(read_yolo, out, masks=True, keypoints=keypoints)
     write_voc(tables, out, whole_pixels=not arguments.decimals, images=placed)
     return lambda name: read_voc(out, name, class_names=tables[name].class_names)

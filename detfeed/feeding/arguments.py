@@ -43,8 +43,9 @@ class BatchArguments(TypedDict, total=False):
         shard: (index, count): of `count` loaders that are alike but for their index, each has its own images, together
             they have all, and all have the same number of batches, of the same canvas at each step. What does not fill
             a batch of each of them is spread over all, or left out by `drop_last`.
-        exif: whether images are turned as their EXIF orientation says: "auto" (as the annotated size says), "apply" or
-            "ignore"; see `read_image`.
+        exif: whether images are turned as their EXIF orientation says: "auto" (as the annotated size says, with a
+            warning where that is the stored one and boxes fit the turned picture, too), "apply" or "ignore"; see
+            `read_image`.
         bits: of 16-bit images, the bits that their values use, 8 to 16: 12 for cameras whose 12 bits are stored in 16.
         reduce: decode a JPEG at 1/2, 1/4 or 1/8 of its size where that is no smaller than it is fed. None: unless there
             is an `augment`, since what a crop leaves would then be enlarged again.

@@ -11,13 +11,15 @@ from concurrent.futures import Executor
 from itertools import islice
 from numbers import Integral, Real
 
-from detfeed.batches.ledger import Ledger, Replace
+from detfeed.batches.ledger import Ledger, Replace, Replacement
 from detfeed.batches.loader import Batch, BatchLoader
+from detfeed.batches.notes import Note, UnclearOrientation
 from detfeed.errors import expect
 from detfeed.feeding.executor import ExecutorWorkers
 from detfeed.feeding.jobs import Job, Key, Made, Workers, timed_load
 from detfeed.feeding.workers import LocalWorkers
 from detfeed.processes.memory import Limit, tightest_limit
+from detfeed.readers.notes import users_level
 
 MEMORY_SHARE = 0.25  # of the memory that is left, for batches made ahead
 
@@ -64,6 +66,7 @@ class Feed:
         on_error = loader.on_error
         self.ledger = Ledger(on_error if isinstance(on_error, Replace) else Replace(), loader.num_images)
         self.on_handed: Callable[[tuple[float, float, int]], None] | None = None
+        self._told_orientation = False
         self._batch_bytes = 0  # of the largest batch known
         self._limit: Limit | None = None
         self._reset()
@@ -101,13 +104,23 @@ class Feed:
         asked = time.perf_counter()
         if self.in_background:
             self._fit_into_memory(self.loader.image_bytes)
-        batch, replaced = self._get(key, upcoming) if self.in_background else timed_load(self.loader, key)[0]
+        batch, notes = self._get(key, upcoming) if self.in_background else timed_load(self.loader, key)[0]
         if self.in_background:
             self._fit_into_memory(_count_bytes(batch))
-        self.ledger.note(replaced)
+        if notes:
+            self._note(notes)
         if self.on_handed is not None:
             self.on_handed((asked, time.perf_counter(), _count_images(batch)))
         return batch
+
+    def _note(self, notes: list[Note]) -> None:
+        """Count the images that were replaced, and warn of the first whose orientation is unclear."""
+        self.ledger.note([note for note in notes if isinstance(note, Replacement)])
+        unclear = next((note for note in notes if isinstance(note, UnclearOrientation)), None)
+        with self._lock:
+            told, self._told_orientation = self._told_orientation, self._told_orientation or unclear is not None
+        if unclear is not None and not told:
+            warnings.warn(f"{unclear.sentence}; further ones are not told", stacklevel=users_level())
 
     def _fit_into_memory(self, batch_bytes: int) -> None:
         """Make fewer batches ahead if those of this size would take more than a share of the memory there is left."""

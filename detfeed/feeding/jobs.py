@@ -14,13 +14,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from detfeed.batches.ledger import Replacement
 from detfeed.batches.loader import Batch, BatchLoader
+from detfeed.batches.notes import Note
 from detfeed.errors import SampleError, WorkerError
 from detfeed.processes.slots import Allocate
 
 Key = tuple[int, int]  # epoch and index of a batch
-Made = tuple[Batch, list[Replacement]]  # a batch, and the images in it that replace unreadable ones
+Made = tuple[Batch, list[Note]]  # a batch, and what is to be told of it
 
 MAX_DEATHS = 3
 MAX_TIMEOUTS = 2
@@ -221,13 +221,13 @@ class BatchTask:
         Raises:
             SampleError: a target can't be pickled; or as `BatchLoader.load`.
         """
-        replaced: list[Replacement] = []
-        batch = self.loader.load(epoch, index, allocate, replaced.append)
+        notes: list[Note] = []
+        batch = self.loader.load(epoch, index, allocate, notes.append)
         for part in batch:
             for name, array in part.items() if isinstance(part, dict) else ():
                 if array.dtype.hasobject:
                     self._check_objects(name, array, epoch, index)
-        return batch, replaced
+        return batch, notes
 
     def _check_objects(self, name: str, array: NDArray[Any], epoch: int, index: int) -> None:
         """Numbers can always be sent; among objects there may be one that can't, for which its target answers."""
@@ -264,9 +264,9 @@ def timed_load(loader: BatchLoader, key: Key) -> tuple[Made, float]:
     """Make a batch here.
 
     Returns:
-        The batch with its replacements, and the seconds it took.
+        The batch with its notes, and the seconds it took.
     """
     start = time.perf_counter()
-    replaced: list[Replacement] = []
-    batch = loader.load(*key, report=replaced.append)
-    return (batch, replaced), time.perf_counter() - start
+    notes: list[Note] = []
+    batch = loader.load(*key, report=notes.append)
+    return (batch, notes), time.perf_counter() - start

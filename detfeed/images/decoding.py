@@ -53,6 +53,7 @@ def read_image(
     at_least_hw: tuple[int, int] | None = None,
     max_pixels: int = MAX_PIXELS,
     bits: int = 16,
+    on_unturned: Callable[[Header], None] | None = None,
 ) -> Image:
     """Read an image file, or a URL that fsspec can read, as uint8 (H, W, 3) RGB; see `decode_image`.
 
@@ -67,6 +68,7 @@ def read_image(
         at_least_hw=at_least_hw,
         max_pixels=max_pixels,
         bits=bits,
+        on_unturned=on_unturned,
     )
 
 
@@ -79,6 +81,7 @@ def decode_image(
     at_least_hw: tuple[int, int] | None = None,
     max_pixels: int = MAX_PIXELS,
     bits: int = 16,
+    on_unturned: Callable[[Header], None] | None = None,
 ) -> Image:
     """Decode the content of an image file to uint8 (H, W, 3) RGB.
 
@@ -102,6 +105,8 @@ def decode_image(
         max_pixels: a larger picture is refused before it is decoded. So is a TIFF whose tags leave its size open.
         bits: of 16-bit PNGs and TIFFs, the bits that their values use, 8 to 16: 12 scales 4095 to 255, for cameras
             whose 12 bits are stored in 16. Larger values become 255.
+        on_unturned: called with the header if the orientation would turn the picture by a quarter, and "auto" does not
+            since the annotated size is the stored one.
 
     Raises:
         ImageError: the content is no image, cut short, visibly damaged (half a picture is never returned), larger than
@@ -118,6 +123,8 @@ def decode_image(
             "smaller or leave the image out"
         )
     turned = _is_turned(header, name, exif, annotated_hw)
+    if not turned and exif == "auto" and header.orientation >= 5 and on_unturned is not None:
+        on_unturned(header)
     orientation = header.orientation if turned else 1
     shown_hw = header.oriented_hw if turned else header.stored_hw
     divisor = 1

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detfeed.annotations import Annotations, IgnoreReason
-from detfeed.errors import AnnotationError, EntryError, MissingImageError, among
+from detfeed.errors import AnnotationError, EntryError, MissingImageError, among, shorten
 from detfeed.images.decoding import Exif
-from detfeed.keypoints import Keypoints, flips_of
+from detfeed.keypoints import MAX_KEYPOINTS, Keypoints, flips_of
 from detfeed.mask_columns import MaskColumns
 from detfeed.readers import coco_blocks as blocks
 from detfeed.readers.bad_boxes import Invalid
@@ -29,6 +29,7 @@ from detfeed.readers.coco_entries import (
     Content,
     Entries,
     KeypointFile,
+    Number,
     decode_content,
     quote_nan,
 )
@@ -85,8 +86,9 @@ def read_coco(
         masks: read the masks of all objects, polygons and RLE, for target functions such as `MaskTargets`. False: those
             of crowds alone. COCO's training set takes 0.2 GB more with all.
         keypoints: read the objects' keypoints, whose names and number are those of the categories, and the same for all
-            categories that have some. Half a pixel is added to x and y, since COCO's are numbers of pixels. Those
-            outside of their image are not visible.
+            categories that have some. Those with left and right in their names change places in a mirrored image, or
+            those that `flip_idx` of the categories says, which `write_coco` writes. Half a pixel is added to x and y,
+            since COCO's are numbers of pixels. Those outside of their image are not visible.
         crowds: "ignore" makes `iscrowd` an ignore region. "object" takes crowds as objects, without their masks unless
             `masks` asks for them: CVAT writes `iscrowd` for all objects that are drawn as masks. With "ignore", a
             warning names the classes that have more ignored boxes than objects.
@@ -369,22 +371,20 @@ def _own_ids(columns: Columns) -> NDArray[np.int64]:
 
 def _keypoints(columns: Columns, categories: list[Category], draft: Draft, problems: Problems) -> Keypoints:
     """The keypoints of all annotations."""
-    names: tuple[str, ...] = ()
-    for category in categories:
-        given = bytes(category.keypoints)
-        try:
-            found = msgspec.json.decode(given, type=tuple[str, ...]) if given not in (b"", b"null") else ()
-        except msgspec.DecodeError as error:
-            raise AnnotationError(
-                f"{draft.source}: expected names of keypoints, got {error} - at the category {category.id}"
-            ) from error
-        if names and found and found != names:
-            raise AnnotationError(
-                f"{draft.source}: expected the same keypoints in all categories that have some, got {among(names)} "
-                f"and {among(found)} - at the category {category.id}"
-            )
-        names = names or found
-    count = len(names) or int(columns.keypoint_counts.max(initial=0)) // 3
+    names: tuple[str, ...] = _of_categories(categories, "keypoints", tuple[str, ...], "texts", draft.source)
+    flips = np.array(_of_categories(categories, "flip_idx", tuple[Number, ...], "numbers", draft.source), np.int64)
+    count = len(names) or len(flips) or int(columns.keypoint_counts.max(initial=0)) // 3
+    if count > MAX_KEYPOINTS:
+        raise AnnotationError(f"{draft.source}: expected at most {MAX_KEYPOINTS} keypoints of an object, got {count}")
+    if not len(flips):
+        flips = flips_of(names) if names else np.arange(count)
+    try:
+        no_boxes = Keypoints(np.zeros((0, count, 3), np.float32), names, flips)
+    except AnnotationError:
+        raise AnnotationError(
+            f"{draft.source}: expected in `flip_idx` the numbers of {count} keypoints that become each other, got "
+            f"{among(flips.tolist())} - at `categories`"
+        ) from None
     points = np.zeros((len(draft.positions), count, 3))
     wrong = columns.keypoint_counts != 3 * count
     for row in columns.keypoint_rows[wrong & (draft.positions[columns.keypoint_rows] >= 0)].tolist():
@@ -395,9 +395,31 @@ def _keypoints(columns: Columns, categories: list[Category], draft: Draft, probl
     fitting = np.repeat(~wrong, columns.keypoint_counts)
     points[columns.keypoint_rows[~wrong]] = columns.keypoints[fitting].reshape(np.count_nonzero(~wrong), count, 3)
     points[..., :2] += 0.5
-    keypoints = Keypoints(points.astype(np.float32), names, flips_of(names) if names else np.arange(count))
+    with np.errstate(over="ignore"):  # an infinite point lies outside its image, like others
+        keypoints = dataclasses.replace(no_boxes, points=points.astype(np.float32))
     sizes_hw = draft.image_hw[draft.positions] if len(draft.image_hw) else np.zeros((len(points), 2), np.int64)
     return keypoints.inside(sizes_hw.T[:, :, None])
+
+
+def _of_categories(categories: list[Category], field: str, form: Any, noun: str, source: str) -> tuple[Any, ...]:
+    """The list that all categories with a list in a field have there; none if none has one."""
+    common: tuple[Any, ...] = ()
+    for category in categories:
+        given = bytes(getattr(category, field))
+        try:
+            found = msgspec.json.decode(given, type=form) if given not in (b"", b"null") else ()
+        except UNDECODED as error:
+            got = shorten(given.decode(errors="replace"))
+            raise AnnotationError(
+                f"{source}: expected a list of {noun} in `{field}`, got {got} - at the category {category.id}"
+            ) from error
+        if common and found and found != common:
+            raise AnnotationError(
+                f"{source}: expected the same `{field}` in all categories that have some, got {among(common)} and "
+                f"{among(found)} - at the category {category.id}"
+            )
+        common = common or found
+    return common
 
 
 def _note_repeats(columns: Columns, notes: Notes) -> None:

@@ -39,6 +39,7 @@ from detfeed.readers.coco_entries import (
     Number,
     decode_content,
     decode_entries,
+    may_repeat_keys,
     quote_nan,
 )
 from detfeed.readers.json_files import repeated_key
@@ -53,6 +54,7 @@ _BETWEEN = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*\{")
 _END = re.compile(rb'\}\s*\]\s*(?:,\s*"|\}\s*\Z)')
 _BEGIN = re.compile(rb'"annotations"\s*:\s*\[')
 _IMAGES = re.compile(rb'"images"\s*:\s*\[')
+_NESTED = re.compile(rb"\[\s*\[")  # begins a list of lists
 _TAIL = 2**23  # bytes that may follow the annotations
 _LONGEST_BEGIN = 64  # bytes that are searched again after a read, since it may end within the match
 _STAND_IN = b'{"image_id": 0, "category_id": 0, "bbox": [0, 0, 0, 0], "id": "stands for all annotations"}'
@@ -170,8 +172,9 @@ def to_columns(boxes: Sequence[Box], faults: Sequence[Fault] = (), *, all_masks:
                 kind = "keypoints, got some that do not parse"
                 faults.append(Fault(row, f"expected {kind}: {error} - {where}", MASK))
                 continue
-            keypoints.append(numbers)
-            keypoint_rows.append(row)
+            if numbers:
+                keypoints.append(numbers)
+                keypoint_rows.append(row)
     return Columns(
         boxes=np.fromiter(flat, np.float64, 4 * len(boxes)).reshape(-1, 4),
         image_ids=_ids([box.image_id for box in boxes]),
@@ -204,7 +207,7 @@ def _parse_polygons(text: bytes) -> list[array[float]]:
         ValueError: they are no lists of numbers, or one has less than three points or one that no image has.
     """
     # Some tools leave the outer brackets out.
-    polygons = [array("f", one) for one in _POLYGONS.decode(text if text.startswith(b"[[") else b"[%b]" % text) if one]
+    polygons = [array("f", one) for one in _POLYGONS.decode(text if _NESTED.match(text) else b"[%b]" % text) if one]
     for polygon in polygons:
         if len(polygon) < 6 or len(polygon) % 2:
             raise ValueError(f"expected x and y of at least 3 points, got {len(polygon)} numbers")
@@ -280,8 +283,13 @@ class Pieces:
         with no_collections():
             return tuple(self.read(span)._asdict() for span in spans), None
 
-    def read(self, span: Span) -> Columns:
+    def read(self, span: Span, *, looking_for_repeats: bool = False) -> Columns:
         """The columns of the annotations that lie in the file from one byte to another.
+
+        Args:
+            span: the bytes.
+            looking_for_repeats: whether an annotation in which a key stands twice is a fault. msgspec takes the last
+                value.
 
         Raises:
             One of `UNDECODED`: they are no list of JSON values.
@@ -303,7 +311,10 @@ class Pieces:
                     raise msgspec.DecodeError("the file has become shorter")
                 at += count
         try:
-            return to_columns((_KEYPOINT_BOXES if self.keypoints else _BOXES).decode(data), all_masks=self.all_masks)
+            boxes = (_KEYPOINT_BOXES if self.keypoints else _BOXES).decode(data)
+            if looking_for_repeats and may_repeat_keys(data, len(boxes)):
+                raise msgspec.ValidationError("a key of an annotation may stand twice")
+            return to_columns(boxes, all_masks=self.all_masks)
         except msgspec.DecodeError:
             read = decode_entries(
                 _RAWS.decode(quote_nan(bytes(data))), KeypointBox if self.keypoints else Box, "annotations"
@@ -365,7 +376,8 @@ def _read_all(pieces: Pieces, spans: list[Span], helpers: list[Process], stack: 
     with contextlib.suppress(IndexError):
         while True:
             index = waiting.popleft()
-            done[index] = pieces.read(spans[index])
+            # In one block, since a tool that writes keys twice does so throughout, and since it takes a third longer.
+            done[index] = pieces.read(spans[index], looking_for_repeats=index == 0)
     # Read the blocks that helpers failed at or are still at, so that nobody waits for a slow process.
     return join([pieces.read(span) if columns is None else columns for span, columns in zip(spans, done, strict=True)])
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detfeed.annotations import Annotations, IgnoreReason
+from detfeed.keypoints import Keypoints, flips_of
 from detfeed.mask_columns import MaskColumns
 from detfeed.readers.written_images import common_folder, name_in
 from detfeed.writing import replace_file
@@ -28,8 +29,9 @@ def write_coco(
     Boxes that are ignored as crowds are written with `iscrowd`, other ignored boxes with `ignore`, masks as polygons or
     uncompressed RLE, as they were read; `masks=True` reads those of objects back. Boxes have their `annotation_ids` if
     each is above 0 and there once, else numbers from 1. A federated table gets LVIS's fields, for `read_lvis`. Corners
-    and areas are written exactly, keypoints for `keypoints=True`. Captions, info, licenses and supercategories are not
-    written, since a table does not hold them.
+    and areas are written exactly, keypoints for `keypoints=True`, with `flip_idx` in the categories where names do not
+    tell which change places in a mirrored image. Captions, info, licenses and supercategories are not written, since a
+    table does not hold them.
 
     Args:
         annotations: the table. Its classes are read back in the order of their category ids.
@@ -49,12 +51,18 @@ def write_coco(
         raise ValueError(f"Expected each category id once. Received: {table.category_ids.tolist()}")
     image_dir = common_folder(table.paths) if image_dir is None else os.fspath(image_dir)
     categories = [
-        {"id": category_id, "name": name} | ({"keypoints": table.keypoints.names} if table.keypoints else {})
+        {"id": category_id, "name": name} | ({} if table.keypoints is None else _of_keypoints(table.keypoints))
         for category_id, name in zip(table.category_ids.tolist(), table.class_names, strict=True)
     ]
     content = {"images": _images(table, image_dir), "annotations": _objects(table), "categories": categories}
     replace_file(os.fspath(path), msgspec.json.encode(content))
     return image_dir
+
+
+def _of_keypoints(keypoints: Keypoints) -> dict[str, Any]:
+    """What a category says of keypoints; `flip_idx`, which COCO does not know, where names don't tell the flips."""
+    flips = keypoints.flips.tolist()
+    return {"keypoints": keypoints.names} | ({} if flips_of(keypoints.names).tolist() == flips else {"flip_idx": flips})
 
 
 def _images(table: Annotations, image_dir: str) -> list[dict[str, Any]]:

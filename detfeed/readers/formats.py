@@ -104,7 +104,7 @@ FORMATS = {
             read=read_lvis,
             metavar="FILE",
             help="LVIS JSON; needs --images",
-            keywords={"images": "image_dir", **_same("crowds", "exif", "masks")},
+            keywords={"images": "image_dir", **_same("crowds", "exif", "masks", "keypoints")},
             needs=["images"],
         ),
         Format(
@@ -160,7 +160,7 @@ FORMATS = {
             read=read_ndjson,
             metavar="FILE",
             help="Ultralytics' NDJSON",
-            keywords={"split": "split", "images": "image_dir"},
+            keywords={"images": "image_dir", **_same("split", "masks", "keypoints")},
             val_split="val",
         ),
     )
@@ -236,7 +236,7 @@ def add_training_options(
     layout.add_argument(
         "--exif", choices=get_args(Exif), metavar="HOW", help="COCO: boxes on the picture turned by EXIF [auto]"
     )
-    for name, what in (("masks", "COCO, LVIS, YOLO: read outlines"), ("keypoints", "COCO, YOLO: read keypoints")):
+    for name, what in (("masks", "COCO, LVIS, YOLO, NDJSON: outlines"), ("keypoints", "the same: keypoints")):
         layout.add_argument(f"--{name}", action="store_const", const=True, help=f"{what}, to write them")
     layout.add_argument(
         "--invalid", choices=invalid, default="clip", metavar="POLICY", help=f"bad boxes: {any_of(invalid)} [clip]"

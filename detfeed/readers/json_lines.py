@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -17,6 +17,8 @@ from detfeed.readers.paths import NamedImages
 from detfeed.readers.problems import OnProblem, tell, tell_repeated
 from detfeed.readers.rows import ImageRow, ObjectRow, Rows
 from detfeed.readers.texts import MOST_OF_LIST, read_lines
+from detfeed.readers.yolo_layouts import keypoints_of
+from detfeed.readers.yolo_objects import Shape, boxed, outlined
 
 METADATA = "metadata.jsonl"
 _Box = Annotated[list[float], msgspec.Meta(min_length=4, max_length=4)]
@@ -46,6 +48,9 @@ class _Record(msgspec.Struct):
     file: str = ""
     split: str = "train"
     class_names: dict[str, str] = {}
+    kpt_shape: Any = None
+    flip_idx: Any = None
+    kpt_names: Any = None
     annotations: _Shapes = msgspec.field(default_factory=_Shapes)
 
 
@@ -107,20 +112,24 @@ def read_ndjson(
     split: str = "train",
     *,
     image_dir: str | os.PathLike[str] | None = None,
+    masks: bool = False,
+    keypoints: bool = False,
     invalid: Invalid = "clip",
     on_problem: OnProblem | None = None,
 ) -> Annotations:
     """Read a data set in Ultralytics' NDJSON.
 
     The first line has `class_names` by number, each other one an image with its `file`, `split` and `annotations`.
-    Boxes are read, and the boxes around polygons and rotated boxes, with a warning; keypoints are left out. Images are
-    not downloaded: they are SPLIT/`file`, images/SPLIT/`file` or any one image below `image_dir` of that name. The
-    image id is `file`. Sizes are read from the headers of the images, with their EXIF orientation applied.
+    Boxes are read, and the boxes around polygons and rotated boxes, with a warning unless `masks` keeps these.
+    Keypoints are left out unless `keypoints` asks for them. Images are not downloaded: they are SPLIT/`file`,
+    images/SPLIT/`file` or any one image below `image_dir` of that name. The image id is `file`. Sizes are read from the
+    headers of the images, with their EXIF orientation applied.
 
     Args:
         file: the NDJSON file.
         split: which: "train", "val" or "test".
         image_dir: folder of the images. None: the file's folder.
+        masks, keypoints: as for `read_yolo`; `kpt_shape`, `flip_idx` and `kpt_names` stand in the first line.
         invalid, on_problem: as in `read_image_folder`.
 
     Raises:
@@ -132,43 +141,61 @@ def read_ndjson(
     source = os.fspath(file)
     folder = os.path.dirname(source) if image_dir is None else os.fspath(image_dir)
     name_of: dict[int, str] = {}
+    head: dict[str, Any] = {}
     notes = Notes()
 
     def read_objects(line: int, text: str) -> tuple[str, list[ObjectRow]] | None:
         record = _decode(text, _Record)
         if record.type == "dataset":
             name_of.update({int(number): name for number, name in record.class_names.items()})
+            given = {name: getattr(record, name) for name in ("kpt_shape", "flip_idx", "kpt_names")}
+            head.update({name: value for name, value in given.items() if value is not None})
         if record.type != "image" or record.split != split:
             return None
         shapes = record.annotations
         around = [*shapes.segments, *shapes.obb]
-        if around:
+        if around and not masks:
             notes.add("polygons and rotated boxes are read as the boxes around them", f"line {line}")
-        boxes = [_box(values[:5], line, name_of) for values in [*shapes.boxes, *shapes.pose]]
-        return record.file, boxes + [_box_around(values, line, name_of) for values in around]
+        shape = keypoints_of(head, source, Notes())[0] if keypoints else (0, 0)
+        return record.file, [
+            *(_box(values, line, name_of, shape) for values in shapes.boxes),
+            *(_pose(values, line, name_of, shape) for values in shapes.pose),
+            *(_around(values, line, name_of, masks, shape) for values in around),
+        ]
 
     places = (f"images/{split}", split, "images", "")
     top = next(place for place in places if os.path.isdir(os.path.join(folder, place)) or not place)
     rows = _read(source, f"{source} ({split})", os.path.join(folder, top), read_objects, on_problem)
+    points = keypoints_of(head, source, notes)[1] if keypoints else None
     notes.warn(source)
     name_of = dict(sorted(name_of.items()))
     return rows.to_annotations(
-        list(name_of.values()), invalid=invalid, labels=name_of, category_ids=list(name_of), shares=True
+        list(name_of.values()),
+        invalid=invalid,
+        labels=name_of,
+        category_ids=list(name_of),
+        shares=True,
+        keypoints=points,
     )
 
 
-def _box(values: list[float], line: int, name_of: dict[int, str]) -> ObjectRow:
+def _box(values: list[float], line: int, name_of: dict[int, str], shape: Shape) -> ObjectRow:
     if len(values) != 5:
         raise ValueError(f"expected a class with 4 numbers, got {len(values)} numbers")
-    number, x, y, w, h = values
-    return ObjectRow(_known(number, name_of), (x - w / 2, y - h / 2, x + w / 2, y + h / 2), line)
+    none_labelled = [0.0] * (shape[0] * shape[1])
+    return boxed(_known(values[0], name_of), [*values[1:], *none_labelled], line, shape)
 
 
-def _box_around(values: list[float], line: int, name_of: dict[int, str]) -> ObjectRow:
+def _pose(values: list[float], line: int, name_of: dict[int, str], shape: Shape) -> ObjectRow:
+    if len(values) < 5:
+        raise ValueError(f"expected a class with 4 numbers and keypoints, got {len(values)} numbers")
+    return boxed(_known(values[0], name_of), values[1:], line, shape)
+
+
+def _around(values: list[float], line: int, name_of: dict[int, str], masks: bool, shape: Shape) -> ObjectRow:
     if len(values) < 7 or len(values) % 2 == 0:
         raise ValueError(f"expected a class with 3 or more points, got {len(values)} numbers")
-    x, y = values[1::2], values[2::2]
-    return ObjectRow(_known(values[0], name_of), (min(x), min(y), max(x), max(y)), line)
+    return outlined(_known(values[0], name_of), values[1:], line, masks=masks, keypoints=shape[0])
 
 
 def _known(number: float, name_of: dict[int, str]) -> int:

@@ -13,7 +13,7 @@ from detfeed.errors import AnnotationError
 from detfeed.images.decoding import Exif
 from detfeed.readers.bad_boxes import Invalid
 from detfeed.readers.coco import Crowds, read_draft
-from detfeed.readers.coco_entries import CocoFile, ImageEntry
+from detfeed.readers.coco_entries import CocoFile, ImageEntry, KeypointFile
 from detfeed.readers.coco_images import Images
 from detfeed.readers.ignored_classes import warn_of_ignored
 from detfeed.readers.problems import OnProblem, Problems
@@ -34,11 +34,16 @@ class _LvisFile(CocoFile, gc=False):
     images: list[_ImageEntry]  # type: ignore[assignment]
 
 
+class _LvisKeypointFile(KeypointFile, gc=False):
+    images: list[_ImageEntry]  # type: ignore[assignment]
+
+
 def read_lvis(
     json: str | os.PathLike[str],
     image_dir: str | os.PathLike[str],
     *,
     masks: bool = False,
+    keypoints: bool = False,
     crowds: Crowds = "ignore",
     exif: Exif = "auto",
     invalid: Invalid = "clip",
@@ -54,7 +59,7 @@ def read_lvis(
         image_dir: folder that holds COCO's train2017 and val2017, or its URL: an image without `file_name` has the
             last two parts of its `coco_url` as path in it.
         invalid: policy for bad boxes; see `BadBoxesWarning`.
-        masks, crowds, exif, on_problem: as for `read_coco`.
+        masks, keypoints, crowds, exif, on_problem: as for `read_coco`.
 
     Raises:
         As `read_coco`.
@@ -63,7 +68,14 @@ def read_lvis(
     """
     source, problems = os.fspath(json), Problems(on_problem)
     images, draft = read_draft(
-        source, os.fspath(image_dir), _LvisFile, "an LVIS JSON file", problems, masks=masks, crowds=crowds, exif=exif
+        source,
+        os.fspath(image_dir),
+        _LvisKeypointFile if keypoints else _LvisFile,
+        "an LVIS JSON file",
+        problems,
+        masks=masks,
+        crowds=crowds,
+        exif=exif,
     )
     class_of = {category_id: row for row, category_id in enumerate(draft.category_ids.tolist())}
     pairs = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from array import array
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from typing import NamedTuple
@@ -195,7 +196,7 @@ class Rows:
         labels: Collection[Hashable] | None = None,
         category_ids: Sequence[int] | None = None,
         shares: bool = False,
-        keypoint_flips: NDArray[np.int64] | None = None,
+        keypoints: Keypoints | None = None,
     ) -> Annotations:
         """Build the table.
 
@@ -204,8 +205,8 @@ class Rows:
             invalid: policy for bad boxes; see `BadBoxesWarning`.
             labels: the labels of the classes in their order; all labels of objects are among them. None: their names.
             category_ids: the file's own numbers of the classes. None: from 1.
-            shares: the boxes and polygons are shares of their image's width and height. False: pixels.
-            keypoint_flips: int64 (K,), see `Keypoints`; all objects have K keypoints. None: they have none.
+            shares: the boxes, polygons and keypoints are shares of their image's width and height. False: pixels.
+            keypoints: those of no box, with names and flips; all objects have so many. None: they have none.
 
         Raises:
             As `to_annotations` of a draft.
@@ -219,11 +220,12 @@ class Rows:
             with np.errstate(over="ignore"):  # an infinite corner lies outside its image, like others
                 boxes = boxes * np.tile(image_hw[:, ::-1], 2)[positions]
         sizes_hw = image_hw[positions]
-        keypoints = None
-        if keypoint_flips is not None:
-            points = np.asarray(self._keypoints).reshape(len(positions), len(keypoint_flips), 3)
-            points = points * (np.insert(sizes_hw[:, None, ::-1], 2, 1, axis=2) if shares else 1)
-            keypoints = Keypoints(points.astype(np.float32), (), keypoint_flips).inside(sizes_hw.T[:, :, None])
+        if keypoints is not None:
+            points = np.asarray(self._keypoints).reshape(len(positions), len(keypoints.flips), 3)
+            with np.errstate(over="ignore"):  # an infinite point lies outside its image, like others
+                points = points * (np.insert(sizes_hw[:, None, ::-1], 2, 1, axis=2) if shares else 1)
+                points = points.astype(np.float32)
+            keypoints = dataclasses.replace(keypoints, points=points).inside(sizes_hw.T[:, :, None])
         draft = Draft(
             source=self.source,
             paths=self._paths,

@@ -81,7 +81,7 @@ def _check_classes(class_names: Sequence[str]) -> None:
 
 
 def _note_lost(table: Annotations, stems: Sequence[str], class_names: Sequence[str], notes: Notes) -> None:
-    note_lost(table, stems, notes)
+    note_lost(table, stems, notes, masks=table.masks, keypoints=True)
     for row in np.flatnonzero(table.ignore).tolist():
         notes.add("ignored boxes of all kinds are written as difficult", table.place_of(row))
     if sorted(class_names) == list(class_names) and table.category_ids.tolist() != list(range(1, len(class_names) + 1)):

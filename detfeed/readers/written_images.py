@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -103,19 +103,21 @@ def image_names(table: Annotations, seen: dict[str, str]) -> list[str]:
     return names
 
 
-def note_lost(table: Annotations, names: Sequence[str], notes: Notes) -> None:
-    """Note what neither YOLO nor VOC can hold, and is left out.
+def note_lost(table: Annotations, names: Sequence[str], notes: Notes, *, masks: Iterable[int], keypoints: bool) -> None:
+    """Note what is left out of a data set in YOLO's or VOC's format.
 
     Args:
         table: what is written.
         names: the ids with which its images are read back.
         notes: gets a note of each kind.
+        masks: the boxes whose masks are left out.
+        keypoints: whether keypoints are left out.
     """
-    for row in table.masks:
+    for row in masks:
         notes.add("masks are left out", table.place_of(row))
     for row in np.flatnonzero(table.areas != geometry.area(table.boxes)).tolist():
         notes.add("areas other than those of the boxes are left out", table.place_of(row))
-    if table.keypoints is not None:
+    if keypoints and table.keypoints is not None:
         notes.add("keypoints are left out", table.source)
     stems = [os.path.splitext(os.path.basename(name))[0] for name in names]
     if table.image_ids.tolist() not in (list(names), stems):

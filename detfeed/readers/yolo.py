@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from functools import partial
 from typing import Any
 
@@ -16,9 +16,7 @@ from detfeed.readers.problems import OnProblem, tell, tell_repeated
 from detfeed.readers.rows import ImageRow, ObjectRow, Rows
 from detfeed.readers.texts import MOST_OF_LIST, parse_lines, read_lines, read_lines_if_any, to_number
 from detfeed.readers.yolo_layouts import keypoints_of, layout_file, names_of, read_layout, root_of, split_of
-
-# A share of a side that no label has, however bad: such numbers are pixels, or per cent.
-_LARGEST_SHARE = 2.0
+from detfeed.readers.yolo_objects import Shape, boxed, outlined
 
 
 def read_yolo(
@@ -55,8 +53,10 @@ def read_yolo(
         root: folder that the splits are relative to and that no image may be outside of; instead of `path`.
         masks: keep polygons as masks of the objects, for target functions such as `MaskTargets`. A rotated box is a
             polygon of four points.
-        keypoints: read keypoints. `kpt_shape` in the file says how many there are, `flip_idx` which change places in a
-            mirrored image. Where they come without visibility, one with x or y of 0 or below is not labelled.
+        keypoints: read keypoints. `kpt_shape` in the file says how many there are, `kpt_names` their names, `flip_idx`
+            which change places in a mirrored image; without it, those whose names say left and right, and a warning
+            tells if there are no names either. Where they come without visibility, one with x or y of 0 or below is not
+            labelled.
         invalid: policy for bad boxes; see `BadBoxesWarning`.
         on_problem: called with (path, error) for each label file and image that can't be read; the image is left out.
             None: the error is raised.
@@ -77,7 +77,7 @@ def read_yolo(
     if not os.path.isdir(folder):
         raise AnnotationError(f"{source}: expected a folder, got {folder}, which is none - at `path`; see `root`")
     has_keypoints = "kpt_shape" in content
-    shape, flips = keypoints_of(content, source) if keypoints else ((0, 0), None)
+    shape, points = keypoints_of(content, source, notes) if keypoints else ((0, 0), None)
     image_of: dict[str, str] = {}  # by label file
     unlabelled: list[str] = []  # label files that are not there
 
@@ -114,43 +114,24 @@ def read_yolo(
         labels=name_of,
         category_ids=list(name_of),
         shares=True,
-        keypoint_flips=flips,
+        keypoints=points,
     )
 
 
 def _object(
-    line: int, fields: list[str], labels: Collection[int], has_keypoints: bool, masks: bool, shape: tuple[int, int]
+    line: int, fields: list[str], labels: Collection[int], has_keypoints: bool, masks: bool, shape: Shape
 ) -> ObjectRow:
     """The box of a line, as shares of the image's sizes."""
     category, *values = map(to_number, fields)
     if category not in labels:
         raise ValueError(f"expected a class among {among(labels)}, got {shorten(fields[0])}")
-    pixels = next((field for field, value in zip(fields[1:], values, strict=True) if abs(value) > _LARGEST_SHARE), None)
-    if pixels is not None and not has_keypoints:
-        raise ValueError(
-            f"expected shares of the image's width and height, from 0 to 1, got {shorten(pixels)}, as if in pixels; "
-            "divide x and widths by the image's width, y and heights by its height"
-        )
-    points: list[float] = []
-    if has_keypoints:
-        count, size = shape
-        numbers, values = values[4:], values[:4]
-        if count and len(numbers) != count * size:
-            raise ValueError(f"expected {count} keypoints of {size} numbers after the box, got {len(numbers)} numbers")
-        for at in range(0, count * size, size or 1):
-            x, y = numbers[at : at + 2]
-            seen = numbers[at + 2] if size == 3 else 2.0 * (x > 0 and y > 0)
-            points += [x, y, seen]
-    polygon: Sequence[float] = ()
+    if has_keypoints and len(values) >= 4:
+        return boxed(int(category), values, line, shape)
     if len(values) == 4:
-        x, y, w, h = values
-        box = [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
-    elif len(values) >= 6 and len(values) % 2 == 0:
-        box = [min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])]
-        polygon = values if masks else ()
-    else:
-        raise ValueError(f"expected a class with 4 numbers or with 3 or more points, got {len(values)} numbers")
-    return ObjectRow(int(category), box, line, polygon=polygon, keypoints=points)
+        return boxed(int(category), values, line)
+    if len(values) >= 6 and len(values) % 2 == 0:
+        return outlined(int(category), values, line, masks=masks)
+    raise ValueError(f"expected a class with 4 numbers or with 3 or more points, got {len(values)} numbers")
 
 
 def _images(given: Any, split: str, folder: str, source: str, notes: Notes, on_problem: OnProblem | None) -> list[str]:

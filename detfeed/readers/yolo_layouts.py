@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from detfeed.errors import AnnotationError, shorten
+from detfeed.keypoints import MAX_KEYPOINTS, Keypoints, flips_of
 from detfeed.readers.notes import Notes
 from detfeed.readers.paths import list_folder
 from detfeed.readers.texts import read_lines, read_text
+from detfeed.readers.yolo_objects import Shape
 
 Content = dict[str, Any]
 
@@ -221,23 +222,38 @@ def names_of(content: Content, source: str) -> dict[int, str]:
     return dict(sorted(name_of.items()))
 
 
-def keypoints_of(content: Content, source: str) -> tuple[tuple[int, int], NDArray[np.int64]]:
-    """How many keypoints there are and the numbers of each, 2 or 3; and the keypoint that each becomes when mirrored.
+def keypoints_of(content: Content, source: str, notes: Notes) -> tuple[Shape, Keypoints]:
+    """How many keypoints there are, with the numbers of each, 2 or 3; and the keypoints of no box.
 
     Raises:
         AnnotationError: there are none, or `kpt_shape` or `flip_idx` is not what it should be.
     """
     try:
         count, size = map(int, content["kpt_shape"])
-        flips = np.array([int(place) for place in content.get("flip_idx", range(count))], np.int64)
-        if count > 0 and size in (2, 3) and len(flips) == count and set(flips[flips] - np.arange(count)) == {0}:
-            return (count, size), flips
-    except (KeyError, ValueError, TypeError, IndexError):
-        pass
-    raise AnnotationError(
-        f"{source}: expected `kpt_shape: [K, 2 or 3]`, and in `flip_idx` K numbers of keypoints that become each "
-        f"other, got {shorten(str(content.get('kpt_shape')))} and {shorten(str(content.get('flip_idx')))}"
-    )
+        if not 0 < count <= MAX_KEYPOINTS or size not in (2, 3):
+            raise ValueError("another shape")
+        names = _keypoint_names(content.get("kpt_names"), count, notes)
+        flips = flips_of(names) if names else np.arange(count)
+        if "flip_idx" in content:
+            flips = np.array([int(place) for place in content["flip_idx"]], np.int64)
+        elif not names and count > 1:
+            notes.add("there is no flip_idx, so that no keypoints change places in mirrored images", "`kpt_shape`")
+        return (count, size), Keypoints(np.zeros((0, count, 3), np.float32), names, flips)
+    except (AnnotationError, KeyError, ValueError, TypeError, IndexError, OverflowError):
+        raise AnnotationError(
+            f"{source}: expected `kpt_shape: [K, 2 or 3]`, and in `flip_idx` K numbers of keypoints that become each "
+            f"other, got {shorten(str(content.get('kpt_shape')))} and {shorten(str(content.get('flip_idx')))}"
+        ) from None
+
+
+def _keypoint_names(given: Any, count: int, notes: Notes) -> tuple[str, ...]:
+    """The names of keypoints, from a list or from equal lists of all classes; none if there are none."""
+    lists = {tuple(map(str, names)) for names in (given.values() if isinstance(given, dict) else [given or ()])}
+    names = next(iter(lists), ())
+    if len(lists) < 2 and len(names) in (0, count):
+        return names
+    notes.add(f"names of keypoints are left out, since they are not {count} that all classes have", "`kpt_names`")
+    return ()
 
 
 def text_of(content: Content, key: str, source: str) -> str:

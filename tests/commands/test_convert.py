@@ -108,8 +108,18 @@ def test_outlines_and_keypoints_are_kept_on_request(run, coco, tmp_path):
         assert np.allclose(after["segmentation"], before["segmentation"])
         assert after["keypoints"] == before["keypoints"]
     assert not any("keypoints" in one or "segmentation" in one for one in boxes)
-    told = run(*coco, "--masks", "--keypoints", "--to-yolo", tmp_path / "yolo").stderr
+    told = run(*coco, "--masks", "--keypoints", "--to-voc", tmp_path / "voc").stderr
     assert "masks are left out" in told and "keypoints are left out" in told
+    told = run(*coco, "--masks", "--keypoints", "--to-yolo", tmp_path / "pose").stderr
+    assert "masks are left out" in told and "keypoints are left out" not in told
+    points = read_coco(tmp_path / "kept.json", coco[3], keypoints=True)
+    again = read_yolo(tmp_path / "pose", keypoints=True)
+    assert again.keypoints.names == ("left_end", "right_end") and again.keypoints.flips.tolist() == [1, 0]
+    objects = points.keypoints.points[~points.ignore]
+    assert np.allclose(sorted(again.keypoints.points.tolist()), sorted(objects.tolist()))
+    told = run(*coco, "--masks", "--to-yolo", tmp_path / "outlines").stderr
+    assert "masks are left out" not in told and "boxes around them" not in told
+    assert len(read_yolo(tmp_path / "outlines", masks=True).masks) == len(objects)
     assert "--voc" in run("--voc", tmp_path, "--masks", "--to-coco", tmp_path / "out.json").stderr
 
 
@@ -126,6 +136,19 @@ def test_what_cannot_be_read_is_an_error_or_is_left_out_and_named(run, coco, tmp
     assert "read train: 3 images" in result.stdout
     assert "1 file can't be read" in result.stdout
     assert "wrote train: 3 images" in result.stdout
+
+
+def test_each_warning_is_said_once(run, coco, tmp_path):
+    content = json.loads(coco[1].read_text())
+    for one in content["annotations"]:
+        one["iscrowd"] = 1
+        one["segmentation"] = {"size": [96, 128], "counts": [96 * 128]}
+    for image in content["images"]:
+        image["height"], image["width"] = 96, 128
+    coco[1].write_text(json.dumps(content))
+    told = run(*coco, "--to-coco", tmp_path / "out.json").stderr
+    assert told.count("classes have more ignored boxes than objects") == 1
+    assert coco[1].name in told and "out.json" not in told
 
 
 def test_nothing_is_written_over(run, coco, tmp_path):

@@ -497,8 +497,31 @@ def test_keypoints_that_cannot_be_read_are_told_and_cost_no_box(read, numbers, m
 def test_categories_of_different_keypoints_are_an_error(read):
     content = posed([10, 12, 2] * 3)
     content["categories"].append({"id": 77, "name": "dog", "keypoints": ["tail"]})
-    with pytest.raises(AnnotationError, match=r"same keypoints in all categories .* at the category 77"):
+    with pytest.raises(AnnotationError, match=r"same `keypoints` in all categories .* at the category 77"):
         read(content, keypoints=True)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("keypoints", [1], r"expected a list of texts in `keypoints`, got '\[1\]' - at the category 2"),
+        ("keypoints", ["\xff"], "expected a list of texts in `keypoints`, got .* - at the category 2"),
+        ("keypoints", ["x"] * 1025, "expected at most 1024 keypoints of an object, got 1025"),
+        ("flip_idx", [10**30], "expected a list of numbers in `flip_idx`, got .* - at the category 2"),
+        ("flip_idx", "left", "expected a list of numbers in `flip_idx`, got '\"left\"' - at the category 2"),
+        ("flip_idx", [1, 0], r"expected in `flip_idx` the numbers of 3 keypoints .* got \[1, 0\] - at `categories`"),
+        ("flip_idx", [1, 2, 0], r"expected in `flip_idx` the numbers of 3 keypoints .* got \[1, 2, 0\]"),
+    ],
+)
+def test_bad_keypoints_of_categories_are_an_error(tmp_path, field, value, message):
+    content = posed([10, 12, 2] * 3)
+    for category in content["categories"]:
+        category.pop(field, None)
+    content["categories"][1][field] = value
+    (tmp_path / "a.json").write_text(json.dumps(content, ensure_ascii=False), encoding="latin-1")
+    with pytest.raises(AnnotationError, match=message):
+        read_coco(tmp_path / "a.json", tmp_path, keypoints=True)
+    assert read_coco(tmp_path / "a.json", tmp_path).keypoints is None
 
 
 def test_file_without_keypoints_has_none_of_each_box(read):
@@ -507,3 +530,23 @@ def test_file_without_keypoints_has_none_of_each_box(read):
         category.pop("keypoints", None)
     assert read(content, keypoints=True).keypoints.points.shape == (2, 0, 3)
     assert read({"images": [], "annotations": [], "categories": []}, keypoints=True).keypoints.points.shape == (0, 0, 3)
+
+
+@pytest.mark.parametrize("indent", [None, 0, 2])
+def test_masks_and_keypoints_are_read_however_the_file_is_indented(read, indent):
+    polygon, runs = [[1, 1, 9, 1, 9, 9]], {"size": [20, 30], "counts": [30, 5, 565]}
+    fields = [
+        {"segmentation": polygon, "keypoints": [1, 2, 2]},
+        {"segmentation": polygon[0]},
+        {"segmentation": runs, "iscrowd": 1},
+        {"segmentation": [], "keypoints": []},
+        {"segmentation": [[]], "keypoints": None},
+    ]
+    found = [{"id": n, "image_id": 3, "category_id": 2, "bbox": [n, 0, 9, 9], **one} for n, one in enumerate(fields)]
+    content = json.dumps(instances(annotations=found), indent=indent)
+    content = content.replace("[]", "[ \n]")
+    table = read(content, masks=True, keypoints=True)
+    assert list(table.masks) == [0, 1, 2]
+    assert [one.tolist() for one in table.masks.polygons(0)] == [[[1, 1], [9, 1], [9, 9]]]
+    assert [one.tolist() for one in table.masks.polygons(1)] == [[[1, 1], [9, 1], [9, 9]]]
+    assert table.keypoints.points[:, 0].tolist() == [[1.5, 2.5, 2], *[[0, 0, 0]] * 4]

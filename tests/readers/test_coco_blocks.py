@@ -137,9 +137,9 @@ def before_own(monkeypatch):
     event = threading.Event()
     own = blocks.Pieces.read
 
-    def read(self, span):
+    def read(self, span, **arguments):
         assert event.wait(LONG)
-        return own(self, span)
+        return own(self, span, **arguments)
 
     monkeypatch.setattr(blocks.Pieces, "read", read)
     return event

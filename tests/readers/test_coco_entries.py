@@ -3,6 +3,7 @@ import json
 import msgspec
 import pytest
 
+from detfeed import AnnotationError, read_coco
 from detfeed.readers.coco_entries import (
     ENTRY,
     IMAGE,
@@ -55,6 +56,34 @@ def test_values_of_another_type_are_read_where_their_meaning_is_clear(field, val
     assert bytes(found.entries[0].segmentation) == b"[[1, 2]]"
 
 
+@pytest.mark.parametrize(
+    ("field", "text", "effect"),
+    [
+        ("bbox", '{"image_id": 7, "category_id": 2, "bbox": [1, 2, 3, 4], "bbox": [1, 2, 3, 5]}', ENTRY),
+        ("category_id", '{"category_id": 1, "image_id": 7, "category_id": 2, "bbox": [1, 2, 3, 4]}', IMAGE),
+        ("image_id", '{"image_id": 7, "category_id": 2, "bbox": [1, 2, 3, 4], "x": {}, "image_id": 8}', IMAGE),
+    ],
+)
+def test_key_that_stands_twice_with_different_values_is_a_fault(field, text, effect):
+    found = decode_entries([msgspec.Raw(text.encode())], Box, "annotations")
+    assert (found.entries, [fault.effect for fault in found.faults]) == ([], [effect])
+    assert found.faults[0].message.startswith(f"expected one `{field}`, got several in {{")
+    assert "at `annotations[0]`" in found.faults[0].message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"image_id": 7, "category_id": 2, "category_id": 2, "bbox": [1, 2, 3, 4], "bbox": [1.0, 2, 3, 4]}',
+        '{"image_id": 7, "category_id": 2, "attributes": {"bbox": 1, "bbox": 2}, "bbox": [1, 2, 3, 4]}',
+        '{"image_id": 7, "category_id": 2, "type": "bbox", "note": ["bbox", "\\"bbox\\""], "bbox": [1, 2, 3, 4]}',
+        '{"image_id": 7, "category_id": 2, "bbox": [1, 2, 3, 4], "color": 1, "color": 2}',
+    ],
+)
+def test_keys_that_stand_twice_and_mean_one_thing_are_none(text):
+    assert decode_entries([msgspec.Raw(text.encode())], Box, "annotations") == ([Box(7, 2, (1, 2, 3, 4))], [0], [])
+
+
 @pytest.mark.parametrize("segmentation", [None, {}, [], [[]], "", 0])
 def test_segmentation_may_be_anything(segmentation):
     assert decode({**BOX, "iscrowd": None, "segmentation": segmentation}, Box, "annotations").faults == []
@@ -103,3 +132,28 @@ def test_entry_that_cannot_be_read_is_a_fault_with_its_place(entry, effect, mess
 def test_numbers_that_json_does_not_know_become_texts_outside_of_texts():
     text = rb'[NaN, -Infinity, Infinity, "NaN, \"NaN", "a", {"Infinity": NaN}]'
     assert json.loads(quote_nan(text)) == ["NaN", "-Infinity", "Infinity", 'NaN, "NaN', "a", {"Infinity": "NaN"}]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message", "left"),
+    [
+        (
+            '"category_id": 2',
+            '"category_id": 2, "category_id": 1',
+            r"one `category_id`, got several .*annotations\[0\]",
+            0,
+        ),
+        ('"bbox": [1,', '"bbox": [2, 2, 3, 4], "bbox": [1,', r"one `bbox`, got several .* - at `annotations\[0\]`", 1),
+        ('"file_name": "a', '"file_name": "b.png", "file_name": "a', r"one `file_name`, got .* - at `images\[0\]`", 0),
+    ],
+)
+def test_entries_whose_keys_stand_twice_are_told_and_left_out(tmp_path, old, new, message, left):
+    content = {"images": [IMAGE_ENTRY], "annotations": [BOX], "categories": [{"id": 2, "name": "dog"}]}
+    text = json.dumps(content)
+    assert old in text
+    (tmp_path / "a.json").write_text(text.replace(old, new))
+    with pytest.raises(AnnotationError, match=rf"a\.json: expected {message}"):
+        read_coco(tmp_path / "a.json", tmp_path)
+    told = []
+    table = read_coco(tmp_path / "a.json", tmp_path, on_problem=lambda path, error: told.append(str(error)))
+    assert told and (len(table), len(table.boxes)) == (left, 0)

@@ -72,6 +72,18 @@ def test_masks_of_objects_are_written_and_read_back(annotate, tmp_path):
     assert read_coco(tmp_path / "x.json", tmp_path).annotation_ids.tolist() == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("boxes", [[], [(0, 0, 4, 4)]])
+@pytest.mark.parametrize("names", [(), ("left", "right", "nose"), ("a", "b", "c")])
+@pytest.mark.parametrize("flips", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])
+def test_flips_of_keypoints_are_read_back_whatever_their_names(annotate, tmp_path, boxes, names, flips):
+    points = np.full((len(boxes), 3, 3), 2, np.float32)
+    table = annotate([(8, 8)], [boxes])
+    table = dataclasses.replace(table, keypoints=Keypoints(points, names, np.array(flips)))
+    write_coco(table, tmp_path / "x.json")
+    again = read_coco(tmp_path / "x.json", tmp_path, keypoints=True).keypoints
+    assert (again.names, again.flips.tolist(), again.points.tolist()) == (names, list(flips), points.tolist())
+
+
 def test_keypoints_are_written_and_read_back(annotate, tmp_path):
     rng = np.random.default_rng(0)
     points = rng.uniform(0, 8, (3, 2, 3)).astype(np.float32)

@@ -117,9 +117,81 @@ def test_boxes_of_ndjson_are_shares_of_a_split_with_polygons_boxed_and_told(writ
     [
         ({"boxes": [[7, 0.5, 0.5, 1, 1]]}, r"expected a class among \[1, 0\], got 7"),
         ({"boxes": [[0, 0.5, 0.5, 1]]}, "expected a class with 4 numbers, got 4 numbers"),
+        (
+            {"boxes": [[0, 30, 20, 10, 10]]},
+            "expected shares of the image's width and height, .*, got 30, as if in pixels",
+        ),
+        ({"segments": [[0, 0.5, 0.5, 1, 1e18, 0, 1]]}, "expected shares .*, got 1e\\+18, as if in pixels; .*"),
+        ({"obb": [[0, 0.5, 0.5, 1, 1, 0, 1, -9, 1]]}, "expected shares .*, got -9, as if in pixels; .*"),
+        ({"pose": [[0, 0.5, 0.5, 1, 9, 9, 9, 2]]}, "expected shares .*, got 9, as if in pixels; .*"),
         ({"segments": [[0, 0.5, 0.5, 1, 1]]}, "expected a class with 3 or more points, got 5 numbers"),
     ],
 )
 def test_bad_shapes_of_ndjson_are_errors_with_an_address(write, shapes, message):
-    with pytest.raises(AnnotationError, match=rf"x\.ndjson: {message} - at line 2$"):
-        read_ndjson(write("x.ndjson", HEAD, record("a.png", **shapes)))
+    with pytest.raises(AnnotationError, match=rf"x\.ndjson: {message}.* - at line 2$"):
+        read_ndjson(write("x.ndjson", HEAD, record("a.png", **shapes)), masks=True)
+
+
+def test_keypoints_in_pixels_are_an_error_and_those_that_are_not_labelled_may_be_anything(write):
+    pose = [0, 0.5, 0.5, 1, 1, 1e300, -7, 0, 0.25, 0.5, 2]
+    keypoints = read_ndjson(write("x.ndjson", POSE, record("a.png", pose=[pose])), keypoints=True).keypoints
+    assert keypoints.points.tolist() == [[[0, 0, 0], [10, 10, 2]]]
+    pose[7] = 1
+    file = write("x.ndjson", POSE, record("a.png", pose=[pose]))
+    with pytest.raises(AnnotationError, match=r"expected shares .*, got 1e\+300, as if in pixels; .* - at line 2$"):
+        read_ndjson(file, keypoints=True)
+    assert len(read_ndjson(file).boxes) == 1
+
+
+POSE = {**HEAD, "task": "pose", "kpt_shape": [2, 3], "flip_idx": [1, 0]}
+
+
+def test_keypoints_of_ndjson_are_read_if_asked_for(write):
+    pose = [1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.5, 2, 0.75, 0.25, 1]
+    file = write("x.ndjson", POSE, record("a.png", pose=[pose], boxes=[[0, 0.5, 0.5, 1, 1]]), record("s/b.png"))
+    assert read_ndjson(file).keypoints is None
+    table = read_ndjson(file, keypoints=True)
+    assert table.class_ids.tolist() == [0, 1]
+    assert table.keypoints.points.tolist() == [[[0, 0, 0], [0, 0, 0]], [[10, 10, 2], [30, 5, 1]]]
+    assert table.keypoints.flips.tolist() == [1, 0]
+    pairs = {**POSE, "kpt_shape": [2, 2], "kpt_names": {"0": ["left", "right"], "1": ["left", "right"]}}
+    del pairs["flip_idx"]
+    boxes = [[0, 0.5, 0.5, 1, 1]]
+    outline = [[1, 0.1, 0.1, 0.5, 0.1, 0.5, 0.5]]
+    file = write(
+        "x.ndjson", pairs, record("a.png", boxes=boxes, segments=outline, pose=[[1, 0.5, 0.5, 0.5, 0.5, 0.25, 1, 0, 0]])
+    )
+    keypoints = read_ndjson(file, keypoints=True, masks=True).keypoints
+    assert keypoints.points.tolist() == [[[0, 0, 0]] * 2, [[10, 20, 2], [0, 0, 0]], [[0, 0, 0]] * 2]
+    assert (keypoints.names, keypoints.flips.tolist()) == (("left", "right"), [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (HEAD, r"x\.ndjson: expected `kpt_shape: \[K, 2 or 3\]`"),
+        ({**POSE, "kpt_shape": 5}, r"x\.ndjson: expected `kpt_shape: \[K, 2 or 3\]`.*got '5'"),
+        ({**POSE, "kpt_shape": [3, 3]}, r"x\.ndjson: expected `kpt_shape: \[K, 2 or 3\]`.*got '\[3, 3\]'"),
+        ({**POSE, "kpt_shape": [2, 2]}, "expected 2 keypoints of 2 numbers after the box, got 6 numbers - at line 2"),
+    ],
+)
+def test_keypoints_of_another_number_or_without_their_shape_are_an_error(write, head, message):
+    file = write("x.ndjson", head, record("a.png", pose=[[1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.5, 2, 0.75, 0.25, 1]]))
+    with pytest.raises(AnnotationError, match=message):
+        read_ndjson(file, keypoints=True)
+
+
+def test_keypoints_without_flips_and_names_are_told(write):
+    head = {name: value for name, value in POSE.items() if name != "flip_idx"}
+    with pytest.warns(UserWarning, match=r"x\.ndjson: there is no flip_idx, .* - at `kpt_shape`"):
+        keypoints = read_ndjson(write("x.ndjson", head, record("a.png")), keypoints=True).keypoints
+    assert keypoints.flips.tolist() == [0, 1] and keypoints.points.shape == (0, 2, 3)
+
+
+def test_polygons_and_rotated_boxes_of_ndjson_are_kept_if_asked_for(write):
+    segment, rotated = [0, 0.25, 0.5, 0.5, 0.25, 0.75, 1], [1, 0.5, 0.1, 0.75, 0.5, 0.5, 0.9, 0.25, 0.5]
+    table = read_ndjson(write("x.ndjson", HEAD, record("a.png", segments=[segment], obb=[rotated])), masks=True)
+    assert table.boxes.tolist() == [[10, 5, 30, 20], [10, 2, 30, 18]]
+    assert [one.tolist() for one in table.masks.polygons(0)] == [[[10, 10], [20, 5], [30, 20]]]
+    assert [len(one) for one in table.masks.polygons(1)] == [4]
+    assert table.masks.fill(0, (20, 40)).any()

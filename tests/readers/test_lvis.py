@@ -110,3 +110,17 @@ def test_images_that_are_left_out_take_their_classes_with_them(tmp_path):
     assert table.neg_classes.tolist() == []
     assert table.not_exhaustive_classes.tolist() == [[0, 1]]
     assert table.neg_classes.dtype == table.not_exhaustive_classes.dtype == np.int32
+
+
+def test_keypoints_are_read_and_written_if_asked_for(tmp_path):
+    content = lvis()
+    content["annotations"][0]["keypoints"] = [2, 3, 2, 0, 0, 0]
+    content["categories"][1]["keypoints"] = ["left hand", "right hand"]
+    (tmp_path / "lvis.json").write_text(json.dumps(content))
+    assert read_lvis(tmp_path / "lvis.json", tmp_path).keypoints is None
+    table = read_lvis(tmp_path / "lvis.json", tmp_path, keypoints=True)
+    assert table.keypoints.points.tolist() == [[[2.5, 3.5, 2], [0, 0, 0]]]
+    assert (table.keypoints.names, table.keypoints.flips.tolist()) == (("left hand", "right hand"), [1, 0])
+    assert table.neg_classes.tolist() == [[0, 1], [0, 0]]
+    again = read_lvis(tmp_path / "again.json", write_coco(table, tmp_path / "again.json"), keypoints=True)
+    assert again.keypoints.points.tolist() == table.keypoints.points.tolist()

@@ -12,7 +12,8 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from detfeed import Annotations, ImageError, concat, read_voc, read_yolo, write_voc, write_yolo
+from detfeed import Annotations, ImageError, Keypoints, concat, read_voc, read_yolo, write_voc, write_yolo
+from detfeed.mask_columns import MaskColumns
 from image_files import encode, noise
 
 QUARTERS = st.integers(0, 400).map(lambda number: number / 4)
@@ -260,3 +261,127 @@ def test_real_voc_is_written_and_read_back(data, tmp_path):
     assert {name: [(box, label) for box, label, _ in rows] for name, rows in seen.items()} == {
         name: [(box, label) for box, label, _ in rows] for name, rows in contents(concat([table])).items()
     }
+
+
+POINTS = st.tuples(QUARTERS, QUARTERS, st.integers(0, 2))
+
+
+def keypoints_of(points, flips, names):
+    points = np.array(points, np.float32).reshape(-1, len(flips), 3)
+    return Keypoints(np.where(points[..., 2:] > 0, points, np.float32(0)), names, np.array(flips))
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.lists(st.tuples(boxes_inside(), POINTS, POINTS, POINTS), max_size=3), min_size=1, max_size=3),
+    st.sampled_from([(0, 1, 2), (0, 2, 1)]),
+    st.sampled_from([(), ("nose", "left eye", "right\x85eye"), ("0", "no", "- a")]),
+)
+def test_keypoints_are_read_back_equal(pictures, tmp_path_factory, objects_of, flips, names):
+    out = tmp_path_factory.mktemp("out") / "yolo"
+    objects_of = [list({item[0]: item for item in objects}.values()) for objects in objects_of]
+    keypoints = keypoints_of([item[1:] for objects in objects_of for item in objects], flips, names)
+    table = table_of(pictures, [[item[0] for item in objects] for objects in objects_of], keypoints=keypoints)
+    messages = told(write_yolo, table, out)
+    assert not any("keypoints" in message for message in messages)
+    again = read_yolo(out, keypoints=True, invalid="raise")
+    assert contents(again) == contents(table)
+    np.testing.assert_array_equal(again.keypoints.points, keypoints.points)
+    assert (again.keypoints.names, again.keypoints.flips.tolist()) == (names, list(flips))
+
+
+@st.composite
+def masks_inside(draw, side=100):
+    """One to three polygons, or the runs of some pixels."""
+    corner = st.tuples(QUARTERS, QUARTERS)
+    polygons = st.lists(st.lists(corner, min_size=3, max_size=5), min_size=1, max_size=3)
+    rows = draw(st.none() | st.lists(st.integers(0, 2**12 - 1), min_size=1, max_size=12))
+    if rows is None:
+        return draw(polygons)
+    mask = np.zeros((side, side), np.uint8)
+    for row, bits in enumerate(rows):
+        mask[20 + row, 30:42] = [bits >> place & 1 for place in range(12)]
+    ends = np.flatnonzero(np.diff(np.concatenate([[0], mask.reshape(-1, order="F"), [2]])))
+    return np.diff([0, *ends]).astype(np.int32)
+
+
+def columns_of(masks):
+    """The columns of masks by row, each a list of polygons or an array of runs."""
+    rows = np.array(sorted(masks), np.int64)
+    runs = [masks[row] if isinstance(masks[row], np.ndarray) else np.zeros(0, np.int32) for row in rows.tolist()]
+    polygons = [[] if isinstance(masks[row], np.ndarray) else masks[row] for row in rows.tolist()]
+    flat = [np.float32(polygon) for one in polygons for polygon in one]
+    return MaskColumns.made(
+        rows,
+        sizes_hw=np.full((len(rows), 2), 100),
+        runs=np.concatenate([np.zeros(0, np.int32), *runs]),
+        run_counts=np.array([*map(len, runs)], np.int64),
+        points=np.concatenate([np.zeros((0, 2), np.float32), *flat]),
+        point_counts=np.array([*map(len, flat)], np.int64),
+        polygon_counts=np.array([*map(len, polygons)], np.int64),
+    )
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(masks_inside(), min_size=1, max_size=4))
+def test_masks_are_read_back_equal_with_the_boxes_around_them(pictures, tmp_path_factory, masks):
+    out = tmp_path_factory.mktemp("out") / "yolo"
+    # Of different classes and with boxes far from their masks, so that none repeats another.
+    boxes = [(60 + row, 70, 98, 99) for row in range(len(masks) + 1)]
+    columns = columns_of(dict(enumerate(masks)))
+    table = table_of(pictures, [boxes], class_names=[f"c{row}" for row in range(len(boxes))], masks=columns)
+    messages = told(write_yolo, table, out)
+    pixels = [columns.fill(row, (100, 100)) for row in range(len(masks))]
+    without = sum(not one.any() for one in pixels)
+    assert any("objects without a mask get their box as one" in message for message in messages)
+    again = read_yolo(out, masks=True)
+    assert again.class_ids.tolist() == table.class_ids.tolist()
+    for row, mask in enumerate([*pixels, np.zeros((100, 100), np.uint8)]):
+        box, given = again.boxes[row], table.boxes[row]
+        found = again.masks.fill(row, (100, 100))
+        if not mask.any():
+            continue
+        np.testing.assert_array_equal(found, mask)
+        down, across = np.nonzero(found)
+        assert box[0] <= across.min() + 0.5 and box[2] >= across.max() + 0.5
+        assert box[1] <= down.min() + 0.5 and box[3] >= down.max() + 0.5
+        assert (box != given).any()
+    last = again.masks.fill(len(masks), (100, 100))
+    assert last.astype(bool).sum() == last[70:99, 60 + len(masks) : 98].astype(bool).sum() == 29 * (38 - len(masks))
+    assert any("boxes become those around their polygons" in message for message in messages) or without == len(masks)
+
+
+def test_boxes_around_their_polygons_and_hundredths_beside_them_are_not_told(pictures, tmp_path):
+    square = [(10, 20), (30, 20), (30, 50), (10, 50)]
+    masks = columns_of({0: [square]})
+    table = table_of(pictures, [[(10, 20.004, 30, 50)]], masks=masks)
+    assert all("area" in message for message in told(write_yolo, table, tmp_path / "a"))
+    again = read_yolo(tmp_path / "a", masks=True)
+    assert [one.tolist() for one in again.masks.polygons(0)] == [[list(point) for point in square]]
+
+
+def test_ignored_boxes_make_no_data_set_of_polygons(pictures, tmp_path):
+    boxes = [(10, 20, 30, 50), (40, 40, 60, 60)]
+    masks = columns_of({1: [[(40, 40), (60, 40), (60, 60)]]})
+    table = table_of(pictures, [boxes], masks=masks, ignore=np.array([False, True]))
+    messages = told(write_yolo, table, tmp_path / "a", ignored="object")
+    assert any("masks are left out" in message for message in messages)
+    assert len((tmp_path / "a/labels/train/0.txt").read_text().splitlines()[1].split()) == 5
+    objects = dataclasses.replace(table, ignore=np.array([True, False]))
+    assert not any("masks" in message for message in told(write_yolo, objects, tmp_path / "b"))
+    assert len((tmp_path / "b/labels/train/0.txt").read_text().split()) == 7
+
+
+def test_splits_of_which_one_has_keypoints_have_none_labelled_in_the_other(pictures, tmp_path):
+    keypoints = keypoints_of([(10, 20, 2), (5, 5, 1)], [1, 0], ("left", "right"))
+    train = table_of(pictures, [[(10, 20, 30, 50)]], keypoints=keypoints)
+    val = table_of(pictures, [[(10, 20, 30, 50)]], masks=columns_of({0: [[(40, 40), (60, 40), (60, 60)]]}))
+    messages = told(write_yolo, {"train": train, "val": val}, tmp_path / "a")
+    assert any("masks are left out" in message for message in messages)
+    assert read_yolo(tmp_path / "a", "val", keypoints=True).keypoints.points.tolist() == [[[0, 0, 0], [0, 0, 0]]]
+    other = dataclasses.replace(val, keypoints=keypoints_of([(10, 20, 2), (5, 5, 1)], [0, 1], ("left", "right")))
+    with pytest.raises(ValueError, match=r"Expected the same keypoints in all splits.*\[1, 0\].*\[0, 1\]"):
+        write_yolo({"train": train, "val": other}, tmp_path / "b")
+    none = dataclasses.replace(train, keypoints=Keypoints(np.zeros((1, 0, 3), np.float32), (), np.zeros(0, int)))
+    told(write_yolo, none, tmp_path / "c")
+    assert read_yolo(tmp_path / "c").boxes.tolist() == train.boxes.tolist()

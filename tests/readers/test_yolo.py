@@ -469,6 +469,27 @@ def test_keypoints_are_read_if_asked_for(read):
     assert read({"train/a": ""}, text=POSE, keypoints=True).keypoints.points.shape == (0, 2, 3)
 
 
+@pytest.mark.parametrize("names", ["[left]", "{0: [left, right], 1: [tail, nose]}"])
+def test_names_of_keypoints_that_are_not_those_of_all_classes_are_left_out_and_told(read, names):
+    text = POSE.replace("flip_idx: [1, 0]\n", f"flip_idx: [1, 0]\nkpt_names: {names}\n")
+    with pytest.warns(UserWarning, match=r"names of keypoints are left out, .* not 2 that .* - at `kpt_names`"):
+        keypoints = read({"train/a": ""}, text=text, keypoints=True).keypoints
+    assert (keypoints.names, keypoints.flips.tolist()) == ((), [1, 0])
+    text = YAML + "kpt_shape: [2, 3]\nkpt_names: {0: [left, right], 1: [left, right]}\n"
+    keypoints = read({"train/a": ""}, text=text, keypoints=True).keypoints
+    assert (keypoints.names, keypoints.flips.tolist()) == (("left", "right"), [1, 0])
+
+
+def test_boxes_and_keypoints_in_pixels_are_an_error_where_they_are_read(read):
+    points = {"train/a": "0 0.5 0.5 0.5 0.5 10 10 2 30 5 1\n"}
+    with pytest.raises(AnnotationError, match=r"expected shares .*, got 10, as if in pixels; .* - at .*line 1"):
+        read(points, text=POSE, keypoints=True)
+    assert len(read(points, text=POSE).boxes) == 1
+    for arguments in ({}, {"keypoints": True}):
+        with pytest.raises(AnnotationError, match=r"expected shares .*, got 20, as if in pixels"):
+            read({"train/a": "0 20 10 15 5 0.1 0.1 2 0.3 0.5 1\n"}, text=POSE, **arguments)
+
+
 def test_keypoints_of_another_number_or_without_their_shape_are_an_error(read):
     with pytest.raises(AnnotationError, match=r"2 keypoints of 3 numbers after the box, got 4 numbers - at .*line 1"):
         read({"train/a": "0 0.5 0.5 0.5 0.5 0.25 0.5 2 0.75\n"}, text=POSE, keypoints=True)
@@ -477,6 +498,9 @@ def test_keypoints_of_another_number_or_without_their_shape_are_an_error(read):
         POSE.replace("[1, 0]", "[1, 1]"),
         POSE.replace("[2, 3]", "[2, 4]"),
         POSE.replace("[1, 0]", "[5, 0]"),
+        POSE.replace("[1, 0]", f"[{10**30}, 0]"),
+        POSE.replace("[1, 0]", "[1, 0, 2]"),
+        YAML + "kpt_shape: [1000000000000, 3]\n",
     ):
         with pytest.raises(AnnotationError, match=r"expected `kpt_shape: \[K, 2 or 3\]`"):
             read({"train/a": ""}, text=text, keypoints=True)
