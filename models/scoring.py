@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from detfeed.annotations import Annotations
 from detfeed.detections import predict_detections
-from detfeed.drawing import PROPOSAL_KEYS, contact_sheet, draw_proposals, write_png
+from detfeed.drawing.proposals import PROPOSAL_KEYS, draw_proposals
+from detfeed.drawing.sheets import contact_sheet, write_png
 from detfeed.images.decoding import read_image
 from detfeed.models.proposals import ProposalModel
 from detfeed.recall import proposal_recall

@@ -202,6 +202,23 @@ class BatchLoader:
             ValueError: `inputs` names an array that x does not have.
             SampleError: a sample could not be made; the message names image, position, epoch and batch.
         """
+        x, *rest = self.load_plain(epoch, index, allocate, report)
+        return (arrange(x, self.inputs), *rest)
+
+    def load_plain(
+        self,
+        epoch: int,
+        index: int,
+        allocate: Allocate = np.empty,
+        report: Callable[[Replacement], None] | None = None,
+        on_sample: Callable[[Sample], None] | None = None,
+    ) -> Batch:
+        """One batch as `load` makes it, with x under its names here, whatever `inputs`.
+
+        Args:
+            epoch, index, allocate, report: see `load`.
+            on_sample: gets each sample that is fed, in the order of the batch, before its targets are made.
+        """
         stage = self.stage(epoch)
         planned = stage.plan.epoch(epoch)
         places = list(zip(planned.positions[index].tolist(), planned.repeats[index].tolist(), strict=True))
@@ -215,6 +232,8 @@ class BatchLoader:
                 sample, unreadable = self._load_or_replace(epoch, position, repeat, images[row])
                 fed = sample.position
                 image_hw[row] = sample.image_hw
+                if on_sample is not None:
+                    on_sample(sample)
                 targets.append(_split(self.targets(sample)))
                 _check_alike(targets[-1], targets[0])
             except BaseException as error:
@@ -225,14 +244,14 @@ class BatchLoader:
             for failed, text in unreadable:
                 replacement = Replacement(epoch, index, failed, *self._name(failed), text, *self._name(fed))
                 if report is None:
-                    warnings.warn(replacement.sentence, stacklevel=2)
+                    warnings.warn(replacement.sentence, stacklevel=3)
                 else:
                     report(replacement)
         x, *rest = (
             {name: _stack([parts[i][name] for parts in targets], allocate) for name in first}
             for i, first in enumerate(targets[0])
         )
-        return (arrange({"image": images, "image_hw": image_hw, **x}, self.inputs), *rest)
+        return ({"image": images, "image_hw": image_hw, **x}, *rest)
 
     def load_sample(self, epoch: int, position: int, canvas: Image | None = None, *, repeat: int = 0) -> Sample:
         """One sample, as target functions get it.
