@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,11 +11,16 @@ from numpy.typing import NDArray
 
 from detfeed.annotations import IgnoreReason
 from detfeed.boxes import EMPTY, Boxes
+from detfeed.drawing import html
+from detfeed.drawing.marks import zoom_to
+from detfeed.drawing.picture import Picture, Truth
 
 Arrays = dict[str, NDArray[Any]]  # by name: what a target function returns, and a part of a batch
 
 # What an attribute `uses_masks` of a target function says: it looks at all masks, at those of crowds alone, or at none.
 UsesMasks = bool | Literal["crowds"]
+
+_SHOWN_BOXES = 20  # in a notebook's table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,3 +84,45 @@ class Sample:
     def image_hw(self) -> tuple[int, int]:
         """Height and width of the image in pixels."""
         return self.image.shape[0], self.image.shape[1]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the image with its boxes on its canvas, and the first of them in a table."""
+        truth = truth_of(self)
+        picture = Picture(self.image, self.input_hw, truth, title=f"image {self.image_id!r}")
+        rows = [
+            (row, truth.labels[row], *(round(edge, 1) for edge in self.boxes[row].tolist()), int(self.rows[row]))
+            for row in range(min(len(self.boxes), _SHOWN_BOXES))
+        ]
+        more = len(self.boxes) - len(rows)
+        return "".join(
+            (
+                html.paragraph(
+                    f"Sample(image {self.image_id!r} of {self.image_hw} on a canvas of {self.input_hw}, "
+                    f"position {self.position}, {len(self.boxes)} boxes, {len(self.proposals)} proposals)"
+                ),
+                html.picture(picture.tile(zoom_to(self.input_hw, 640)).image, "the image and its boxes"),
+                html.table(
+                    ("box", f"class{f' (and {more} boxes more)' * (more > 0)}", "x0", "y0", "x1", "y1", "row"), rows
+                ),
+            )
+        )
+
+
+def truth_of(sample: Sample, class_names: Sequence[str] = ()) -> Truth:
+    """What is true of a sample, as it is now; a target function may change its arrays."""
+    names = [
+        class_names[class_id] if class_id < len(class_names) else f"class {class_id}" for class_id in sample.class_ids
+    ]
+    reasons = [IgnoreReason(reason).name.lower().replace("_", " ") for reason in sample.ignore_reasons.tolist()]
+    return Truth(
+        boxes=sample.boxes.copy(),
+        ignore=sample.ignore.copy(),
+        class_ids=sample.class_ids.copy(),
+        labels=[
+            f"{name}: ignored, {reason}" if ignored else name
+            for name, reason, ignored in zip(names, reasons, sample.ignore, strict=True)
+        ],
+        masks=sample.masks,
+        keypoints=sample.keypoints.copy(),
+        num_lost=sample.num_lost,
+    )

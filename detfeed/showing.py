@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from detfeed.annotations import Annotations, IgnoreReason
+from detfeed.annotations import Annotations
 from detfeed.batches.ledger import Replacement
 from detfeed.batches.loader import BatchLoader
 from detfeed.drawing.marks import SIDE, zoom_to
@@ -21,7 +21,7 @@ from detfeed.drawing.sheets import Key, contact_sheet, png, write_png
 from detfeed.drawing.text import counted
 from detfeed.errors import any_of, expect
 from detfeed.processes.process import cores
-from detfeed.sample import Sample
+from detfeed.sample import truth_of
 
 OnProgress = Callable[[int, int], None]
 
@@ -282,21 +282,3 @@ def _batch(loader: BatchLoader, epoch: int, places: Sequence[_Place]) -> Iterato
                 error.add_note(f"in {type(loader.targets).__name__}.show, of image {image_id}")
                 raise
         yield place, picture
-
-
-def truth_of(sample: Sample, class_names: Sequence[str]) -> Truth:
-    """What is true of a sample, as it is now; a target function may change its arrays."""
-    names = [class_names[class_id] if class_id < len(class_names) else str(class_id) for class_id in sample.class_ids]
-    reasons = [IgnoreReason(reason).name.lower().replace("_", " ") for reason in sample.ignore_reasons.tolist()]
-    return Truth(
-        boxes=sample.boxes.copy(),
-        ignore=sample.ignore.copy(),
-        class_ids=sample.class_ids.copy(),
-        labels=[
-            f"{name}: ignored, {reason}" if ignored else name
-            for name, reason, ignored in zip(names, reasons, sample.ignore, strict=True)
-        ],
-        masks=sample.masks,
-        keypoints=sample.keypoints.copy(),
-        num_lost=sample.num_lost,
-    )
