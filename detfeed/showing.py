@@ -79,9 +79,9 @@ class Sheet:
 
 
 class _Place(NamedTuple):
-    """Where an image stands in an epoch: the batch, its row there, and its position."""
+    """Where an image stands in an epoch: the number of its batch, its row there, and its position."""
 
-    index: int
+    batch: int
     row: int
     position: int
 
@@ -138,6 +138,9 @@ def show(
         title = f"worst of {counted(len(compared), 'image')}{of_all} of {title}"
         places = _worst_first(loader, epoch, compared, _class_ids(loader, classes), on_progress)
     pictures = _pictures(loader, epoch, places[:num_images])
+    if worst:
+        for rank, picture in enumerate(pictures, start=1):
+            picture.title = f"{rank}. {picture.title}"  # a sheet packs pictures in another order
     return Sheet(tuple(pictures), f"what is fed, {title}: {loader.annotations}", side)
 
 
@@ -215,7 +218,7 @@ def _worst_first(
         )
     by_batch: dict[int, list[_Place]] = {}
     for place in places:
-        by_batch.setdefault(place.index, []).append(place)
+        by_batch.setdefault(place.batch, []).append(place)
     scores: dict[_Place, tuple[int, float]] = {}
 
     def score(index: int) -> list[tuple[_Place, tuple[int, float]]]:
@@ -244,7 +247,7 @@ def _pictures(loader: BatchLoader, epoch: int, places: Sequence[_Place]) -> list
     """Pictures of some places, in their order; a batch is made once."""
     by_batch: dict[int, list[_Place]] = {}
     for place in places:
-        by_batch.setdefault(place.index, []).append(place)
+        by_batch.setdefault(place.batch, []).append(place)
     made = {
         place: picture
         for of_batch in by_batch.values()
@@ -263,7 +266,7 @@ def _batch(loader: BatchLoader, epoch: int, places: Sequence[_Place]) -> Iterato
 
     batch = loader.load_plain(
         epoch,
-        places[0].index,
+        places[0].batch,
         report=note,
         on_sample=lambda sample: truths.append((sample.image_id, truth_of(sample, loader.annotations.class_names))),
     )

@@ -35,7 +35,7 @@ def make_loader(annotations, targets=None, **arguments):
 
 
 def ids(sheet):
-    return [re.match(r"image (\w+)", picture.title)[1] for picture in sheet.pictures]
+    return [re.search(r"image (\w+)", picture.title)[1] for picture in sheet.pictures]
 
 
 def test_images_are_those_of_the_batches_in_their_order(shapes):

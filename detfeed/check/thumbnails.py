@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from detfeed.annotations import Annotations
-from detfeed.drawing.marks import RED, YELLOW, draw_boxes, scaled, zoom_to
+from detfeed.drawing.marks import RED, YELLOW, centres_of, draw_boxes, scaled, zoom_to
 from detfeed.drawing.sheets import Tile
 from detfeed.errors import DetfeedError
 from detfeed.images.decoding import read_image
 from detfeed.images.files import is_url
 
 SIDE = 300
+_LEAST = 16  # pixels
 
 
 def draw_thumbnail(
@@ -44,5 +45,7 @@ def draw_thumbnail(
     boxes = table.boxes[table.rows(position)]
     draw_boxes(small, boxes, YELLOW, zoom=zoom, thickness=2)
     if row is not None:
-        draw_boxes(small, boxes[row : row + 1], RED, zoom=zoom, thickness=3)
+        centre, sides = centres_of(boxes[row : row + 1]), boxes[row : row + 1, 2:] - boxes[row : row + 1, :2]
+        half = np.maximum(sides, _LEAST / zoom) / 2  # a box of a pixel would not be seen
+        draw_boxes(small, np.concatenate([centre - half, centre + half], axis=1), RED, zoom=zoom, thickness=3)
     return Tile(small, tuple(filter(None, (Path(path).name, caption))))

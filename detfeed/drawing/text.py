@@ -103,8 +103,8 @@ def _runs(text: str, size: int) -> Iterator[tuple[str, FreeTypeFont]]:
     """The text in parts of one font each."""
     letters: list[tuple[str, int]] = []
     for letter in text:
-        if unicodedata.combining(letter) and letters:
-            letters.append((letter, letters[-1][1]))  # belongs to the letter before it
+        if unicodedata.combining(letter) and letters and _font_of(letter) == letters[-1][1]:
+            letters.append((letter, letters[-1][1]))  # belongs to the letter before it, so both are one run
             continue
         spelt = letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
         found = [_font_of(each) for each in spelt]

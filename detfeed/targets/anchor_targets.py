@@ -148,15 +148,13 @@ class AnchorTargets:
             positives, deltas = y["anchor_index"][state == POSITIVE], y["anchor_deltas"][state == POSITIVE]
             negatives = y["anchor_index"][state == NEGATIVE]
             picture.negatives(anchors[negatives])
-            counts = f"sampled {len(positives)} positive anchors{{}}, {len(negatives)} negative"
+            counts = f"anchors sampled: {len(positives)} positive{{}}, {len(negatives)} negative"
         else:
             weight = (sample_weight or {})["objectness"]
             positive = y["objectness"][:, 0] == 1
             positives, deltas = np.flatnonzero(positive), y["deltas"][positive]
-            negative = int(((weight > 0) & ~positive).sum())
-            counts = (
-                f"{len(positives)} positive anchors{{}}, {negative:,} negative, {int((weight == 0).sum()):,} ignored"
-            )
+            negative, ignored = int(((weight > 0) & ~positive).sum()), int((weight == 0).sum())
+            counts = f"anchors: {len(positives)} positive{{}}, {negative:,} negative, {ignored:,} ignored"
         places = anchors[positives]
         boxes = geometry.decode_deltas(deltas, places, self.delta_weights)
         picture.positives(places, boxes)

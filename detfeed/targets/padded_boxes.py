@@ -158,8 +158,9 @@ def revert(boxes: NDArray[np.float32], form: BoxForm, input_hw: tuple[int, int])
     if kind in ("yxyx", "center_yxhw"):
         boxes = boxes[:, [1, 0, 3, 2]]
     low, high = boxes[:, :2], boxes[:, 2:]
+    half = high * np.float32(0.5)
     if kind.startswith("center"):
-        low, high = low - high / 2, low + high / 2
+        low, high = low - half, low + half
     elif kind == "xywh":
         high = low + high
     height, width = input_hw if kind != form else (1, 1)

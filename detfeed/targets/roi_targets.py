@@ -132,7 +132,7 @@ class RoiTargets:
         picture.positives(rois, geometry.decode_deltas(deltas, rois, self.delta_weights), class_ids)
         background = x["rois"][y["roi_class_ids"] == 0]
         picture.negatives(background)
-        picture.note(f"sampled {len(rois)} foreground RoIs, {len(background)} background")
+        picture.note(f"RoIs sampled: {len(rois)} foreground, {len(background)} background")
         if len(rois) >= int(self.num_samples * self.positive_fraction):
             # Each object has a foreground RoI, its own box, and there were more of them than places.
             picture.unsampled(geometry.area(picture.truth.boxes) > 0)

@@ -58,7 +58,7 @@ def test_image_without_boxes_shows_a_dot_on_each_sampled_negative_and_nothing_el
     assert count(tile.image, BLACK) == 64 * 64 - 3 * 25
     assert tile.caption == (
         "image 7: 0 objects, 0 without a positive",
-        "sampled 0 positive anchors, 3 negative",
+        "anchors sampled: 0 positive, 3 negative",
     )
     assert not tile.alert
 
@@ -92,7 +92,7 @@ def test_matched_box_is_yellow_and_its_anchors_are_tied_to_it():
     assert tile.image[28, 24].tolist() == list(BLUE)
     assert tile.image[36, 24].tolist() == list(BLUE)
     assert count(tile.image, RED) == 0
-    assert tile.caption[1] == "sampled 2 positive anchors (2 low-quality), 0 negative"
+    assert tile.caption[1] == "anchors sampled: 2 positive (2 low-quality), 0 negative"
     assert not tile.alert
 
 

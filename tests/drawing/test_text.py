@@ -29,6 +29,7 @@ def test_letter_that_no_font_has_is_spelt_without_its_accent_or_as_its_code_poin
     try:
         np.testing.assert_array_equal(drawn("Küche"), drawn("Kuche"))
         np.testing.assert_array_equal(drawn("人"), drawn("[U+4EBA]"))
+        np.testing.assert_array_equal(drawn("ส\u0e38"), drawn("[U+0E2A][U+0E38]"))  # a letter and its vowel
         np.testing.assert_array_equal(drawn("a\nb"), drawn("a\\nb"))
     finally:
         text._font_of.cache_clear()

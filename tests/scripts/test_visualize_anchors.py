@@ -95,7 +95,7 @@ def test_what_is_drawn_is_what_training_is_fed(tmp_path: Path, monkeypatch):
     (sheet,) = sheets
     for picture, ((height, width), image, positives) in zip(sheet.pictures, rows, strict=True):
         np.testing.assert_array_equal(picture.image, image[:height, :width])
-        assert f"sampled {positives} positive anchors" in picture.caption()[1]
+        assert f"anchors sampled: {positives} positive" in picture.caption()[1]
 
 
 @pytest.mark.parametrize("arguments", [("--sheets", "0"), ("--images-per-sheet", "0"), ("--epoch", "-1")])
