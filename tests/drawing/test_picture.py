@@ -132,6 +132,7 @@ TARGETS = {
     "sampled": AnchorTargets(GRID),
     "few samples": AnchorTargets(GRID, num_samples=2),
     "dense": AnchorTargets(GRID, form="dense"),
+    "for joint training": AnchorTargets(GRID, boxes=PaddedBoxes(8), counts=True),
     "other weights": AnchorTargets(GRID, delta_weights=(10, 10, 5, 5)),
     "rois": RoiTargets(),
     "rois of classes": RoiTargets(num_classes=3, num_samples=8),
