@@ -110,9 +110,8 @@ class Sample:
 
 def truth_of(sample: Sample, class_names: Sequence[str] = ()) -> Truth:
     """What is true of a sample, as it is now; a target function may change its arrays."""
-    names = [
-        class_names[class_id] if class_id < len(class_names) else f"class {class_id}" for class_id in sample.class_ids
-    ]
+    class_ids: list[int] = sample.class_ids.tolist()
+    names = [class_names[each] if each < len(class_names) else f"class {each}" for each in class_ids]
     reasons = [IgnoreReason(reason).name.lower().replace("_", " ") for reason in sample.ignore_reasons.tolist()]
     return Truth(
         boxes=sample.boxes.copy(),

@@ -129,7 +129,7 @@ def show(
     """
     loader = getattr(feed, "loader", feed)
     expect(BatchLoader, "a sequence, Feed or BatchLoader", feed=loader)
-    epoch = getattr(feed, "epoch", 0) if epoch is None else epoch
+    epoch = int(getattr(feed, "epoch", 0)) if epoch is None else epoch
     places = _chosen(loader, epoch, index=index, image_ids=image_ids, class_ids=_class_ids(loader, classes))
     title = f"epoch {epoch}" if index is None else f"batch {index} of epoch {epoch}"
     if worst:
@@ -278,9 +278,10 @@ def _batch(loader: BatchLoader, epoch: int, places: Sequence[_Place]) -> Iterato
         picture = Picture(x["image"][:height, :width].copy(), canvas_hw, truth, title=f"image {image_id}")
         if place.position in replaced:
             picture.note(replaced[place.position])
-        if hasattr(loader.targets, "show"):
+        how = getattr(loader.targets, "show", None)
+        if how is not None:
             try:
-                loader.targets.show(picture, x, *rest)
+                how(picture, x, *rest)
             except Exception as error:
                 error.add_note(f"in {type(loader.targets).__name__}.show, of image {image_id}")
                 raise

@@ -46,6 +46,6 @@ def draw_thumbnail(
     draw_boxes(small, boxes, YELLOW, zoom=zoom, thickness=2)
     if row is not None:
         centre, sides = centres_of(boxes[row : row + 1]), boxes[row : row + 1, 2:] - boxes[row : row + 1, :2]
-        half = np.maximum(sides, _LEAST / zoom) / 2  # a box of a pixel would not be seen
+        half = np.maximum(sides, np.float32(_LEAST / zoom)) * np.float32(0.5)  # a box of a pixel would not be seen
         draw_boxes(small, np.concatenate([centre - half, centre + half], axis=1), RED, zoom=zoom, thickness=3)
     return Tile(small, tuple(filter(None, (Path(path).name, caption))))

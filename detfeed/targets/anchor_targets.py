@@ -226,4 +226,4 @@ def _paired_iou(boxes: geometry.Boxes, others: geometry.Boxes) -> NDArray[np.flo
     """IoU of each box with the one in the same row, float32 (P,)."""
     shared = np.concatenate([np.maximum(boxes[:, :2], others[:, :2]), np.minimum(boxes[:, 2:], others[:, 2:])], axis=1)
     overlap = geometry.area(shared)
-    return overlap / (geometry.area(boxes) + geometry.area(others) - overlap)
+    return np.divide(overlap, geometry.area(boxes) + geometry.area(others) - overlap, dtype=np.float32)

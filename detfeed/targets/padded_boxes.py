@@ -122,8 +122,8 @@ class PaddedBoxes:
     def show(self, picture: Picture, x: Arrays, y: Arrays) -> None:
         """Draw the targets of one image, decoded from its arrays; `detfeed.show` calls it."""
         arrays = {content: y[name] for name, content in self.names.items()}
-        used = arrays.get("mask", (arrays["boxes"] != self.padding).any(axis=1))
-        learned = used & ~arrays.get("ignore", np.zeros(len(used), bool))
+        used = arrays["mask"] if "mask" in arrays else (arrays["boxes"] != self.padding).any(axis=1)
+        learned = used & ~arrays["ignore"] if "ignore" in arrays else used
         boxes = revert(arrays["boxes"][learned], self.form, picture.input_hw)
         picture.positives(boxes, class_ids=arrays["class_ids"][learned] if "class_ids" in arrays else None)
         picture.note(f"{int(used.sum())} of {len(used)} places used")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detfeed.drawing.picture import KEYS, POSITIVE_KEYS, TRUTH_KEYS
@@ -28,6 +28,7 @@ def test_sheet_without_tiles_is_its_legend():
 SIZES = st.lists(st.tuples(st.sampled_from([20, 30, 31, 60]), st.sampled_from([20, 45, 60])), max_size=12)
 
 
+@settings(max_examples=25)
 @given(sizes=SIZES, columns=st.integers(1, 9), gap=st.sampled_from([0, 5]))
 def test_packed_tiles_keep_their_distance_and_lie_within_the_whole(sizes, columns, gap):
     places, (height, width) = pack(sizes, columns=columns, gap=gap)
@@ -55,7 +56,7 @@ def test_two_orientations_are_packed_without_holes_that_a_tile_would_fit_in():
     landscape, portrait = (30, 40), (40, 30)
     sizes = [landscape, portrait, portrait, landscape, landscape, portrait, landscape, portrait] * 2
     _, (height, width) = pack(sizes, columns=3)
-    assert sum(high * wide for high, wide in sizes) / (height * width) > 0.85
+    assert sum(high * wide for high, wide in sizes) / (height * width) > 0.9
 
 
 def test_sheet_shows_tiles_of_any_size_without_a_change():
