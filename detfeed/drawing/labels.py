@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from detfeed.boxes import Boxes
 from detfeed.drawing import text
-from detfeed.drawing.marks import BLUE, GREY, PAPER, PURPLE, WHITE, Colour, Image, scaled
+from detfeed.drawing.marks import BLUE, GREY, PAPER, PURPLE, WHITE, Colour, Image
 from detfeed.drawing.sheets import GAP
 
 PANEL_HW = (300, 440)
@@ -174,8 +174,8 @@ def _map(title: str, counts: NDArray[np.float64], names: Sequence[str], *, upwar
     # The root of the share: the few are seen beside the many.
     shares = np.sqrt(counts / max(counts.max(initial=0), 1))[:, :, None]
     cells = np.rint(np.array((15, 15, 20)) * (1 - shares) + np.array((255, 240, 120)) * shares).astype(np.uint8)
-    whole = np.repeat(np.repeat(cells, side // len(cells), axis=0), side // len(cells), axis=1)
-    panel[text.LINE : text.LINE + side, left : left + side] = scaled(whole, (side, side))
+    near = np.arange(side) * len(cells) // side
+    panel[text.LINE : text.LINE + side, left : left + side] = cells[near][:, near]
     free = 0
     for number, name in enumerate(names):
         along = round(side * number / (len(names) - 1))

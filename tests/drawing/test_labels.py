@@ -39,11 +39,19 @@ def test_more_classes_than_fit_are_counted_together(annotate, monkeypatch):
 
 
 def test_map_of_places_is_bright_where_objects_are(annotate):
-    table = annotate([(100, 100)] * 2, [[[0, 0, 10, 10]], [[4, 4, 6, 6]]])
-    moved = dataclasses.replace(table, boxes=100 - table.boxes[:, [2, 3, 0, 1]])
-    pictures = [draw_labels(each).astype(int) for each in (table, moved)]
-    assert pictures[0].shape == pictures[1].shape
-    bright = [np.argwhere((each == (255, 240, 120)).all(axis=2)) for each in pictures]
-    # The sizes are as they were, so what moves is the map of places, a cell to the opposite corner.
-    assert (bright[1].max(axis=0) - bright[0].max(axis=0) > 100).any() or (bright[0] != bright[1]).any()
-    assert len(bright[0]) == len(bright[1]) > 40
+    table = annotate([(100, 100)], [[[0, 0, 10, 10]]])
+    opposite = dataclasses.replace(table, boxes=100 - table.boxes[:, [2, 3, 0, 1]])
+    one, other = ((draw_labels(each) == (255, 240, 120)).all(axis=2) for each in (table, opposite))
+    moved, left = np.argwhere(other & ~one), np.argwhere(one & ~other)
+    # The sizes are as they were: what moves is the cell of the place, by 0.9 of 300 pixels, in cells of 300 / 42.
+    assert len(moved) == len(left) > 40
+    np.testing.assert_allclose(moved.min(axis=0) - left.min(axis=0), 270, atol=9)
+
+
+def test_map_of_sizes_has_wide_objects_on_the_right_and_high_ones_on_top(annotate):
+    wide, high = (
+        (draw_labels(annotate([(100, 100)], [[box]])) == (255, 240, 120)).all(axis=2)
+        for box in ([30, 48, 70, 52], [48, 30, 52, 70])  # of one centre
+    )
+    row, column = (np.argwhere(wide & ~high).mean(axis=0) - np.argwhere(high & ~wide).mean(axis=0)).tolist()
+    assert row > 100 and column > 100
