@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -14,12 +15,14 @@ from detfeed.boxes import EMPTY, Boxes
 from detfeed.drawing import html
 from detfeed.drawing.marks import zoom_to
 from detfeed.drawing.picture import Picture, Truth
+from detfeed.masks import LazyMasks
 
 Arrays = dict[str, NDArray[Any]]  # by name: what a target function returns, and a part of a batch
 
 # What an attribute `uses_masks` of a target function says: it looks at all masks, at those of crowds alone, or at none.
 UsesMasks = bool | Literal["crowds"]
 
+_BY_BOX = (IgnoreReason.HIDDEN, IgnoreReason.SMALL)  # regions that count by their box though they have a mask
 _SHOWN_BOXES = 20  # in a notebook's table
 
 
@@ -75,9 +78,7 @@ class Sample:
     def region_masks(self) -> dict[int, NDArray[np.uint8]]:
         """Of `masks`, those of boxes that are ignored in the file, as crowds are: they count instead of their boxes."""
         return {
-            row: self.masks[row]
-            for row in self.masks
-            if self.ignore[row] and self.ignore_reasons[row] not in (IgnoreReason.HIDDEN, IgnoreReason.SMALL)
+            row: self.masks[row] for row in self.masks if self.ignore[row] and self.ignore_reasons[row] not in _BY_BOX
         }
 
     @property
@@ -121,7 +122,13 @@ def truth_of(sample: Sample, class_names: Sequence[str] = ()) -> Truth:
             f"{name}: ignored, {reason}" if ignored else name
             for name, reason, ignored in zip(names, reasons, sample.ignore, strict=True)
         ],
-        masks=sample.masks,
+        masks=LazyMasks(
+            {
+                row: partial(sample.masks.__getitem__, row)
+                for row in sample.masks
+                if sample.ignore_reasons[row] not in _BY_BOX
+            }
+        ),
         keypoints=sample.keypoints.copy(),
         num_lost=sample.num_lost,
     )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detfeed import AnchorGrid, AnchorTargets, MaskTargets, PaddedBoxes, RoiTargets, Sample
+from detfeed import AnchorGrid, AnchorTargets, IgnoreReason, MaskTargets, PaddedBoxes, RoiTargets, Sample
 from detfeed.drawing.marks import BLUE, DARK, GREEN, ORANGE, PADDING, PURPLE, RED, WHITE, YELLOW, zoom_to
 from detfeed.drawing.picture import Picture
 from detfeed.drawing.sheets import Tile
@@ -259,6 +259,16 @@ def test_a_users_own_target_says_how_it_is_drawn():
     assert count(tile.image[:16, :16], WHITE) > 9
     assert tile.caption == ("image 7: 1 object", "a peak")
     assert count(tile.image, RED) == 0 and not tile.alert  # it names no positives
+
+
+@pytest.mark.parametrize(("reason", "by_mask"), [(IgnoreReason.CROWD, True), (IgnoreReason.HIDDEN, False)])
+def test_region_is_hatched_where_it_counts_by_its_mask_or_its_box(reason, by_mask):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:, :32] = 255
+    sample = make_sample([(0, 0, 64, 64)], [True])
+    sample = dataclasses.replace(sample, masks={0: mask}, ignore_reasons=np.array([reason], np.uint8))
+    tile = draw(sample, AnchorTargets(GRID, num_samples=1))
+    assert (count(tile.image[4:-4, 36:-4], PURPLE) == 0) == by_mask
 
 
 def test_labels_name_the_class_and_why_a_region_is_ignored_and_none_lies_on_another():
