@@ -46,7 +46,9 @@ def add_show(commands: Any) -> None:
     )
     which = parser.add_argument_group("what to show")
     which.add_argument("--image-id", nargs="+", metavar="ID", help="these images")
-    which.add_argument("--class", nargs="+", dest="of_class", metavar="NAME", help="images with one of these classes")
+    which.add_argument(
+        "--class", nargs="+", dest="of_class", metavar="C", help="images with one of these classes, by name"
+    )
     which.add_argument("--worst", action="store_true", help="most objects without a positive first")
     which.add_argument("--among", type=whole(1), default=1000, metavar="N", help="images compared by --worst [1000]")
     which.add_argument("--epoch", type=whole(0), default=0, metavar="N", help="whose order and augmentation [0]")
