@@ -51,6 +51,7 @@ from detfeed.readers.yolo_writer import write_yolo
 from detfeed.recall import proposal_recall
 from detfeed.sample import Sample
 from detfeed.shapes import make_shapes
+from detfeed.showing import Sheet, show
 from detfeed.targets.anchor_targets import AnchorTargets
 from detfeed.targets.anchors import AnchorGrid
 from detfeed.targets.mask_targets import MaskTargets
@@ -107,6 +108,7 @@ __all__ = [
     "ScaleJitter",
     "ScoreDetections",
     "SequenceArguments",
+    "Sheet",
     "ShortSide",
     "StageArguments",
     "WorkerError",
@@ -130,6 +132,7 @@ __all__ = [
     "read_voc",
     "read_yolo",
     "recipes",
+    "show",
     "voc_average_precision",
     "write_coco",
     "write_results",

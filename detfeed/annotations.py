@@ -22,6 +22,7 @@ from detfeed.splitting import divide, numbered
 # Pixels a side: more than any image has, and float32 still tells its pixels apart.
 MAX_SIDE = 10**6
 
+_SHOWN_CLASSES = 10  # in a notebook's table; the picture has more
 _PAIRS = ("neg_classes", "not_exhaustive_classes")
 
 
@@ -226,6 +227,26 @@ class Annotations(ImageColumns):
         return (
             f"Annotations({len(self)} images, {len(self.boxes)} boxes of which {int(self.ignore.sum())} ignored, "
             f"{len(self.class_names)} classes, from {self.source!r})"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the commonest classes, and the labels at a glance; no image is read."""
+        from detfeed.drawing import html, labels
+
+        counts, ignored = (
+            np.bincount(self.class_ids[rows], minlength=len(self.class_names)) for rows in (~self.ignore, self.ignore)
+        )
+        rows = [
+            (class_id, self.class_names[class_id], int(counts[class_id]), int(ignored[class_id]))
+            for class_id in np.argsort(-counts, kind="stable")[:_SHOWN_CLASSES].tolist()
+        ]
+        more = len(self.class_names) - len(rows)
+        return "".join(
+            (
+                html.paragraph(repr(self)),
+                html.table(("class id", f"class{f' (and {more} more)' * (more > 0)}", "objects", "ignored"), rows),
+                html.picture(labels.draw_labels(self), "classes, sizes and places of boxes, and objects per image"),
+            )
         )
 
     def select(self, positions: Sequence[int] | NDArray[np.integer] | NDArray[np.bool_]) -> Annotations:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -11,11 +12,18 @@ from numpy.typing import NDArray
 
 from detfeed.annotations import IgnoreReason
 from detfeed.boxes import EMPTY, Boxes
+from detfeed.drawing import html
+from detfeed.drawing.marks import zoom_to
+from detfeed.drawing.picture import Picture, Truth
+from detfeed.masks import LazyMasks
 
 Arrays = dict[str, NDArray[Any]]  # by name: what a target function returns, and a part of a batch
 
 # What an attribute `uses_masks` of a target function says: it looks at all masks, at those of crowds alone, or at none.
 UsesMasks = bool | Literal["crowds"]
+
+_BY_BOX = (IgnoreReason.HIDDEN, IgnoreReason.SMALL)  # regions that count by their box though they have a mask
+_SHOWN_BOXES = 20  # in a notebook's table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,12 +78,57 @@ class Sample:
     def region_masks(self) -> dict[int, NDArray[np.uint8]]:
         """Of `masks`, those of boxes that are ignored in the file, as crowds are: they count instead of their boxes."""
         return {
-            row: self.masks[row]
-            for row in self.masks
-            if self.ignore[row] and self.ignore_reasons[row] not in (IgnoreReason.HIDDEN, IgnoreReason.SMALL)
+            row: self.masks[row] for row in self.masks if self.ignore[row] and self.ignore_reasons[row] not in _BY_BOX
         }
 
     @property
     def image_hw(self) -> tuple[int, int]:
         """Height and width of the image in pixels."""
         return self.image.shape[0], self.image.shape[1]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the image with its boxes on its canvas, and the first of them in a table."""
+        truth = truth_of(self)
+        picture = Picture(self.image, self.input_hw, truth, title=f"image {self.image_id!r}")
+        rows = [
+            (row, truth.labels[row], *(round(edge, 1) for edge in self.boxes[row].tolist()), int(self.rows[row]))
+            for row in range(min(len(self.boxes), _SHOWN_BOXES))
+        ]
+        more = len(self.boxes) - len(rows)
+        return "".join(
+            (
+                html.paragraph(
+                    f"Sample(image {self.image_id!r} of {self.image_hw} on a canvas of {self.input_hw}, "
+                    f"position {self.position}, {len(self.boxes)} boxes, {len(self.proposals)} proposals)"
+                ),
+                html.picture(picture.tile(zoom_to(self.input_hw, 640)).image, "the image and its boxes"),
+                html.table(
+                    ("box", f"class{f' (and {more} boxes more)' * (more > 0)}", "x0", "y0", "x1", "y1", "row"), rows
+                ),
+            )
+        )
+
+
+def truth_of(sample: Sample, class_names: Sequence[str] = ()) -> Truth:
+    """What is true of a sample, as it is now; a target function may change its arrays."""
+    class_ids: list[int] = sample.class_ids.tolist()
+    names = [class_names[each] if each < len(class_names) else f"class {each}" for each in class_ids]
+    reasons = [IgnoreReason(reason).name.lower().replace("_", " ") for reason in sample.ignore_reasons.tolist()]
+    return Truth(
+        boxes=sample.boxes.copy(),
+        ignore=sample.ignore.copy(),
+        class_ids=sample.class_ids.copy(),
+        labels=[
+            f"{name}: ignored, {reason}" if ignored else name
+            for name, reason, ignored in zip(names, reasons, sample.ignore, strict=True)
+        ],
+        masks=LazyMasks(
+            {
+                row: partial(sample.masks.__getitem__, row)
+                for row in sample.masks
+                if sample.ignore_reasons[row] not in _BY_BOX
+            }
+        ),
+        keypoints=sample.keypoints.copy(),
+        num_lost=sample.num_lost,
+    )

@@ -14,14 +14,9 @@ from numpy.typing import NDArray
 from detfeed.annotations import Annotations
 from detfeed.average_precision import average_precision
 from detfeed.detections import Detections, predict_detections
-from detfeed.drawing import (
-    DETECTION_KEYS,
-    PROPOSAL_KEYS,
-    contact_sheet,
-    draw_detections,
-    draw_proposals,
-    write_png,
-)
+from detfeed.drawing.detections import DETECTION_KEYS, compare_detections
+from detfeed.drawing.proposals import PROPOSAL_KEYS, draw_proposals
+from detfeed.drawing.sheets import contact_sheet, write_png
 from detfeed.images.decoding import read_image
 from detfeed.images.resizing import Image
 from detfeed.models.detections import DetectionModel
@@ -151,8 +146,8 @@ def _draw_detections(path: Path, annotations: Annotations, found: Detections) ->
     for position, image in _first_images(annotations):
         rows = annotations.rows(position)
         names = annotations.class_names
-        tiles.extend(
-            draw_detections(
+        tiles.append(
+            compare_detections(
                 image,
                 found.boxes[position],
                 found.scores[position],

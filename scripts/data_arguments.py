@@ -6,9 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from detfeed import Annotations, Fixed, RepeatFactor, make_shapes, read_coco
-from detfeed.commands.parser import positive_share, whole
-from detfeed.commands.sizes import SHORT_SIDE, add_size_options, choose_short_side
+from detfeed import Annotations, make_shapes, read_coco
+from detfeed.commands import feed_options
+from detfeed.commands.feed_options import add_feed_options
+from detfeed.commands.parser import whole
+from detfeed.commands.sizes import SHORT_SIDE
 from detfeed.images.canvases import Resize
 from detfeed.readers.formats import (
     FORMATS,
@@ -32,21 +34,7 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, validation: bool = Fa
         "--shapes-dir", type=Path, default=Path("runs/shapes"), metavar="DIR", help="where to draw them [runs/shapes]"
     )
     shapes.add_argument("--shapes", type=whole(1), default=400, metavar="N", help="training images to draw [400]")
-    size = add_size_options(parser, default="800; shapes: 96")
-    size.add_argument("--fixed", type=whole(1), nargs=2, metavar=("H", "W"), help="one canvas instead")
-    feed = parser.add_argument_group("feed")
-    feed.add_argument("--batch-size", type=whole(1), default=2, metavar="N", help="images [2]")
-    feed.add_argument(
-        "--augment",
-        choices=("flip", "ssd", "lsj", "multiscale", "none"),
-        default="flip",
-        metavar="RECIPE",
-        help="flip, ssd, lsj, multiscale or none [flip]",
-    )
-    feed.add_argument(
-        "--repeat-factor", type=positive_share, metavar="SHARE", help="repeat images of rarer classes (LVIS: 0.001)"
-    )
-    feed.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of order and augmentation [0]")
+    add_feed_options(parser, short_side="800; shapes: 96")
 
 
 def read_training(arguments: argparse.Namespace) -> Annotations:
@@ -83,12 +71,7 @@ def choose_resize(arguments: argparse.Namespace) -> Resize:
     Raises:
         argparse.ArgumentError: options do not go together.
     """
-    if not arguments.fixed:
-        return choose_short_side(arguments, default=SHAPES_HW[0] if _trains_on_shapes(arguments) else SHORT_SIDE)
-    for option, value in (("--short-side", arguments.short_side), ("--max-side", arguments.max_side)):
-        if value is not None:
-            raise argparse.ArgumentError(None, f"--fixed: expected no {option} with it, got both; leave one out")
-    return Fixed((arguments.fixed[0], arguments.fixed[1]))
+    return feed_options.choose_resize(arguments, short_side=_short_side(arguments))
 
 
 def choose_feed(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -97,13 +80,11 @@ def choose_feed(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         argparse.ArgumentError: options do not go together.
     """
-    return {
-        "batch_size": arguments.batch_size,
-        "resize": choose_resize(arguments),
-        "augment": None if arguments.augment == "none" else arguments.augment,
-        "seed": arguments.seed,
-        "sampler": None if arguments.repeat_factor is None else RepeatFactor(arguments.repeat_factor),
-    }
+    return feed_options.choose_feed(arguments, short_side=_short_side(arguments))
+
+
+def _short_side(arguments: argparse.Namespace) -> int:
+    return SHAPES_HW[0] if _trains_on_shapes(arguments) else SHORT_SIDE
 
 
 def _trains_on_shapes(arguments: argparse.Namespace) -> bool:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from detfeed import read_image, read_images
 from detfeed.commands.parser import Parser, share, whole
-from detfeed.drawing import draw_detections, write_png
+from detfeed.drawing.detections import draw_detections
+from detfeed.drawing.sheets import write_png
 from detfeed.errors import DetfeedError
 from detfeed.writing import replace_file
 
@@ -144,8 +145,8 @@ def _draw(pictures: Annotations, answers: list[Found], folder: Path) -> None:
             name, number = f"{stem}_{number}", number + 1
         taken.add(name.casefold())
         image = read_image(path)
-        tiles = draw_detections(image, found.boxes, found.scores, found.class_names, min_score=0.0, side=SIDE)
-        write_png(folder / f"{name}.png", tiles[0].image)
+        picture = draw_detections(image, found.boxes, found.scores, found.class_names, side=SIDE)
+        write_png(folder / f"{name}.png", picture)
 
 
 if __name__ == "__main__":

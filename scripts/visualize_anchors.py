@@ -3,19 +3,17 @@
 
 Each tile is one image on its canvas, in the order that training gets them: objects, the sampled positive anchors tied
 to the object they match, the sampled negatives, ignored regions, and in red the objects that no anchor matches.
+`detfeed show` draws the same, and more.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from data_arguments import add_data_arguments, choose_feed, read_training
-from detfeed import AnchorGrid, AnchorTargets, BatchLoader
+from detfeed import AnchorTargets, BatchLoader, show
 from detfeed.commands.parser import Parser, positive, whole
-from detfeed.drawing import ANCHOR_KEYS, contact_sheet, draw_anchors, unmatched_boxes, write_png
+from detfeed.commands.show import choose_grid, write_sheets
 
 
 def build_parser() -> Parser:
@@ -42,29 +40,13 @@ def main(argv: list[str] | None = None) -> None:
     with parser.one_line_errors():
         feed = choose_feed(arguments)
         data = read_training(arguments)
-    sizes: dict[str, Any] = {"sizes": tuple(arguments.anchor_sizes)} if arguments.anchor_sizes else {}
-    grid = AnchorGrid.fpn(**sizes) if arguments.model == "fpn" else AnchorGrid.c4(**sizes)
-    targets = AnchorTargets(grid)
-    loader = BatchLoader(data, targets, **feed)
-    positions = np.concatenate(loader.batches(arguments.epoch)).tolist()
+    targets = AnchorTargets(choose_grid(arguments.model, arguments.anchor_sizes))
     per_sheet = arguments.images_per_sheet
-    positions = positions[: arguments.sheets * per_sheet]
-    title = f"what is fed in epoch {arguments.epoch}: {arguments.model} anchors, seed {arguments.seed}, {data}"
-    objects = unmatched = 0
-    for start in range(0, len(positions), per_sheet):
-        tiles = []
-        for position in positions[start : start + per_sheet]:
-            sample = loader.load_sample(arguments.epoch, position)
-            matches = targets.match(sample)
-            # Once, on a fresh sample: the targets are drawn from the sample's generator, as in training.
-            y = targets(sample)[1]
-            tiles.append(draw_anchors(sample, grid.anchors(sample.input_hw), matches, y))
-            objects += int((~sample.ignore).sum())
-            unmatched += int(unmatched_boxes(sample, matches).sum())
-        path = arguments.out / f"anchors_epoch{arguments.epoch}_{start // per_sheet}.png"
-        write_png(path, contact_sheet(tiles, legend=ANCHOR_KEYS, title=title))
+    sheet = show(BatchLoader(data, targets, **feed), epoch=arguments.epoch, num_images=arguments.sheets * per_sheet)
+    for path in write_sheets(sheet, arguments.out, f"anchors_epoch{arguments.epoch}", per_sheet=per_sheet):
         print(path)
-    print(f"{len(positions)} images, {objects} objects, {unmatched} matched by no anchor")
+    unmatched = sheet.num_unmatched
+    print(f"{len(sheet.pictures)} images, {sheet.num_objects} objects, {unmatched} matched by no anchor")
     if unmatched:
         print(
             f"warning: nothing is learned from the {unmatched} objects drawn in red; "

@@ -31,7 +31,7 @@ def test_importing_needs_no_keras(module):
 @pytest.mark.parametrize("module", ["detfeed", "detfeed.commands.cli", "detfeed.readers.formats"])
 def test_importing_loads_slow_packages_only_where_they_are_used(module):
     loaded = run(f"import sys, {module}; print(*sys.modules)")
-    assert not {"albumentations", "matplotlib", "rich", "typer"} & set(loaded)
+    assert not {"PIL", "albumentations", "matplotlib", "rich", "typer"} & set(loaded)
 
 
 NONE = "pip install 'detfeed[tensorflow]'; or take [jax] or [torch], and set KERAS_BACKEND to its name"

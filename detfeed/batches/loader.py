@@ -205,6 +205,23 @@ class BatchLoader:
             ValueError: `inputs` names an array that x does not have.
             SampleError: a sample could not be made; the message names image, position, epoch and batch.
         """
+        x, *rest = self.load_plain(epoch, index, allocate, report)
+        return (arrange(x, self.inputs), *rest)
+
+    def load_plain(
+        self,
+        epoch: int,
+        index: int,
+        allocate: Allocate = np.empty,
+        report: Callable[[Note], None] | None = None,
+        on_sample: Callable[[Sample], None] | None = None,
+    ) -> Batch:
+        """One batch as `load` makes it, with x under its names here, whatever `inputs`.
+
+        Args:
+            epoch, index, allocate, report: see `load`.
+            on_sample: gets each sample that is fed, in the order of the batch, before its targets are made.
+        """
         report = report or _warn_of
         stage = self.stage(epoch)
         planned = stage.plan.epoch(epoch)
@@ -219,6 +236,8 @@ class BatchLoader:
                 sample, unreadable = self._load_or_replace(epoch, position, repeat, images[row], report)
                 fed = sample.position
                 image_hw[row] = sample.image_hw
+                if on_sample is not None:
+                    on_sample(sample)
                 targets.append(_split(self.targets(sample)))
                 _check_alike(targets[-1], targets[0])
             except BaseException as error:
@@ -232,7 +251,7 @@ class BatchLoader:
             {name: _stack([parts[i][name] for parts in targets], allocate) for name in first}
             for i, first in enumerate(targets[0])
         )
-        return (arrange({"image": images, "image_hw": image_hw, **x}, self.inputs), *rest)
+        return ({"image": images, "image_hw": image_hw, **x}, *rest)
 
     def load_sample(self, epoch: int, position: int, canvas: Image | None = None, *, repeat: int = 0) -> Sample:
         """One sample, as target functions get it.

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detfeed.annotations import Annotations
+from detfeed.readers.bad_boxes import Kind
+
+if TYPE_CHECKING:
+    from detfeed.drawing.sheets import Tile
 
 Severity = Literal["error", "warning", "note"]
 Repeat = Literal["identical", "similar", "leaked"]
@@ -18,6 +23,9 @@ Repeat = Literal["identical", "similar", "leaked"]
 # A class with fewer boxes than this is rare.
 RARE = 10
 MAX_EXAMPLES = 10
+
+# Images that a notebook shows, and findings of which one is looked for.
+_MOST_THUMBNAILS, _MOST_TRIED = 6, 12
 
 # The severity of each kind of finding, what was found, and what to do ("" for nothing). An error stops training. A
 # warning teaches something wrong or makes scores wrong. A note does no harm.
@@ -297,6 +305,53 @@ class Report:
             return 2
         return int(any(finding.severity != "note" for finding in self.findings))
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the findings, and the first few images in which something was found."""
+        from detfeed.drawing import html, sheets
+
+        data = [
+            (
+                checked.name,
+                len(table),
+                int(checked.usable.sum()),
+                len(table.boxes),
+                int(table.ignore.sum()),
+                table.source,
+            )
+            for checked in self.checked
+            if (table := checked.annotations) is not None
+        ]
+        rows = [
+            (each.severity, each.data, each.kind, each.count, f"{each.what}\n{_first_place(each)}", each.advice)
+            for each in self.findings
+        ]
+        parts = [
+            html.table(("data", "images", "that can be fed", "boxes", "ignored", "from"), data),
+            html.table(("severity", "data", "finding", "count", "what, and where first", "what to do"), rows)
+            if rows
+            else html.paragraph("no findings"),
+        ]
+        tiles = list(itertools.islice(self._thumbnails(), _MOST_THUMBNAILS))
+        if tiles:
+            parts.append(html.picture(sheets.contact_sheet(tiles), "images in which something was found"))
+        return "".join(parts)
+
+    def _thumbnails(self) -> Iterator[Tile]:
+        """A picture of one image of each finding, the worst first; at most two examples of one are tried."""
+        from detfeed.check.thumbnails import draw_thumbnail
+
+        tables = {checked.name: checked.annotations for checked in self.checked}
+        for each in self.findings[:_MOST_TRIED]:
+            table = tables.get(each.data)
+            for example in each.examples[:2]:
+                if table is None or example.image_id is None:
+                    continue
+                row = None if each.kind in get_args(Kind) else example.box  # of bad boxes, the place in the file
+                tile = draw_thumbnail(table, example.image_id, row=row, caption=each.kind)
+                if tile is not None:
+                    yield tile
+                    break
+
     def to_dict(self) -> dict[str, Any]:
         """The report in JSON's types. Names and their meanings stay the same from release to release."""
         return {
@@ -346,6 +401,11 @@ class Findings:
         """The findings, the worst first; those of one severity in the order of `KINDS`."""
         severities, kinds = ("error", "warning", "note"), list(KINDS)
         return tuple(sorted(self._findings, key=lambda f: (severities.index(f.severity), kinds.index(f.kind))))
+
+
+def _first_place(finding: Finding) -> str:
+    example = next(iter(finding.examples), None)
+    return "" if example is None else ": ".join(filter(None, (example.file, example.detail)))
 
 
 def class_counts(table: Annotations) -> NDArray[np.int64]:

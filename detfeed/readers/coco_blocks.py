@@ -72,6 +72,7 @@ _RLE = msgspec.json.Decoder(_Rle)
 _KEYPOINT_BOXES = msgspec.json.Decoder(list[KeypointBox])
 _NUMBERS = msgspec.json.Decoder(list[float])
 _POLYGONS = msgspec.json.Decoder(list[list[float]])
+_NESTED = re.compile(rb"\[\s*\[")  # with space between, in a file that is indented
 
 # What tools write where there is no mask.
 _NO_MASK = (b"", b"null", b"[]", b"[[]]", b'""')
@@ -207,7 +208,8 @@ def _parse_polygons(text: bytes) -> list[array[float]]:
         ValueError: they are no lists of numbers, or one has less than three points or one that no image has.
     """
     # Some tools leave the outer brackets out.
-    polygons = [array("f", one) for one in _POLYGONS.decode(text if _NESTED.match(text) else b"[%b]" % text) if one]
+    whole = text if _NESTED.match(text) else b"[%b]" % text
+    polygons = [array("f", one) for one in _POLYGONS.decode(whole) if one]
     for polygon in polygons:
         if len(polygon) < 6 or len(polygon) % 2:
             raise ValueError(f"expected x and y of at least 3 points, got {len(polygon)} numbers")

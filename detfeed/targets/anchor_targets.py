@@ -8,7 +8,7 @@ for all samples of a canvas.
 from __future__ import annotations
 
 from numbers import Real
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,14 @@ from detfeed.boxes import DeltaWeights
 from detfeed.errors import expect
 from detfeed.sample import Arrays, Sample, UsesMasks
 from detfeed.targets.anchors import AnchorGrid
-from detfeed.targets.matches import COUNTS, IGNORED, POSITIVE, AnchorMatches, count_matches
+from detfeed.targets.matches import COUNTS, IGNORED, NEGATIVE, POSITIVE, AnchorMatches, count_matches
 from detfeed.targets.matching import match_objects
 from detfeed.targets.padded_boxes import PaddedBoxes
 from detfeed.targets.regions import Regions
 from detfeed.targets.sampling import Crowd, check_sampling, draw
+
+if TYPE_CHECKING:
+    from detfeed.drawing.picture import Picture
 
 Form = Literal["sampled", "dense"]
 
@@ -137,6 +140,42 @@ class AnchorTargets:
         self._regions(sample).hide(matches.states)
         return matches
 
+    def show(self, picture: Picture, x: Arrays, y: Arrays, sample_weight: Arrays | None = None) -> None:
+        """Draw the targets of one image, decoded from its arrays; `detfeed.show` calls it."""
+        anchors = self.anchors.anchors(picture.input_hw)
+        if self.form == "sampled":
+            state = y["anchor_state"]
+            positives, deltas = y["anchor_index"][state == POSITIVE], y["anchor_deltas"][state == POSITIVE]
+            negatives = y["anchor_index"][state == NEGATIVE]
+            picture.negatives(anchors[negatives])
+            counts = f"anchors sampled: {len(positives)} positive{{}}, {len(negatives)} negative"
+        else:
+            weight = (sample_weight or {})["objectness"]
+            positive = y["objectness"][:, 0] == 1
+            positives, deltas = np.flatnonzero(positive), y["deltas"][positive]
+            negative, ignored = int(((weight > 0) & ~positive).sum()), int((weight == 0).sum())
+            counts = f"anchors: {len(positives)} positive{{}}, {negative:,} negative, {ignored:,} ignored"
+        places = anchors[positives]
+        boxes = geometry.decode_deltas(deltas, places, self.delta_weights)
+        picture.positives(places, boxes)
+        low = int((_paired_iou(places, boxes) < self.positive_iou - 1e-4).sum())
+        picture.note(counts.format(f" ({low} low-quality)" if low else ""))
+        if self.form == "sampled" and len(positives) >= int(self.num_samples * self.positive_fraction):
+            # There may have been more positives than places for them.
+            truth = picture.truth
+            matches = match_objects(
+                self.anchors,
+                truth.boxes,
+                input_hw=picture.input_hw,
+                image_hw=picture.image_hw,
+                ignore=truth.ignore,
+                positive_iou=self.positive_iou,
+                negative_iou=self.negative_iou,
+                low_quality=self.low_quality,
+                straddle=self.straddle,
+            )
+            picture.unsampled(np.isin(np.arange(len(truth.boxes)), matches.match))
+
     def _match_objects(self, sample: Sample) -> AnchorMatches:
         return match_objects(
             self.anchors,
@@ -181,3 +220,10 @@ class AnchorTargets:
     def _deltas(self, sample: Sample, index: NDArray[np.integer], match: NDArray[np.integer]) -> NDArray[np.float32]:
         anchors = self.anchors.anchors(sample.input_hw)[index]  # [P, 4]
         return geometry.encode_deltas(sample.boxes[match], anchors, self.delta_weights)
+
+
+def _paired_iou(boxes: geometry.Boxes, others: geometry.Boxes) -> NDArray[np.float32]:
+    """IoU of each box with the one in the same row, float32 (P,)."""
+    shared = np.concatenate([np.maximum(boxes[:, :2], others[:, :2]), np.minimum(boxes[:, 2:], others[:, 2:])], axis=1)
+    overlap = geometry.area(shared)
+    return np.divide(overlap, geometry.area(boxes) + geometry.area(others) - overlap, dtype=np.float32)

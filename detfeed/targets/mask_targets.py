@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from detfeed.errors import expect
 from detfeed.masks import Mask, covered_grid, sum_mask
 from detfeed.sample import Arrays, Sample, UsesMasks
 from detfeed.targets.roi_targets import RoiTargets
+
+if TYPE_CHECKING:
+    from detfeed.drawing.picture import Picture
 
 
 class MaskTargets:
@@ -58,6 +62,12 @@ class MaskTargets:
             if row in sample.masks:
                 masks[place] = cell_shares(sample.masks[row], x["rois"][place], self.size) >= 0.5
         return x, y | {"roi_masks": masks}
+
+    def show(self, picture: Picture, x: Arrays, y: Arrays) -> None:
+        """Draw the targets of one image, decoded from its arrays; `detfeed.show` calls it."""
+        self.rois.show(picture, x, y)
+        learned = (y["roi_masks"] >= 0).any(axis=(1, 2))
+        picture.masks(y["roi_masks"][learned], x["rois"][learned])
 
 
 def cell_shares(mask: Mask, roi: Boxes, size: int) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Self, get_args
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from detfeed import boxes as geometry
 from detfeed.annotations import Annotations
 from detfeed.boxes import Boxes
 from detfeed.sample import Arrays, Sample
+
+if TYPE_CHECKING:
+    from detfeed.drawing.picture import Picture
 
 BoxForm = Literal[
     "xyxy",
@@ -116,6 +119,15 @@ class PaddedBoxes:
         }
         return {name: arrays[content] for name, content in self.names.items()}
 
+    def show(self, picture: Picture, x: Arrays, y: Arrays) -> None:
+        """Draw the targets of one image, decoded from its arrays; `detfeed.show` calls it."""
+        arrays = {content: y[name] for name, content in self.names.items()}
+        used = arrays["mask"] if "mask" in arrays else (arrays["boxes"] != self.padding).any(axis=1)
+        learned = used & ~arrays["ignore"] if "ignore" in arrays else used
+        boxes = revert(arrays["boxes"][learned], self.form, picture.input_hw)
+        picture.positives(boxes, class_ids=arrays["class_ids"][learned] if "class_ids" in arrays else None)
+        picture.note(f"{int(used.sum())} of {len(used)} places used")
+
 
 def convert(boxes: Boxes, form: BoxForm, input_hw: tuple[int, int]) -> NDArray[np.float32]:
     """Boxes in another form, float32 (N, 4).
@@ -138,3 +150,18 @@ def convert(boxes: Boxes, form: BoxForm, input_hw: tuple[int, int]) -> NDArray[n
     if kind in ("yxyx", "center_yxhw"):
         boxes = boxes[:, [1, 0, 3, 2]]
     return boxes
+
+
+def revert(boxes: NDArray[np.float32], form: BoxForm, input_hw: tuple[int, int]) -> Boxes:
+    """Boxes as they were before `convert`, but for rounding; float32 (N, 4) xyxy pixels of the canvas."""
+    kind = form.removeprefix("rel_")
+    if kind in ("yxyx", "center_yxhw"):
+        boxes = boxes[:, [1, 0, 3, 2]]
+    low, high = boxes[:, :2], boxes[:, 2:]
+    half = high * np.float32(0.5)
+    if kind.startswith("center"):
+        low, high = low - half, low + half
+    elif kind == "xywh":
+        high = low + high
+    height, width = input_hw if kind != form else (1, 1)
+    return (np.concatenate([low, high], axis=1) * np.array([width, height, width, height])).astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from detfeed.masks import covered_boxes, sum_mask
 from detfeed.sample import Arrays, Sample, UsesMasks
 from detfeed.targets.matches import IGNORED, NEGATIVE, POSITIVE, AnchorMatches
 from detfeed.targets.sampling import Crowd, Drawn, check_sampling, draw
+
+if TYPE_CHECKING:
+    from detfeed.drawing.picture import Picture
 
 
 class RoiTargets:
@@ -116,6 +120,22 @@ class RoiTargets:
             roi_deltas = np.zeros((self.num_samples, self.num_classes, 4), np.float32)
             roi_deltas[np.arange(p), class_ids] = deltas
         return drawn, ({"rois": chosen}, {"roi_class_ids": roi_class_ids, "roi_deltas": roi_deltas})
+
+    def show(self, picture: Picture, x: Arrays, y: Arrays) -> None:
+        """Draw the targets of one image, decoded from its arrays; `detfeed.show` calls it."""
+        foreground = y["roi_class_ids"] > 0
+        class_ids = y["roi_class_ids"][foreground] - 1
+        deltas = y["roi_deltas"][foreground]
+        if self.num_classes is not None:
+            deltas = deltas[np.arange(len(class_ids)), class_ids]
+        rois = x["rois"][foreground]
+        picture.positives(rois, geometry.decode_deltas(deltas, rois, self.delta_weights), class_ids)
+        background = x["rois"][y["roi_class_ids"] == 0]
+        picture.negatives(background)
+        picture.note(f"RoIs sampled: {len(rois)} foreground, {len(background)} background")
+        if len(rois) >= int(self.num_samples * self.positive_fraction):
+            # Each object has a foreground RoI, its own box, and there were more of them than places.
+            picture.unsampled(geometry.area(picture.truth.boxes) > 0)
 
     def match(self, sample: Sample) -> tuple[Boxes, AnchorMatches]:
         """Decide for every RoI whether it shows an object, and which one.

@@ -418,6 +418,17 @@ def test_masks_of_all_objects_are_read_only_if_asked_for(read):
     assert [polygon.tolist() for polygon in masks.polygons(rows[3])] == [triangle]
 
 
+@pytest.mark.parametrize("indent", [1, 4, "\t"])
+def test_masks_of_an_indented_file_are_those_of_a_dense_one(read, indent):
+    content = masked([[TRIANGLE], [TRIANGLE, TRIANGLE], TRIANGLE, {"counts": [5, 10, 585], "size": [20, 30]}, [], [[]]])
+    dense, indented = (read(text, masks=True) for text in (json.dumps(content), json.dumps(content, indent=indent)))
+    assert list(indented.masks) == list(dense.masks)
+    for row in dense.masks:
+        assert [one.tolist() for one in indented.masks.polygons(row)] == [
+            one.tolist() for one in dense.masks.polygons(row)
+        ]
+
+
 @pytest.mark.parametrize(
     ("mask", "message"),
     [

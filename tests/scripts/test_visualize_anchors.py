@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from detfeed import AnchorGrid, AnchorTargets, BatchLoader, ShortSide, drawing, read_coco
+import detfeed
+from detfeed import AnchorGrid, AnchorTargets, BatchLoader, ShortSide, read_coco
 from detfeed.images.decoding import read_image
 from detfeed.readers.bad_boxes import BadBoxesWarning
 
@@ -67,13 +68,13 @@ def test_what_is_drawn_is_what_training_is_fed(tmp_path: Path, monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import visualize_anchors
 
-    drawn = []
+    sheets = []
 
-    def draw_anchors(sample, anchors, matches, y, **options):
-        drawn.append((sample, y))
-        return drawing.draw_anchors(sample, anchors, matches, y, **options)
+    def show(*arguments, **options):
+        sheets.append(detfeed.show(*arguments, **options))
+        return sheets[-1]
 
-    monkeypatch.setattr(visualize_anchors, "draw_anchors", draw_anchors)
+    monkeypatch.setattr(visualize_anchors, "show", show)
     data = ["--shapes-dir", str(tmp_path), "--shapes", "6", "--out", str(tmp_path / "out")]
     visualize_anchors.main([*data, "--batch-size", "2", "--epoch", "3", "--seed", "4"])
 
@@ -86,12 +87,15 @@ def test_what_is_drawn_is_what_training_is_fed(tmp_path: Path, monkeypatch):
         seed=4,
     )
     fed = [loader.load(3, index) for index in range(loader.num_batches)]
-    rows = [(x["image"][row], {name: y[name][row] for name in y}) for x, y in fed for row in range(len(x["image"]))]
-    for (sample, y), (image, expected) in zip(drawn, rows, strict=True):
-        height, width = sample.image_hw
-        np.testing.assert_array_equal(sample.image, image[:height, :width])
-        for name in expected:
-            np.testing.assert_array_equal(y[name], expected[name])
+    rows = [
+        (x["image_hw"][row], x["image"][row], (y["anchor_state"][row] == 1).sum())
+        for x, y in fed
+        for row in range(len(x["image"]))
+    ]
+    (sheet,) = sheets
+    for picture, ((height, width), image, positives) in zip(sheet.pictures, rows, strict=True):
+        np.testing.assert_array_equal(picture.image, image[:height, :width])
+        assert f"anchors sampled: {positives} positive" in picture.caption()[1]
 
 
 @pytest.mark.parametrize("arguments", [("--sheets", "0"), ("--images-per-sheet", "0"), ("--epoch", "-1")])
