@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from detfeed import AnchorGrid, Fixed, ShortSide, anchor_coverage, read_coco, suggest_anchors
+from detfeed import AnchorGrid, AnchorTargets, Fixed, ShortSide, anchor_coverage, suggest_anchors
 from detfeed.coverage import anchor_search
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,12 +45,12 @@ def cells_of(line):
 
 
 def test_what_is_suggested_can_be_pasted(run, shapes):
-    result = run("--short-side", 96, "--model", "c4", "--anchor-sizes", 8, 300, "--suggest", "--json", "-")
+    result = run("--short-side", 96, "--model", "c4", "--suggest", "--json", "-")
     suggestion = json.loads(result.stdout)["suggestion"]
-    found = suggest_anchors(shapes, AnchorGrid.c4(sizes=(8, 300)), resize=ShortSide(96, max_side=159))
+    found = suggest_anchors(shapes, AnchorGrid.c4(), resize=ShortSide(96, max_side=159))
     assert suggestion["better"] and suggestion["python"] == found.python
     assert eval(suggestion["python"], {"AnchorGrid": AnchorGrid}) == found.anchors
-    printed = run("--short-side", 96, "--model", "c4", "--anchor-sizes", 8, 300, "--suggest")
+    printed = run("--short-side", 96, "--model", "c4", "--suggest")
     *_, verdict, python, options = printed.stdout.splitlines()
     assert verdict.startswith("verdict: ") and verdict.endswith(" with")
     assert (python.strip(), options.strip()) == (found.python, found.options)
@@ -76,8 +76,6 @@ def test_options_of_the_feed_reach_it(run, shapes):
         *("--short-side", 96, "--augment", "flip", "--at-most", 5, "--seed", 3, "--positive-iou", 0.5, "--json", "-")
     )
     report = json.loads(result.stdout)["train"]
-    from detfeed import AnchorTargets
-
     targets = AnchorTargets(AnchorGrid.fpn(), positive_iou=0.5)
     feed = {"resize": ShortSide(96, max_side=159), "augment": "flip", "max_images": 5, "seed": 3}
     assert report == anchor_coverage(shapes, targets, **feed).to_dict()
@@ -131,7 +129,7 @@ def test_commands_of_the_manual_are_understood(detfeed):
 def test_real_data_gets_better_anchors_on_images_that_were_not_fitted_to(
     data, detfeed, monkeypatch, folder, short_side
 ):
-    monkeypatch.setattr(anchor_search, "NUM_OBJECTS", 1000)
+    monkeypatch.setattr(anchor_search, "NUM_OBJECTS", 4000)
     result = detfeed("anchors", "--voc", data / folder, "--short-side", short_side, "--suggest", "--json", "-")
     suggestion = json.loads(result.stdout)["suggestion"]
     assert suggestion["better"]

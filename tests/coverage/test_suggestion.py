@@ -97,7 +97,7 @@ def test_anchors_that_fit_stay():
 
 def test_sizes_that_no_object_needs_stay_as_they_were():
     grid = AnchorGrid.fpn()
-    suggestion = suggest_anchors(table(0, 40, 2.0), grid, resize=Fixed(HW))
+    suggestion = suggest_anchors(table(0, 40, 2.0, spread=0.02), grid, resize=Fixed(HW))
     assert suggestion.choice.sizes[2:] == ((128.0,), (256.0,), (512.0,))
 
 
