@@ -130,7 +130,8 @@ def test_real_data_gets_better_anchors_on_images_that_were_not_fitted_to(
     data, detfeed, monkeypatch, folder, short_side
 ):
     monkeypatch.setattr(anchor_search, "NUM_OBJECTS", 4000)
-    result = detfeed("anchors", "--voc", data / folder, "--short-side", short_side, "--suggest", "--json", "-")
+    options = ("--short-side", short_side, "--model", "c4", "--suggest", "--json", "-")
+    result = detfeed("anchors", "--voc", data / folder, *options)
     suggestion = json.loads(result.stdout)["suggestion"]
     assert suggestion["better"]
     assert suggestion["after"]["all"]["positive"] > suggestion["before"]["all"]["positive"] + 0.05
