@@ -285,11 +285,14 @@ class _Slots:
     def _nearer(self, score: float, sizes: Ints, ratios: Ints, own_sizes: Ints, own_ratios: Ints) -> tuple[Ints, Ints]:
         """Places as near to those of the given grid as the score allows: what does not matter stays as it was."""
         sizes, ratios = sizes.copy(), ratios.copy()
-        for places, candidates in self._changes(sizes, ratios):
-            wanted = (own_sizes if places is sizes else own_ratios)[candidates.slot]
-            good = candidates.first + np.flatnonzero(candidates.scores >= score - 1e-9)
-            places[candidates.slot] = good[np.abs(good - wanted).argmin()]
-        return sizes, ratios
+        while True:  # a size may be in the way of the one before it
+            before = [*sizes, *ratios]
+            for places, candidates in self._changes(sizes, ratios):
+                wanted = (own_sizes if places is sizes else own_ratios)[candidates.slot]
+                good = candidates.first + np.flatnonzero(candidates.scores >= score - 1e-9)
+                places[candidates.slot] = good[np.abs(good - wanted).argmin()]
+            if before == [*sizes, *ratios]:
+                return sizes, ratios
 
     def _changes(self, sizes: Ints, ratios: Ints) -> Iterator[tuple[Ints, _Candidates]]:
         """For each size, then for each ratio, what could stand in its place; the caller may change `sizes`, `ratios`.

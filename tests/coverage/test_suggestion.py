@@ -95,10 +95,25 @@ def test_anchors_that_fit_stay():
     assert "none better were found" in suggestion.summary_line()
 
 
-def test_sizes_that_no_object_needs_stay_as_they_were():
-    grid = AnchorGrid.fpn()
-    suggestion = suggest_anchors(table(0, 40, 2.0, spread=0.02), grid, resize=Fixed(HW))
-    assert suggestion.choice.sizes[2:] == ((128.0,), (256.0,), (512.0,))
+@pytest.mark.parametrize(("size", "ratio", "kept"), [(20, 0.3, [3, 4]), (40, 2.0, [2, 3, 4]), (90, 1.0, [0, 2, 3, 4])])
+def test_sizes_that_no_object_needs_stay_as_they_were(size, ratio, kept):
+    suggestion = suggest_anchors(table(0, size, ratio, spread=0.05), AnchorGrid.fpn(), resize=Fixed(HW))
+    assert suggestion.is_better
+    assert [suggestion.choice.sizes[level] for level in kept] == [(2.0 ** (5 + level),) for level in kept]
+    assert len(suggestion.choice.ratios) == 3
+
+
+def test_anchors_of_a_cell_are_divided_otherwise_where_that_covers_much_more():
+    data = table(0, 60, 1.0, spread=0.05)
+    rng = np.random.default_rng(0)
+    centre = (data.boxes[:, :2] + data.boxes[:, 2:]) / 2
+    root = np.exp(0.4 * rng.standard_normal(len(centre)))
+    half = np.stack([30 / root, 30 * root], axis=1)
+    boxes = np.concatenate([centre - half, centre + half], axis=1).clip(0, [*HW[::-1]] * 2).astype(np.float32)
+    grid = AnchorGrid.c4(sizes=(40, 60, 90), ratios=(1.0,), stride=4)
+    suggestion = suggest_anchors(dataclasses.replace(data, boxes=boxes), grid, resize=Fixed(HW))
+    assert len(suggestion.choice.ratios) == 3
+    assert suggestion.anchors.num_cell_anchors == (3,)
 
 
 def test_thresholds_are_those_of_the_targets():
