@@ -290,7 +290,8 @@ class _Slots:
             for places, candidates in self._changes(sizes, ratios):
                 wanted = (own_sizes if places is sizes else own_ratios)[candidates.slot]
                 good = candidates.first + np.flatnonzero(candidates.scores >= score - 1e-9)
-                places[candidates.slot] = good[np.abs(good - wanted).argmin()]
+                if len(good):
+                    places[candidates.slot] = good[np.abs(good - wanted).argmin()]
             if before == [*sizes, *ratios]:
                 return sizes, ratios
 
