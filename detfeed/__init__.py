@@ -17,6 +17,8 @@ from detfeed.batches.ledger import Replace
 from detfeed.batches.loader import BatchLoader
 from detfeed.batches.samplers import ClassBalanced, LimitEmpty, Mix, RepeatFactor
 from detfeed.batches.stages import StageArguments
+from detfeed.coverage.anchor_coverage import AnchorCoverage, anchor_coverage
+from detfeed.coverage.suggestion import AnchorSuggestion, suggest_anchors
 from detfeed.errors import (
     AnnotationError,
     DetfeedError,
@@ -71,7 +73,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "AnchorCoverage",
     "AnchorGrid",
+    "AnchorSuggestion",
     "AnchorTargetSequence",
     "AnchorTargets",
     "AnnotationError",
@@ -112,6 +116,7 @@ __all__ = [
     "ShortSide",
     "StageArguments",
     "WorkerError",
+    "anchor_coverage",
     "average_precision",
     "check",
     "concat",
@@ -133,6 +138,7 @@ __all__ = [
     "read_yolo",
     "recipes",
     "show",
+    "suggest_anchors",
     "voc_average_precision",
     "write_coco",
     "write_results",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from detfeed import Annotations, make_shapes, read_coco
-from detfeed.commands import feed_options
+from detfeed.commands import feed_options, sizes
 from detfeed.commands.feed_options import add_feed_options
 from detfeed.commands.parser import whole
 from detfeed.commands.sizes import SHORT_SIDE
@@ -71,7 +71,7 @@ def choose_resize(arguments: argparse.Namespace) -> Resize:
     Raises:
         argparse.ArgumentError: options do not go together.
     """
-    return feed_options.choose_resize(arguments, short_side=_short_side(arguments))
+    return sizes.choose_resize(arguments, default=_short_side(arguments))
 
 
 def choose_feed(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_arguments import add_data_arguments, choose_feed, read_training, read_validation
-from detfeed import AnchorGrid, Annotations, Replace
+from detfeed import Annotations, Replace, anchor_coverage, suggest_anchors
+from detfeed.commands.anchor_options import add_anchor_options, chosen_grid
 from detfeed.commands.parser import Parser, not_negative, positive, share, whole
 from detfeed.readers.formats import FORMATS, LAYOUT, TRAINING, VALIDATION
 from detfeed.writing import replace_file
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from detfeed.models import RPN, DetectionModel, ProposalModel, Schedule
 
     Model = ProposalModel | DetectionModel
+
+LOOKED_AT = 2000  # images that the anchors are compared with
 
 
 def build_parser(description: str | None, out: Path) -> Parser:
@@ -51,8 +54,14 @@ def build_parser(description: str | None, out: Path) -> Parser:
 
 
 def _add_model_options(parser: Parser) -> None:
-    model = parser.add_argument_group("model")
-    model.add_argument("--model", choices=("fpn", "c4"), default="fpn", metavar="NAME", help="fpn or c4 [fpn]")
+    model = add_anchor_options(parser, title="model")
+    model.add_argument(
+        "--anchors",
+        choices=("given", "fit"),
+        default="given",
+        metavar="HOW",
+        help="given, or fit sizes and ratios to the training data [given]",
+    )
     model.add_argument(
         "--weights", default="none", metavar="NAME", help="of the backbone: none, imagenet, a file [none]"
     )
@@ -69,9 +78,6 @@ def _add_model_options(parser: Parser) -> None:
         default=0.9,
         metavar="SHARE",
         help="share of the old mean that is kept [0.9]",
-    )
-    model.add_argument(
-        "--anchor-sizes", type=positive, nargs="+", metavar="N", help="sides in pixels [32 64 128 256 512]"
     )
 
 
@@ -220,16 +226,34 @@ def read_data(arguments: argparse.Namespace) -> tuple[Annotations | None, Annota
     return train_set, val_set
 
 
+def look_at_anchors(arguments: argparse.Namespace, data: Annotations, feed: dict[str, Any]) -> None:
+    """Say how well the anchors cover the objects; with --anchors fit, change their options if others cover more.
+
+    Raises:
+        argparse.ArgumentError: sizes that the levels can't share evenly.
+    """
+    of_feed = {name: feed[name] for name in ("resize", "augment", "seed")} | {"max_images": LOOKED_AT}
+    grid = chosen_grid(arguments)
+    if arguments.anchors == "fit":
+        suggestion = suggest_anchors(data, grid, **of_feed)
+        print(suggestion.summary_line())
+        if suggestion.is_better and suggestion.choice is not None:
+            arguments.anchor_sizes = [size for level in suggestion.choice.sizes for size in level]
+            arguments.anchor_ratios = list(suggestion.choice.ratios)
+            grid = chosen_grid(arguments)
+        arguments.anchors = "given"  # by the settings of the run, which is resumed with the same anchors
+    print(anchor_coverage(data, grid, **of_feed).summary_line())
+
+
 def build_rpn(arguments: argparse.Namespace) -> RPN:
     """The RPN that the options of the model ask for."""
     from detfeed.models import RPN
 
-    sizes: dict[str, Any] = {"sizes": tuple(arguments.anchor_sizes)} if arguments.anchor_sizes else {}
     pretrained = arguments.weights != "none"
     # The run's own weights, where it has any, replace those of the backbone.
     has_own = any((arguments.out / "backup").glob("*.weights.h5"))
     return RPN(
-        AnchorGrid.fpn(**sizes) if arguments.model == "fpn" else AnchorGrid.c4(**sizes),
+        chosen_grid(arguments),
         weights=arguments.weights if pretrained and not has_own else None,
         frozen_stages=(2 if pretrained else 0) if arguments.frozen_stages is None else arguments.frozen_stages,
         batch_norm_momentum=arguments.batch_norm_momentum,
@@ -273,6 +297,8 @@ def run(
         check_run(arguments)
         feed = choose_feed(arguments)
         train_set, val_set = read_data(arguments)
+        if train_set is not None and len(train_set):
+            look_at_anchors(arguments, train_set, feed)
 
     # By itself TensorFlow takes oneDNN's kernels only on processors with AVX-512. With AVX2 they take 0.6 of the CPU
     # time of a step of the RPN (4 images of 96x128).

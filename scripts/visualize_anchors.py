@@ -12,8 +12,9 @@ from pathlib import Path
 
 from data_arguments import add_data_arguments, choose_feed, read_training
 from detfeed import AnchorTargets, BatchLoader, show
-from detfeed.commands.parser import Parser, positive, whole
-from detfeed.commands.show import choose_grid, write_sheets
+from detfeed.commands.anchor_options import add_anchor_options, chosen_grid
+from detfeed.commands.parser import Parser, whole
+from detfeed.commands.show import write_sheets
 
 
 def build_parser() -> Parser:
@@ -26,11 +27,7 @@ def build_parser() -> Parser:
     sheets.add_argument("--images-per-sheet", type=whole(1), default=12, metavar="N", help="images on a sheet [12]")
     sheets.add_argument("--sheets", type=whole(1), default=1, metavar="N", help="how many [1]")
     add_data_arguments(parser)
-    anchors = parser.add_argument_group("anchors (as given to train_rpn.py)")
-    anchors.add_argument("--model", choices=("fpn", "c4"), default="fpn", metavar="NAME", help="fpn or c4 [fpn]")
-    anchors.add_argument(
-        "--anchor-sizes", type=positive, nargs="+", metavar="N", help="sides in pixels [32 64 128 256 512]"
-    )
+    add_anchor_options(parser, title="anchors (as given to train_rpn.py)")
     return parser
 
 
@@ -39,8 +36,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     with parser.one_line_errors():
         feed = choose_feed(arguments)
+        targets = AnchorTargets(chosen_grid(arguments))
         data = read_training(arguments)
-    targets = AnchorTargets(choose_grid(arguments.model, arguments.anchor_sizes))
     per_sheet = arguments.images_per_sheet
     sheet = show(BatchLoader(data, targets, **feed), epoch=arguments.epoch, num_images=arguments.sheets * per_sheet)
     for path in write_sheets(sheet, arguments.out, f"anchors_epoch{arguments.epoch}", per_sheet=per_sheet):

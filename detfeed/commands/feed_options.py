@@ -7,8 +7,7 @@ from typing import Any
 
 from detfeed.batches.samplers import RepeatFactor
 from detfeed.commands.parser import positive_share, whole
-from detfeed.commands.sizes import SHORT_SIDE, add_size_options, choose_short_side
-from detfeed.images.canvases import Fixed, Resize
+from detfeed.commands.sizes import SHORT_SIDE, add_size_options, choose_resize
 
 
 def add_feed_options(parser: argparse.ArgumentParser, *, short_side: str = str(SHORT_SIDE)) -> None:
@@ -18,8 +17,7 @@ def add_feed_options(parser: argparse.ArgumentParser, *, short_side: str = str(S
         parser: gets two groups of options.
         short_side: the shorter side if none is given, for the help.
     """
-    size = add_size_options(parser, default=short_side)
-    size.add_argument("--fixed", type=whole(1), nargs=2, metavar=("H", "W"), help="one canvas instead")
+    add_size_options(parser, default=short_side, fixed=True)
     feed = parser.add_argument_group("feed")
     feed.add_argument("--batch-size", type=whole(1), default=2, metavar="N", help="images [2]")
     feed.add_argument(
@@ -35,33 +33,15 @@ def add_feed_options(parser: argparse.ArgumentParser, *, short_side: str = str(S
     feed.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of order and augmentation [0]")
 
 
-def choose_resize(arguments: argparse.Namespace, *, short_side: int = SHORT_SIDE) -> Resize:
-    """The sizes that the arguments ask for.
-
-    Args:
-        arguments: parsed.
-        short_side: the shorter side if none is given.
-
-    Raises:
-        argparse.ArgumentError: options do not go together.
-    """
-    if not arguments.fixed:
-        return choose_short_side(arguments, default=short_side)
-    for option, value in (("--short-side", arguments.short_side), ("--max-side", arguments.max_side)):
-        if value is not None:
-            raise argparse.ArgumentError(None, f"--fixed: expected no {option} with it, got both; leave one out")
-    return Fixed((arguments.fixed[0], arguments.fixed[1]))
-
-
 def choose_feed(arguments: argparse.Namespace, *, short_side: int = SHORT_SIDE) -> dict[str, Any]:
-    """The arguments of a sequence or loader that the options of size and feed ask for; see `choose_resize`.
+    """The arguments of a sequence or loader that the options of size and feed ask for.
 
     Raises:
         argparse.ArgumentError: options do not go together.
     """
     return {
         "batch_size": arguments.batch_size,
-        "resize": choose_resize(arguments, short_side=short_side),
+        "resize": choose_resize(arguments, default=short_side),
         "augment": None if arguments.augment == "none" else arguments.augment,
         "seed": arguments.seed,
         "sampler": None if arguments.repeat_factor is None else RepeatFactor(arguments.repeat_factor),

@@ -12,8 +12,9 @@ from typing import Any
 from detfeed.annotations import Annotations
 from detfeed.batches.loader import BatchLoader, TargetFunction
 from detfeed.check.printing import progress, say
+from detfeed.commands.anchor_options import add_anchor_options, chosen_grid
 from detfeed.commands.feed_options import add_feed_options, choose_feed
-from detfeed.commands.parser import positive, whole
+from detfeed.commands.parser import whole
 from detfeed.commands.reading import read_sets, said_warnings
 from detfeed.drawing.labels import draw_labels
 from detfeed.drawing.sheets import write_png
@@ -23,7 +24,6 @@ from detfeed.readers.formats import add_training_options, required, training_set
 from detfeed.readers.proposals import read_proposals
 from detfeed.showing import Sheet, show
 from detfeed.targets.anchor_targets import AnchorTargets
-from detfeed.targets.anchors import AnchorGrid
 from detfeed.targets.mask_targets import MaskTargets
 from detfeed.targets.padded_boxes import PaddedBoxes
 from detfeed.targets.roi_targets import RoiTargets
@@ -71,10 +71,7 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         "--targets", default="anchors", metavar="NAME", help=f"{', '.join(TARGETS)}, or MODULE:NAME [anchors]"
     )
     targets.add_argument("--proposals", metavar="FILE", help="of rois and masks, as read_proposals reads them")
-    targets.add_argument("--anchors", choices=("fpn", "c4"), default="fpn", metavar="NAME", help="fpn or c4 [fpn]")
-    targets.add_argument(
-        "--anchor-sizes", type=positive, nargs="+", metavar="N", help="sides in pixels [32 64 128 256 512]"
-    )
+    add_anchor_options(parser)
 
 
 def _show(arguments: argparse.Namespace) -> int:
@@ -132,19 +129,12 @@ def write_sheets(sheet: Sheet, folder: Path, name: str, *, per_sheet: int) -> li
     return paths
 
 
-def choose_grid(name: str, sizes: list[float] | None) -> AnchorGrid:
-    """The anchors that the options name."""
-    given: dict[str, Any] = {"sizes": tuple(sizes)} if sizes else {}
-    return AnchorGrid.fpn(**given) if name == "fpn" else AnchorGrid.c4(**given)
-
-
 def _targets(arguments: argparse.Namespace, annotations: Annotations) -> TargetFunction:
     """The target function that the options name."""
     name = arguments.targets
     targets: Any
     if name in ("anchors", "dense"):
-        grid = choose_grid(arguments.anchors, arguments.anchor_sizes)
-        targets = AnchorTargets(grid, form="sampled" if name == "anchors" else "dense")
+        targets = AnchorTargets(chosen_grid(arguments), form="sampled" if name == "anchors" else "dense")
     elif name == "rois":
         targets = RoiTargets()
     elif name == "masks":
