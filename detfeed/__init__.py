@@ -48,6 +48,7 @@ from detfeed.readers.voc_writer import write_voc
 from detfeed.readers.yolo import read_yolo
 from detfeed.readers.yolo_writer import write_yolo
 from detfeed.recall import proposal_recall
+from detfeed.report.page import write_report
 from detfeed.sample import Sample
 from detfeed.shapes import make_shapes
 from detfeed.targets.anchor_targets import AnchorTargets
@@ -130,6 +131,7 @@ __all__ = [
     "recipes",
     "voc_average_precision",
     "write_coco",
+    "write_report",
     "write_results",
     "write_voc",
     "write_yolo",

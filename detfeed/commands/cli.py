@@ -11,6 +11,7 @@ from detfeed.check.printing import say
 from detfeed.commands.check import add_check
 from detfeed.commands.convert import add_convert
 from detfeed.commands.parser import Parser
+from detfeed.commands.report import add_report
 from detfeed.commands.split import add_split
 
 
@@ -36,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", prog="detfeed")
     add_check(commands)
     add_convert(commands)
+    add_report(commands)
     add_split(commands)
     arguments = parser.parse_args(argv)
     if arguments.run is None:
