@@ -16,6 +16,7 @@ from detfeed.targets.anchors import AnchorGrid
 Chart = dict[str, Any]
 
 MOST_CLASSES = 40  # of a bar chart; a table has all of them
+_MOST_SIZES = 300
 _CELLS = 24  # a side of the map of places
 
 
@@ -66,7 +67,7 @@ def class_bars(checked: Sequence[Checked]) -> Chart:
         "Classes",
         values,
         summary,
-        height={"step": 11 if len(tables) > 1 else 18},
+        height=max(60, (26 if len(tables) > 1 else 18) * len(shown)),
         mark={"type": "bar"},
         encoding={
             "y": {"field": "class", "type": "nominal", "sort": shown, "title": None, "axis": {"labelLimit": 160}},
@@ -153,8 +154,9 @@ def _log_histogram(
         summary,
         layer=[
             {
-                "mark": {"type": "bar", "opacity": 0.55, "binSpacing": 0},
+                "mark": {"type": "rect", "opacity": 0.55},
                 "encoding": {
+                    "y2": {"datum": 0},
                     "x": {"field": "from", "type": "quantitative", "scale": scale, "title": axis},
                     "x2": {"field": "to"},
                     "y": {"field": "share", "type": "quantitative", "stack": None, "title": "share of objects",
@@ -257,8 +259,9 @@ def count_bars(checked: Sequence[Checked]) -> Chart:
         "Objects in an image",
         rows,
         summary,
-        mark={"type": "bar", "opacity": 0.55, "binSpacing": 0},
+        mark={"type": "rect", "opacity": 0.55},
         encoding={
+            "y2": {"datum": 0},
             "x": {"field": "from", "type": "quantitative", "title": "objects", "scale": {"nice": False}},
             "x2": {"field": "to"},
             "y": {"field": "share", "type": "quantitative", "stack": None, "title": "share of images",
@@ -277,14 +280,10 @@ def image_sizes(checked: Sequence[Checked]) -> Chart:
     for name, table in tables.items():
         sizes, counts = np.unique(table.image_hw, axis=0, return_counts=True)
         kinds = max(kinds, len(sizes))
-        order = np.argsort(-counts, kind="stable")[:300]
+        order = np.argsort(-counts, kind="stable")[:_MOST_SIZES]
         for (height, width), count in zip(sizes[order].tolist(), counts[order].tolist(), strict=True):
             rows.append({"width": width, "height": height, "images": count, "data": name})
-    if kinds == 1 and rows:
-        summary = f"all images have {rows[0]['width']} x {rows[0]['height']} pixels" if len({
-            (row["width"], row["height"]) for row in rows}) == 1 else ""
-    else:
-        summary = f"{kinds} sizes" + ("; the 300 most frequent" if kinds > 300 else "")
+    summary = f"{kinds} sizes" + (f"; the {_MOST_SIZES} most frequent are shown" if kinds > _MOST_SIZES else "")
     return chart(
         "Sizes of images",
         rows,
@@ -307,7 +306,7 @@ def stage_bars(stages: Sequence[Stage]) -> Chart:
         "Time of each stage",
         rows,
         "milliseconds for an image on one thread",
-        height={"step": 28},
+        height=28 * len(stages),
         mark={"type": "bar"},
         encoding={
             "y": {"field": "stage", "type": "nominal", "sort": [name for name, _ in stages], "title": None},

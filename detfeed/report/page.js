@@ -261,7 +261,7 @@
     const narrow = innerWidth < 600;
     for (const holder of document.querySelectorAll("[data-chart]")) {
       const { title, summary, spec } = charts[holder.dataset.chart];
-      const own = { ...spec, description: `${title}: ${summary}`, autosize: { type: "fit-x", contains: "padding" } };
+      const own = { ...spec, description: `${title}: ${summary}` };
       if (narrow) config.axis.labelLimit = 110;
       drawn.push(await vegaEmbed(holder, own, {
         config, actions: false, renderer: "svg", ast: true, tooltip: { theme: dark ? "dark" : "light" },

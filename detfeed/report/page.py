@@ -251,8 +251,9 @@ class _Page:
                 "ratios": charts.ratio_lines(self._checked, grid),
                 "places": charts.place_map(self._checked[0].name, tables[0]),
                 "counts": charts.count_bars(self._checked),
-                "images": charts.image_sizes(self._checked),
             }
+            if any(len(np.unique(table.image_hw, axis=0)) > 1 for table in tables):
+                made["images"] = charts.image_sizes(self._checked)
             self._charts |= made
             self._parts["data_charts"] = list(made)
 

@@ -28,6 +28,7 @@ from detfeed.report.scoring import (
 WORST = 24
 _MOST_CURVES = 8  # colours that can be told apart
 _MOST_CONFUSED = 20
+_LEGEND = {"orient": "bottom", "columns": 3, "symbolType": "stroke", "labelLimit": 120}
 
 
 def log_charts(run: Run) -> list[Chart]:
@@ -66,7 +67,7 @@ def _curves(title: str, names: Sequence[str], log: Sequence[Mapping[str, float]]
         title,
         rows,
         summary,
-        mark={"type": "line", "point": {"size": 25}},
+        mark={"type": "line", "point": {"size": 25, "strokeDash": [1, 0]}},
         params=[{"name": "chosen", "select": {"type": "point", "fields": ["name"]}, "bind": "legend"}],
         encoding={
             "x": {
@@ -76,13 +77,16 @@ def _curves(title: str, names: Sequence[str], log: Sequence[Mapping[str, float]]
                 "scale": {"domain": [first, max(last, first + 1)], "nice": False},
             },
             "y": {"field": "value", "type": "quantitative", "title": None, "scale": {"zero": title != "Learning rate"}},
-            "color": {"field": "name", "type": "nominal", "sort": list(names), "title": None,
-                      "legend": {"orient": "bottom", "columns": 3, "symbolType": "stroke"}},
-            "strokeDash": {"field": "name", "type": "nominal", "sort": list(names), "title": None},
+            "color": {**_by("name", names), "legend": _LEGEND},
+            "strokeDash": {**_by("name", names), "legend": None},
             "opacity": {"condition": {"param": "chosen", "value": 1}, "value": 0.15},
             "tooltip": [{"field": "name"}, {"field": "epoch"}, {"field": "value", "format": ".4~g"}],
         },
     )
+
+
+def _by(field: str, order: Sequence[str]) -> dict[str, Any]:
+    return {"field": field, "type": "nominal", "sort": list(order), "title": None}
 
 
 class Results:
@@ -154,9 +158,8 @@ class Results:
                 "x": {"field": "recall", "type": "quantitative", "scale": domain},
                 "y": {"field": "precision", "type": "quantitative", "scale": domain},
                 "order": {"field": "recall"},
-                "color": {"field": "class", "type": "nominal", "sort": order, "title": None,
-                          "legend": {"orient": "bottom", "columns": 3, "symbolType": "stroke", "labelLimit": 140}},
-                "strokeDash": {"field": "class", "type": "nominal", "sort": order, "title": None},
+                "color": {**_by("class", order), "legend": _LEGEND},
+                "strokeDash": {**_by("class", order), "legend": None},
                 "opacity": {"condition": {"param": "chosen", "value": 1}, "value": 0.15},
                 "tooltip": [{"field": "class"}, {"field": "recall"}, {"field": "precision"}],
             },
@@ -217,7 +220,7 @@ class Results:
                 }
             )
         return chart(
-            "Confusion of classes", rows, summary, height={"step": 30 if len(chosen) <= 10 else 18},
+            "Confusion of classes", rows, summary, height=(30 if len(chosen) <= 10 else 18) * (len(chosen) + 1),
             layer=layers, encoding=axes,
         )
 
