@@ -17,6 +17,8 @@ from detfeed.batches.ledger import Replace
 from detfeed.batches.loader import BatchLoader
 from detfeed.batches.samplers import ClassBalanced, LimitEmpty, Mix, RepeatFactor
 from detfeed.batches.stages import StageArguments
+from detfeed.coverage.anchor_coverage import AnchorCoverage, anchor_coverage
+from detfeed.coverage.suggestion import AnchorSuggestion, suggest_anchors
 from detfeed.errors import (
     AnnotationError,
     DetfeedError,
@@ -70,7 +72,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "AnchorCoverage",
     "AnchorGrid",
+    "AnchorSuggestion",
     "AnchorTargetSequence",
     "AnchorTargets",
     "AnnotationError",
@@ -110,6 +114,7 @@ __all__ = [
     "ShortSide",
     "StageArguments",
     "WorkerError",
+    "anchor_coverage",
     "average_precision",
     "check",
     "concat",
@@ -129,6 +134,7 @@ __all__ = [
     "read_voc",
     "read_yolo",
     "recipes",
+    "suggest_anchors",
     "voc_average_precision",
     "write_coco",
     "write_report",

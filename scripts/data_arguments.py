@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from detfeed import Annotations, Fixed, RepeatFactor, make_shapes, read_coco
+from detfeed import Annotations, RepeatFactor, make_shapes, read_coco
+from detfeed.commands import sizes
 from detfeed.commands.parser import positive_share, whole
-from detfeed.commands.sizes import SHORT_SIDE, add_size_options, choose_short_side
+from detfeed.commands.sizes import SHORT_SIDE, add_size_options
 from detfeed.images.canvases import Resize
 from detfeed.readers.formats import (
     FORMATS,
@@ -32,8 +33,7 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, validation: bool = Fa
         "--shapes-dir", type=Path, default=Path("runs/shapes"), metavar="DIR", help="where to draw them [runs/shapes]"
     )
     shapes.add_argument("--shapes", type=whole(1), default=400, metavar="N", help="training images to draw [400]")
-    size = add_size_options(parser, default="800; shapes: 96")
-    size.add_argument("--fixed", type=whole(1), nargs=2, metavar=("H", "W"), help="one canvas instead")
+    add_size_options(parser, default="800; shapes: 96", fixed=True)
     feed = parser.add_argument_group("feed")
     feed.add_argument("--batch-size", type=whole(1), default=2, metavar="N", help="images [2]")
     feed.add_argument(
@@ -83,12 +83,7 @@ def choose_resize(arguments: argparse.Namespace) -> Resize:
     Raises:
         argparse.ArgumentError: options do not go together.
     """
-    if not arguments.fixed:
-        return choose_short_side(arguments, default=SHAPES_HW[0] if _trains_on_shapes(arguments) else SHORT_SIDE)
-    for option, value in (("--short-side", arguments.short_side), ("--max-side", arguments.max_side)):
-        if value is not None:
-            raise argparse.ArgumentError(None, f"--fixed: expected no {option} with it, got both; leave one out")
-    return Fixed((arguments.fixed[0], arguments.fixed[1]))
+    return sizes.choose_resize(arguments, default=SHAPES_HW[0] if _trains_on_shapes(arguments) else SHORT_SIDE)
 
 
 def choose_feed(arguments: argparse.Namespace) -> dict[str, Any]:

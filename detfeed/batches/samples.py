@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,16 @@ class SampleMaker:
             )
         self._masks = MaskColumns.of(annotations.masks) if uses_masks and not self._num_others else NO_MASKS
         self._crowds_only = uses_masks == "crowds"
+        self._pixels = True
+
+    def without_pixels(self) -> SampleMaker:
+        """A maker of the same samples that reads no files: images are black, of the annotated sizes.
+
+        Boxes are moved as they are when images are fed, unless a transform looks at the pixels.
+        """
+        maker = copy.copy(self)
+        maker._pixels = False
+        return maker
 
     def make(self, position: int, rng: np.random.Generator, canvas: Image) -> Sample:
         """One sample.
@@ -148,6 +159,8 @@ class SampleMaker:
 
     def _read_image(self, position: int, input_hw: tuple[int, int]) -> Image:
         height, width = self._annotations.image_hw[position].tolist()
+        if not self._pixels:
+            return np.zeros((height, width, 3), np.uint8)
         return read_image(
             self._annotations.paths[position],
             exif=self._exif,

@@ -8,6 +8,7 @@ import os
 import sys
 
 from detfeed.check.printing import say
+from detfeed.commands.anchors import add_anchors
 from detfeed.commands.check import add_check
 from detfeed.commands.convert import add_convert
 from detfeed.commands.parser import Parser
@@ -36,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", prog="detfeed")
     add_check(commands)
+    add_anchors(commands)
     add_convert(commands)
     add_report(commands)
     add_split(commands)

@@ -101,7 +101,7 @@ def match_objects(
         There, a box with IoU 0 with every anchor makes every anchor positive; here it makes none positive.
     """
     shapes = shapes_of(grid, int(input_hw[0]), int(input_hw[1]))
-    allowed = _allowed(shapes, input_hw, image_hw, straddle)
+    allowed = allowed_cells(shapes, input_hw, image_hw, straddle)
     corners = boxes.astype(np.float64)  # [N, 4]
     is_region = np.zeros(len(boxes), bool) if ignore is None else ignore
     objects = np.flatnonzero(~is_region & (corners[:, 2:] > corners[:, :2]).all(axis=1))
@@ -110,21 +110,27 @@ def match_objects(
     positive = match = np.zeros(0, np.int64)
     iou = np.zeros(0, np.float32)
     if len(objects):
-        found = _find(shapes, allowed, corners[objects], negative_iou, low_quality)
+        each = np.broadcast_to(allowed[:, :, None], (2, 2, len(objects), len(shapes.area)))
+        best = best_of_shapes(shapes, each, corners[objects])
+        found = find_overlaps(shapes, each, corners[objects], best, negative_iou, low_quality)
         enough = found.iou >= np.float32(negative_iou)
         states[found.anchor[enough]] = IGNORED
         good = found.iou >= np.float32(positive_iou)
         if low_quality:
             good |= found.iou >= found.highest[found.box]
-        positive = _distinct(found.anchor[good])
+        positive = distinct(found.anchor[good])
         states[positive] = POSITIVE
-        best, iou = _best_boxes(found, enough, positive, grid.anchors(input_hw), corners[objects])
-        match = objects[best]
+        row, iou = best_found(found, found.anchor, enough, positive)
+        # Below the negative threshold not all overlaps were found, so the rest are compared with every box.
+        rest = np.flatnonzero(row < 0)
+        if len(rest):
+            row[rest], iou[rest] = best_of_all(grid.anchors(input_hw)[positive[rest]], corners[objects])
+        match = objects[row]
     _ignore_rest(shapes, states, allowed)
     return AnchorMatches(states, positive, match, iou)
 
 
-def _distinct(numbers: Ints) -> Ints:
+def distinct(numbers: Ints) -> Ints:
     """As np.unique, in a third of the time for a few numbers."""
     numbers = np.sort(numbers)
     first = np.ones(len(numbers), bool)
@@ -132,7 +138,7 @@ def _distinct(numbers: Ints) -> Ints:
     return numbers[first]
 
 
-def _allowed(
+def allowed_cells(
     shapes: AnchorShapes, input_hw: tuple[int, int], image_hw: tuple[int, int] | None, straddle: float | None
 ) -> Ints:
     """First and last column and row of the anchors that take part; int64 (2, 2, S): first or last, x or y."""
@@ -152,7 +158,7 @@ def _allowed(
     return np.stack([np.minimum(first, shapes.cells), np.maximum(last, -1)])
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
     """M overlaps of an anchor and a box, by ascending box, and the highest of each of the N boxes."""
 
     anchor: Ints  # [M]
@@ -161,13 +167,21 @@ class _Found(NamedTuple):
     highest: Floats32  # [N]
 
 
-def _find(shapes: AnchorShapes, allowed: Ints, boxes: Floats, threshold: float, low_quality: bool) -> _Found:
+def find_overlaps(
+    shapes: AnchorShapes, allowed: Ints, boxes: Floats, best: BestOfShapes, threshold: float, low_quality: bool
+) -> Found:
     """All IoUs of at least `threshold`; with `low_quality` also those as high as the highest of their box.
+
+    Args:
+        shapes: of the input that all boxes lie on; the boxes may be of several images that are fed on such an input.
+        allowed: int64 (2, 2, N, S), for each box what `allowed_cells` says of its image.
+        boxes: float64 (N, 4), with area.
+        best: the answer of `best_of_shapes` for these.
+        threshold, low_quality: see `match_objects`.
 
     Letters in shapes: W pairs of a box and an anchor shape, X and Y columns and rows of their windows, C cells of
     these, M cells that are kept.
     """
-    best = _best_of_shapes(shapes, allowed, boxes)
     highest = best.iou.max(axis=1)  # [N]
     least = np.full(len(boxes), threshold, np.float32)  # [N]
     if low_quality:
@@ -190,10 +204,10 @@ def _find(shapes: AnchorShapes, allowed: Ints, boxes: Floats, threshold: float, 
     row, column = row[kept], column[kept]
     pair = rows.pair[row]
     anchor = shapes.anchor(shape[pair], columns.cell[column], rows.cell[row])
-    return _Found(anchor, box[pair], iou[kept], highest)
+    return Found(anchor, box[pair], iou[kept], highest)
 
 
-class _Best(NamedTuple):
+class BestOfShapes(NamedTuple):
     """Of each box and anchor shape the anchor that overlaps the box most."""
 
     overlap: Floats  # [2, N, S], pixels shared in x and in y; 0 if no anchor of the shape takes part
@@ -201,10 +215,14 @@ class _Best(NamedTuple):
     iou: Floats32  # [N, S]
 
 
-def _best_of_shapes(shapes: AnchorShapes, allowed: Ints, boxes: Floats) -> _Best:
-    """The nearest anchor of each shape, which has the highest overlap of that shape both in x and in y."""
+def best_of_shapes(shapes: AnchorShapes, allowed: Ints, boxes: Floats) -> BestOfShapes:
+    """The nearest anchor of each shape, which has the highest overlap of that shape both in x and in y.
+
+    Args:
+        shapes, allowed, boxes: see `find_overlaps`.
+    """
     low, high = boxes.T[:2, :, None], boxes.T[2:, :, None]  # [2, N, 1]
-    first, last = allowed[:, :, None]  # [2, 1, S]
+    first, last = allowed  # [2, N, S]
     # Where box and anchor have the same centre, in cells.
     wanted = (low + high - (shapes.low + shapes.high)[:, None]) / (2 * shapes.step)  # [2, N, S]
     shift = shapes.step * np.minimum(np.maximum(np.rint(wanted), first), last)  # [2, N, S]
@@ -214,7 +232,7 @@ def _best_of_shapes(shapes: AnchorShapes, allowed: Ints, boxes: Floats) -> _Best
     np.maximum(overlap, 0, out=overlap)
     areas = shapes.area + np.prod(high - low, axis=0)  # [N, S]
     shared = overlap[0] * overlap[1]  # [N, S]
-    return _Best(overlap, areas, (shared / (areas - shared)).astype(np.float32))
+    return BestOfShapes(overlap, areas, (shared / (areas - shared)).astype(np.float32))
 
 
 class _Window(NamedTuple):
@@ -240,8 +258,8 @@ def _windows(
     # One cell too many costs nothing, one too few would be wrong: the window is wider than rounding can make it narrow.
     first = np.ceil((low + needed - anchor_high) / step - 1e-6).astype(np.int64)
     last = np.floor((high - needed - anchor_low) / step + 1e-6).astype(np.int64)
-    first = np.maximum(first, allowed[0][:, shape])
-    count = np.maximum(np.minimum(last, allowed[1][:, shape]) - first + 1, 0).ravel()  # [2 W]
+    first = np.maximum(first, allowed[0][:, box, shape])
+    count = np.maximum(np.minimum(last, allowed[1][:, box, shape]) - first + 1, 0).ravel()  # [2 W]
     start = count.cumsum() - count
     pair = np.arange(len(count)).repeat(count)  # [X + Y]
     cell = np.arange(len(pair)) - (start - first.ravel())[pair]
@@ -266,33 +284,33 @@ def _cross(rows: _Window, columns: _Window) -> tuple[Ints, Ints]:
     return row, column
 
 
-def _best_boxes(
-    found: _Found, enough: NDArray[np.bool_], positive: Ints, anchors: Boxes, boxes: Floats
-) -> tuple[Ints, Floats32]:
-    """The box of highest IoU of each positive anchor, the first among equals.
+def best_found(found: Found, anchor: Ints, enough: NDArray[np.bool_], positive: Ints) -> tuple[Ints, Floats32]:
+    """The box of highest IoU of each positive anchor among the overlaps that were found, the first among equals.
 
     Args:
+        anchor: int64 (M,), the anchor of each overlap, told apart by image where there are several.
         enough: bool (M,), whether an overlap reaches the negative threshold.
-        positive: int64 (P,), ascending.
+        positive: int64 (P,), of these anchors, ascending.
 
     Returns:
-        int64 (P,), rows of `boxes`, and float32 (P,), the IoUs.
+        int64 (P,), rows of the boxes, and float32 (P,), the IoUs; -1 and 0 where no overlap reaches the threshold.
     """
-    place = np.searchsorted(positive, found.anchor)  # [M]
-    mine = np.flatnonzero(enough & (np.append(positive, -1)[place] == found.anchor))[::-1]
+    place = np.searchsorted(positive, anchor)  # [M]
+    mine = np.flatnonzero(enough & (np.append(positive, -1)[place] == anchor))[::-1]
     # In order of rising IoU, and of falling box among equals: the last one written to a place stays there.
     order = mine[np.argsort(found.iou[mine], kind="stable")]
     best = np.full(len(positive), -1)  # [P]
     iou = np.zeros(len(positive), np.float32)
     best[place[order]] = found.box[order]
     iou[place[order]] = found.iou[order]
-    # Below the negative threshold not all overlaps were found, so the rest are compared with every box.
-    rest = np.flatnonzero(best < 0)
-    if len(rest):
-        overlaps = geometry.iou(anchors[positive[rest]], boxes.astype(np.float32))  # [rest, N]
-        best[rest] = overlaps.argmax(axis=1)
-        iou[rest] = overlaps[np.arange(len(rest)), best[rest]]
     return best, iou
+
+
+def best_of_all(anchors: Boxes, boxes: Floats) -> tuple[Ints, Floats32]:
+    """The box of highest IoU of each of R anchors, the first among equals: rows int64 (R,), and IoUs float32 (R,)."""
+    overlaps = geometry.iou(anchors, boxes.astype(np.float32))  # [R, N]
+    best = overlaps.argmax(axis=1)
+    return best, overlaps[np.arange(len(best)), best]
 
 
 def _ignore_rest(shapes: AnchorShapes, states: NDArray[np.int8], allowed: Ints) -> None:

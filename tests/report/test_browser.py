@@ -78,6 +78,12 @@ def js(browser, code, *arguments):
     return browser.execute_script(code, *arguments)
 
 
+def in_sight(browser):
+    """Scroll to the gallery; its pictures are drawn when they come into sight."""
+    js(browser, "document.querySelector('#fed').scrollIntoView({block: 'center'})")
+    wait(lambda: js(browser, "return document.querySelector('#fed svg .layer-truth')"))
+
+
 def is_seen(browser, layer):
     return js(
         browser,
@@ -116,7 +122,7 @@ def test_layers_are_switched_from_the_keyboard(show, data):
     from selenium.webdriver.common.keys import Keys
 
     browser = show(data[0])
-    wait(lambda: js(browser, "return document.querySelector('#fed svg')"))
+    in_sight(browser)
     for layer in ("truth", "positives", "negatives", "ignored"):
         assert is_seen(browser, layer)
         (box,) = browser.find_elements("css selector", f"[data-layer={layer}]")
@@ -129,9 +135,8 @@ def test_layers_are_switched_from_the_keyboard(show, data):
 def test_values_are_shown_of_what_lies_under_the_pointer_and_is_switched_on(show, data, hostile):
     from selenium.webdriver import ActionChains
 
-    browser = show(data[0], num_images=1)
-    wait(lambda: js(browser, "return document.querySelector('#fed svg .layer-truth')"))
-    js(browser, "document.querySelector('#fed').scrollIntoView({block: 'center'})")
+    browser = show(data[0])
+    in_sight(browser)
     for box in browser.find_elements("css selector", "[data-layer]:not([data-layer=truth])"):
         box.click()
     (target,) = browser.find_elements("css selector", "#fed .layer-truth g:last-child .line")
@@ -169,8 +174,11 @@ def test_pictures_are_enlarged_and_paged_through_from_the_keyboard(show, data):
 def test_weak_detections_are_hidden_by_the_score(show, data):
     train, val, run = data
     browser = show(train, val, run=run)
-    count = "return [...document.querySelectorAll('[data-score]')].filter(one => one.checkVisibility()).length"
-    js(browser, "document.querySelector('#fed').scrollIntoView()")
+    count = (
+        "return [...document.querySelectorAll('[data-score]')]"
+        ".filter(one => getComputedStyle(one).display !== 'none').length"
+    )
+    in_sight(browser)
     before = wait(lambda: js(browser, count))
     js(
         browser,
