@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from detfeed.check.printing import print_report, progress, say
+from detfeed.commands.anchor_options import add_anchor_options, chosen_grid
 from detfeed.commands.check import whole_folder
-from detfeed.commands.parser import positive, whole
-from detfeed.commands.sizes import add_size_options, choose_short_side
+from detfeed.commands.parser import whole
+from detfeed.commands.sizes import add_size_options, choose_resize
 from detfeed.errors import any_of
-from detfeed.images.canvases import Fixed, Resize
 from detfeed.readers.formats import (
     FORMATS,
     TRAINING,
@@ -24,7 +24,6 @@ from detfeed.readers.formats import (
 )
 from detfeed.report.page import PICTURES, write_report
 from detfeed.report.run import read_settings
-from detfeed.targets.anchors import AnchorGrid
 
 SHAPES_SIDE = 96  # at which the scripts feed the built-in shapes
 _RECIPES = ("flip", "ssd", "lsj", "multiscale", "none")
@@ -44,13 +43,8 @@ def add_report(commands: Any) -> None:
     )
     add_training_options(parser, invalid=("clip", "drop", "ignore"))
     add_validation_options(parser)
-    size = add_size_options(parser)
-    size.add_argument("--fixed", type=whole(1), nargs=2, metavar=("H", "W"), help="one canvas instead")
-    anchors = parser.add_argument_group("anchors and feed, of the gallery")
-    anchors.add_argument("--model", choices=("fpn", "c4"), metavar="NAME", help="fpn or c4 [fpn, or the run's]")
-    anchors.add_argument(
-        "--anchor-sizes", type=positive, nargs="+", metavar="N", help="sides in pixels [32 64 128 256 512]"
-    )
+    add_size_options(parser, fixed=True)
+    anchors = add_anchor_options(parser, title="anchors and feed, of the gallery")
     anchors.add_argument(
         "--augment", choices=_RECIPES, metavar="RECIPE", help=f"{any_of(_RECIPES)} [none, or the run's]"
     )
@@ -64,7 +58,7 @@ def add_report(commands: Any) -> None:
     out = parser.add_argument_group("output")
     out.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="where to [report.html]")
     out.add_argument("--title", metavar="TEXT", help="of the page")
-    parser.set_defaults(run=_report, parser=parser)
+    parser.set_defaults(run=_report, parser=parser, model=None)  # None: the run's
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -73,9 +67,8 @@ def _report(arguments: argparse.Namespace) -> int:
     if arguments.run_dir is not None:
         _take_settings(arguments, read_settings(arguments.run_dir))
     train, val = required(training_set(arguments)), validation_set(arguments)
-    sizes: dict[str, Any] = {"sizes": tuple(arguments.anchor_sizes)} if arguments.anchor_sizes else {}
-    grid = AnchorGrid.c4(**sizes) if arguments.model == "c4" else AnchorGrid.fpn(**sizes)
-    resize = _choose_resize(arguments)
+    arguments.model = arguments.model or "fpn"
+    grid, resize = chosen_grid(arguments), choose_resize(arguments)
     try:
         with progress("checking images") as on_progress:
             report = write_report(
@@ -124,8 +117,8 @@ def _take_settings(arguments: argparse.Namespace, settings: dict[str, Any]) -> N
     Data is taken as a whole, training or validation data: a mixture is data that nobody asked for.
     """
     names = ["model", "augment"]
-    if arguments.anchor_sizes is None and arguments.model is None:
-        names.append("anchor_sizes")
+    if all(getattr(arguments, name) is None for name in ("model", "anchor_sizes", "anchor_ratios")):
+        names += ["anchor_sizes", "anchor_ratios"]
     if arguments.fixed is None and arguments.short_side is None and arguments.max_side is None:
         names += ["fixed", "short_side", "max_side"]
     if all(getattr(arguments, name) is None for name in FORMATS):
@@ -144,18 +137,13 @@ def _with_shapes(settings: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(folder, str) or any(settings.get(name) is not None for name in FORMATS):
         return settings
     files = {prefix: Path(folder, name, "instances.json") for prefix, name in (("", "train"), ("val_", "val"))}
-    return settings | {
-        f"{prefix}{name}": str(path)
-        for prefix, file in files.items()
-        if file.is_file()
-        for name, path in (("coco", file), ("images", file.parent / "images"))
-    } | ({} if settings.get("short_side") else {"short_side": SHAPES_SIDE})
-
-
-def _choose_resize(arguments: argparse.Namespace) -> Resize:
-    if arguments.fixed is None:
-        return choose_short_side(arguments)
-    for option, value in (("--short-side", arguments.short_side), ("--max-side", arguments.max_side)):
-        if value is not None:
-            raise argparse.ArgumentError(None, f"--fixed: expected no {option} with it, got both; leave one out")
-    return Fixed((arguments.fixed[0], arguments.fixed[1]))
+    return (
+        settings
+        | {
+            f"{prefix}{name}": str(path)
+            for prefix, file in files.items()
+            if file.is_file()
+            for name, path in (("coco", file), ("images", file.parent / "images"))
+        }
+        | ({} if settings.get("short_side") else {"short_side": SHAPES_SIDE})
+    )

@@ -159,8 +159,13 @@ def _log_histogram(
                     "y2": {"datum": 0},
                     "x": {"field": "from", "type": "quantitative", "scale": scale, "title": axis},
                     "x2": {"field": "to"},
-                    "y": {"field": "share", "type": "quantitative", "stack": None, "title": "share of objects",
-                          "axis": {"format": "%"}},
+                    "y": {
+                        "field": "share",
+                        "type": "quantitative",
+                        "stack": None,
+                        "title": "share of objects",
+                        "axis": {"format": "%"},
+                    },
                     "color": _by_data(data),
                     "tooltip": [
                         {"field": "data"},
@@ -264,10 +269,20 @@ def count_bars(checked: Sequence[Checked]) -> Chart:
             "y2": {"datum": 0},
             "x": {"field": "from", "type": "quantitative", "title": "objects", "scale": {"nice": False}},
             "x2": {"field": "to"},
-            "y": {"field": "share", "type": "quantitative", "stack": None, "title": "share of images",
-                  "axis": {"format": "%"}},
+            "y": {
+                "field": "share",
+                "type": "quantitative",
+                "stack": None,
+                "title": "share of images",
+                "axis": {"format": "%"},
+            },
             "color": _by_data(counts),
-            "tooltip": [{"field": "data"}, {"field": "objects"}, {"field": "images"}, {"field": "share", "format": ".2%"}],
+            "tooltip": [
+                {"field": "data"},
+                {"field": "objects"},
+                {"field": "images"},
+                {"field": "share", "format": ".2%"},
+            ],
         },
     )
 

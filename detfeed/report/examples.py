@@ -48,9 +48,7 @@ class ExamplePictures:
         return example.image_id is not None or self._table_of(example.file) is not None or example.other is not None
 
     def _group(self, finding: Finding, path: str, examples: Sequence[Example]) -> dict[str, Any]:
-        marked: list[Shape] = [
-            box(one.corners, one.detail, "marked") for one in examples if one.corners is not None
-        ]
+        marked: list[Shape] = [box(one.corners, one.detail, "marked") for one in examples if one.corners is not None]
         own = self._add(path, marked, prefer=finding.data)
         numbers = [own]
         other = examples[0].other
@@ -91,7 +89,9 @@ class ExamplePictures:
         number, image_hw = source
         notes = [path]
         if annotated_hw is not None and image_hw != annotated_hw:
-            notes.append(f"the file has {image_hw[1]} x {image_hw[0]}, its annotation {annotated_hw[1]} x {annotated_hw[0]}")
+            notes.append(
+                f"the file has {image_hw[1]} x {image_hw[0]}, its annotation {annotated_hw[1]} x {annotated_hw[0]}"
+            )
         return self._pictures.add(number, image_hw=image_hw, title=title, notes=notes, layers=layers)
 
     def _read(self, path: str, annotated_hw: tuple[int, int] | None) -> tuple[int, tuple[int, int]] | str:
@@ -117,8 +117,8 @@ def _annotated(table: Annotations, position: int) -> dict[Layer, list[Shape]]:
         ignored = bool(table.ignore[row])
         name = table.class_names[int(table.class_ids[row])]
         corners = table.boxes[row]
-        text = f"{'ignored: ' if ignored else ''}{name}, {corners[2] - corners[0]:.0f} x {corners[3] - corners[1]:.0f} px"
+        text = (
+            f"{'ignored: ' if ignored else ''}{name}, {corners[2] - corners[0]:.0f} x {corners[3] - corners[1]:.0f} px"
+        )
         layers["ignored" if ignored else "truth"].append(box(corners, text))
     return layers
-
-

@@ -24,6 +24,7 @@ from detfeed.check.printing import printable
 from detfeed.images.canvases import Resize
 from detfeed.readers.formats import Read
 from detfeed.report import charts
+from detfeed.report.anchors import fit
 from detfeed.report.examples import SHOWN, ExamplePictures
 from detfeed.report.gallery import add_fed, found_shapes
 from detfeed.report.pictures import LARGE, Pictures, Shape, spread
@@ -59,7 +60,7 @@ def write_report(
     val: Annotations | Read | None = None,
     *,
     resize: Resize = RESIZE,
-    anchors: AnchorGrid | None = None,
+    anchors: AnchorGrid | AnchorTargets | None = None,
     augment: Any = None,
     run: str | os.PathLike[str] | None = None,
     title: str | None = None,
@@ -81,7 +82,8 @@ def write_report(
             48 KB for each picture of the gallery.
         train, val: as of `check`.
         resize: how images are fed.
-        anchors: the grid of the targets in the gallery. None: `AnchorGrid.fpn()`.
+        anchors: the grid, or AnchorTargets in the sampled form if its thresholds are not the usual ones. None:
+            `AnchorGrid.fpn()`.
         augment: as of a sequence; for the training images in the gallery.
         run: folder of a run of scripts/train_rpn.py or scripts/train_faster_rcnn.py. Its detections are those of `val`.
         title: of the page. None: made of the names of the data.
@@ -95,14 +97,15 @@ def write_report(
 
     Raises:
         DetfeedError: see `check`; or a file of the run can't be read, or is of other data than `val`.
-        ValueError: `num_images` or `num_timed` is below 0; or see `check` and `BatchLoader`.
+        ValueError: `num_images` or `num_timed` is below 0, `anchors` are of another form; or see `check` and `BatchLoader`.
         ModuleNotFoundError: the extra `detfeed[report]` is not installed.
         OSError: the file can't be written.
     """
     if num_images < 0 or num_timed < 0:
-        raise ValueError(
-            f"Expected num_images and num_timed to be at least 0. Received: {num_images} and {num_timed}"
-        )
+        raise ValueError(f"Expected num_images and num_timed to be at least 0. Received: {num_images} and {num_timed}")
+    targets = anchors if isinstance(anchors, AnchorTargets) else AnchorTargets(anchors or AnchorGrid.fpn())
+    if targets.form != "sampled":
+        raise ValueError(f"Expected anchors in the sampled form, of which pictures are made. Received: {targets.form}")
     template, library = _template(), chart_library()
     report = check(
         train,
@@ -113,11 +116,12 @@ def write_report(
         image_dirs=image_dirs,
         on_progress=on_progress,
     )
-    page = _Page(report, resize=resize, anchors=anchors or AnchorGrid.fpn(), augment=augment, seed=seed)
+    page = _Page(report, resize=resize, targets=targets, augment=augment, seed=seed)
     page.add_findings(fast)
     page.add_data(title)
     if run is not None:
         page.add_run(Path(run))
+    page.add_anchors()
     page.add_gallery(num_images)
     if num_timed:
         page.add_speed(num_timed)
@@ -160,11 +164,11 @@ def _missing(error: ModuleNotFoundError) -> ModuleNotFoundError:
 class _Page:
     """Collects what the template shows."""
 
-    def __init__(self, report: Report, *, resize: Resize, anchors: AnchorGrid, augment: Any, seed: int) -> None:
+    def __init__(self, report: Report, *, resize: Resize, targets: AnchorTargets, augment: Any, seed: int) -> None:
         self._report = report
         self._checked = [one for one in report.checked if one.annotations is not None]
         self._resize = resize
-        self._targets = AnchorTargets(anchors)
+        self._targets = targets
         self._augment = augment
         self._seed = seed
         self._pictures = Pictures()
@@ -262,7 +266,9 @@ class _Page:
         if table is None:
             return {"name": checked.name, "read": False}
         sizes = np.unique(table.image_hw, axis=0)
-        texts = [f"{width} x {height}" for height, width in (sizes[0].tolist(), sizes[-1].tolist())] if len(sizes) else []
+        texts = (
+            [f"{width} x {height}" for height, width in (sizes[0].tolist(), sizes[-1].tolist())] if len(sizes) else []
+        )
         fed = np.unique(self._resize.canvases(table.image_hw)[0], axis=0) if len(table) else np.zeros((0, 2))
         canvases = ", ".join(f"{width} x {height}" for height, width in fed[:3].tolist())
         return {
@@ -299,13 +305,17 @@ class _Page:
                 + ("there is no validation data." if annotations is None else "its folder has none.")
             )
         elif annotations is not None and run.classes and annotations.neg_classes is not None:
-            part["sentences"].append("Classes are not scored: the data is federated, as LVIS is, and has rules of its own.")
+            part["sentences"].append(
+                "Classes are not scored: the data is federated, as LVIS is, and has rules of its own."
+            )
         elif annotations is not None and run.classes:
             self._add_results(run, annotations, part, made)
         self._charts |= made
         part["charts"] = list(made)
 
-    def _add_results(self, run: Run, annotations: Annotations, part: dict[str, Any], made: dict[str, charts.Chart]) -> None:
+    def _add_results(
+        self, run: Run, annotations: Annotations, part: dict[str, Any], made: dict[str, charts.Chart]
+    ) -> None:
         train = self._report.checked[0].annotations
         same = train is not None and train.class_names == annotations.class_names
         results = self._results = Results(run, annotations, class_counts(train) if same and train is not None else None)
@@ -325,6 +335,25 @@ class _Page:
                 text += f", against {best['ap']:.3f} of {best['name']}, the best"
             part["sentences"].append(text + ".")
             self._parts["first"].append({"severity": "note", "text": text + ".", "link": "run", "where": "run"})
+
+    def add_anchors(self) -> None:
+        """How well the anchors fit."""
+        tables = {one.name: one.annotations for one in self._checked if one.annotations is not None}
+        if not tables:
+            return
+        found = fit(tables, self._targets, resize=self._resize, augment=self._augment, seed=self._seed)
+        if found is None:
+            return
+        self._charts |= found.charts
+        self._parts["anchors"] = {
+            "sentences": found.sentences,
+            "charts": list(found.charts),
+            "python": found.python.splitlines(),
+            "options": found.options,
+        }
+        if found.first:
+            text = f"Better anchors were found: {found.first}"
+            self._parts["first"].append({"severity": "note", "text": text, "link": "anchors", "where": "anchors"})
 
     def add_gallery(self, num_images: int) -> None:
         """Pictures of what is fed."""

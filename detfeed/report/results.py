@@ -61,7 +61,12 @@ def _group(name: str) -> str:
 
 def _curves(title: str, names: Sequence[str], log: Sequence[Mapping[str, float]], summary: str) -> Chart:
     # One curve for each name, with dashes as well as colours.
-    rows = [{"epoch": int(row["epoch"]) + 1, "name": name, "value": row[name]} for row in log for name in names if name in row]
+    rows = [
+        {"epoch": int(row["epoch"]) + 1, "name": name, "value": row[name]}
+        for row in log
+        for name in names
+        if name in row
+    ]
     first, last = rows[0]["epoch"], rows[-1]["epoch"]
     return chart(
         title,
@@ -192,18 +197,25 @@ class Results:
         summary = f"score of at least {self.judged.threshold:.2f}, IoU of at least {MIN_IOU}; shares of each row"
         summary += f"; the {len(chosen)} classes with most errors of {classes}" if len(chosen) < classes else ""
         axes = {
-            "y": {"field": "object", "type": "nominal", "sort": [*order, "(no object)"],
-                  "axis": {"labelLimit": 110}},
-            "x": {"field": "detection", "type": "nominal", "sort": [*order, "(missed)"],
-                  "axis": {"labelAngle": -35, "labelLimit": 110}},
+            "y": {"field": "object", "type": "nominal", "sort": [*order, "(no object)"], "axis": {"labelLimit": 110}},
+            "x": {
+                "field": "detection",
+                "type": "nominal",
+                "sort": [*order, "(missed)"],
+                "axis": {"labelAngle": -35, "labelLimit": 110},
+            },
         }
         tooltip = [{"field": "object"}, {"field": "detection"}, {"field": "count"}, {"field": "share", "format": ".1%"}]
         layers: list[dict[str, Any]] = [
             {
                 "mark": {"type": "rect"},
                 "encoding": {
-                    "color": {"field": "share", "type": "quantitative", "legend": None,
-                              "scale": {"scheme": "viridis", "domain": [0, 1]}},
+                    "color": {
+                        "field": "share",
+                        "type": "quantitative",
+                        "legend": None,
+                        "scale": {"scheme": "viridis", "domain": [0, 1]},
+                    },
                     "tooltip": tooltip,
                 },
             }
@@ -220,8 +232,12 @@ class Results:
                 }
             )
         return chart(
-            "Confusion of classes", rows, summary, height=(30 if len(chosen) <= 10 else 18) * (len(chosen) + 1),
-            layer=layers, encoding=axes,
+            "Confusion of classes",
+            rows,
+            summary,
+            height=(30 if len(chosen) <= 10 else 18) * (len(chosen) + 1),
+            layer=layers,
+            encoding=axes,
         )
 
     def errors(self) -> NDArray[np.int64]:

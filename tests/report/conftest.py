@@ -9,6 +9,7 @@ import pytest
 from detfeed import read_coco, write_results
 from detfeed.report import page
 
+
 @pytest.fixture
 def hostile():
     """Names that would end a script, start one, turn the direction of text, or fill in a template."""

@@ -110,8 +110,12 @@ def test_a_page_opens_from_its_file_without_an_error_or_a_request(show, data):
     train, val, run = data
     browser = show(train, val, run=run, num_timed=1, title="</script><b>title")
     assert [entry["message"] for entry in browser.get_log("browser")] == []
-    requests = [entry["message"] for entry in browser.get_log("performance") if "Network.requestWillBeSent" in entry["message"]]
-    assert [one for one in requests if '"url":"file:' not in one and '"url":"data:' not in one and '"url":"blob:' not in one] == []
+    requests = [
+        entry["message"] for entry in browser.get_log("performance") if "Network.requestWillBeSent" in entry["message"]
+    ]
+    assert [
+        one for one in requests if '"url":"file:' not in one and '"url":"data:' not in one and '"url":"blob:' not in one
+    ] == []
     charts = js(browser, "return document.querySelectorAll('[data-chart]').length")
     assert js(browser, "return document.querySelectorAll('[data-chart] svg').length") == charts > 8
     assert browser.title == "</script><b>title"  # and nothing that a name smuggled in
@@ -182,8 +186,7 @@ def test_weak_detections_are_hidden_by_the_score(show, data):
     before = wait(lambda: js(browser, count))
     js(
         browser,
-        "const score = document.getElementById('score'); score.value = 0.99;"
-        "score.dispatchEvent(new Event('input'))",
+        "const score = document.getElementById('score'); score.value = 0.99;score.dispatchEvent(new Event('input'))",
     )
     assert before > 0
     assert js(browser, count) == 0

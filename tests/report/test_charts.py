@@ -46,11 +46,7 @@ def test_ignored_boxes_are_no_objects_of_any_chart(make_set):
     assert images == {"0": 1, "1": 1}
 
 
-
-
 @hypothesis.given(st.lists(st.floats(0.01, 1e4), min_size=1, max_size=30))
 def test_every_value_is_in_one_range(values):
     chart = charts._log_histogram("", "", {"train": np.array(values, np.float32)}, [], "")
     assert sum(row["objects"] for row in chart["spec"]["data"]["values"]) == len(values)
-
-

@@ -108,7 +108,9 @@ def test_the_gallery_shows_what_is_fed(make_set, write):
 
 def test_objects_that_no_anchor_matches_are_told_from_others(make_set, write):
     _, script, _ = write(
-        make_set([[(1, [0, 0, 20, 20]), (1, [30, 30, 4, 4])]]), anchors=AnchorGrid.c4(sizes=(32,), stride=64), resize=SMALL
+        make_set([[(1, [0, 0, 20, 20]), (1, [30, 30, 4, 4])]]),
+        anchors=AnchorGrid.c4(sizes=(32,), stride=64),
+        resize=SMALL,
     )
     kinds = {tuple(shape["box"]): shape.get("kind") for shape in shapes_of(script, "truth")}
     assert kinds[30, 30, 34, 34] == "unmatched"

@@ -14,7 +14,11 @@ BOX = [10, 10, 20, 20]
 
 def test_detections_are_read_as_they_were_written(make_set, tmp_path):
     table = make_set([[(1, BOX)], [(2, BOX)], []])()
-    boxes = [np.array([[1, 2, 3, 4.5], [5, 6, 7, 8]], np.float32), np.zeros((0, 4)), np.array([[0, 0, 9, 9]], np.float32)]
+    boxes = [
+        np.array([[1, 2, 3, 4.5], [5, 6, 7, 8]], np.float32),
+        np.zeros((0, 4)),
+        np.array([[0, 0, 9, 9]], np.float32),
+    ]
     scores = [np.array([0.25, 0.75]), np.zeros(0), np.array([0.5])]
     class_ids = [np.array([1, 0]), np.zeros(0, int), np.array([1])]
     write_results(tmp_path / "results.json", table, boxes, scores, class_ids)

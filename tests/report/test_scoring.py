@@ -53,9 +53,7 @@ def slowly_judged(truth, found):
         objects[row] = best(row, [i for i in same if i not in objects])
         if objects[row] < 0:
             box = found.boxes[row : row + 1].astype(np.float32)
-            neutral[row] = any(
-                geometry.ioa(box, truth.boxes[i : i + 1])[0, 0] >= 0.5 for i in own if truth.ignore[i]
-            )
+            neutral[row] = any(geometry.ioa(box, truth.boxes[i : i + 1])[0, 0] >= 0.5 for i in own if truth.ignore[i])
     right = [place >= 0 for place in objects]
 
     def f1(threshold):
@@ -102,9 +100,7 @@ def test_every_object_and_every_detection_is_counted_once(images):
 
 
 def test_a_better_detection_of_another_class_leaves_an_object_to_its_own():
-    truth, found = tables_of(
-        [([((0, 0, 10, 10), 0, False)], [((0, 0, 10, 10), 0.75, 1), ((0, 0, 10, 9), 0.5, 0)])]
-    )
+    truth, found = tables_of([([((0, 0, 10, 10), 0, False)], [((0, 0, 10, 10), 0.75, 1), ((0, 0, 10, 9), 0.5, 0)])])
     judged = judge(truth, found)
     assert (judged.objects.tolist(), judged.right.tolist()) == ([-1, 0], [False, True])
 
@@ -113,8 +109,11 @@ def test_an_object_that_only_a_weak_detection_would_find_is_taken_for_another_cl
     strong = [((0, 0, 5, 5), 0.75, 0), ((5, 5, 10, 10), 0.75, 0)]
     images = [
         ([(box, 0, False) for box, _, _ in strong], strong),
-        ([((0, 0, 10, 10), 0, False)], [((0, 0, 10, 10), 0.75, 1), ((0, 0, 10, 10), 0.125, 0)]
-         + [((11 + i, 11, 14 + i, 14), 0.125, 0) for i in range(5)]),
+        (
+            [((0, 0, 10, 10), 0, False)],
+            [((0, 0, 10, 10), 0.75, 1), ((0, 0, 10, 10), 0.125, 0)]
+            + [((11 + i, 11, 14 + i, 14), 0.125, 0) for i in range(5)],
+        ),
     ]
     truth, found = tables_of(images)
     judged = judge(truth, found)
