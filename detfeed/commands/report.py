@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from detfeed.check.printing import print_report, progress, say
+from detfeed.check.printing import progress, say
 from detfeed.commands.anchor_options import add_anchor_options, chosen_grid
 from detfeed.commands.check import whole_folder
 from detfeed.commands.parser import whole

@@ -75,8 +75,9 @@ def fit(
     train = coverages[names[0]]
     balance = train.balance()
     sentences.append(
-        f"An image of {names[0]} has {balance['positive']:.1f} positive anchors on average, {balance['low_quality']:.1f} "
-        f"of them of low quality, and {balance['negative']:,.0f} negative ones; {balance['sampled_positive']:.1f} and "
+        f"An image of {names[0]} has {balance['positive']:.1f} positive anchors on average, "
+        f"{balance['low_quality']:.1f} of them of low quality, and {balance['negative']:,.0f} negative ones; "
+        f"{balance['sampled_positive']:.1f} and "
         f"{balance['sampled_negative']:.1f} are sampled for the loss."
     )
     sentences.append(f"Suggestion: {_plain(suggestion.summary_line())}.")

@@ -74,8 +74,9 @@ def write_report(
 ) -> Report:
     """Write a data set, what is fed of it, and a detector's run on it, as one HTML file that needs no network.
 
-    The page shows every finding of `check` with the images concerned; classes, sizes and places of objects; a gallery of
-    what is fed, with the targets of an RPN; and of a run its curves, its scores by class, and its worst images.
+    The page shows every finding of `check` with the images concerned; classes, sizes and places of objects; how well
+    anchors cover them; a gallery of what is fed, with the targets of an RPN; and of a run its curves, its scores by
+    class, and its worst images.
 
     Args:
         path: the file; one that exists is replaced once the new one is whole. It has 1 MB for its charts, and up to
@@ -97,7 +98,8 @@ def write_report(
 
     Raises:
         DetfeedError: see `check`; or a file of the run can't be read, or is of other data than `val`.
-        ValueError: `num_images` or `num_timed` is below 0, `anchors` are of another form; or see `check` and `BatchLoader`.
+        ValueError: `num_images` or `num_timed` is below 0, or `anchors` are of another form; or see `check` and
+            `BatchLoader`.
         ModuleNotFoundError: the extra `detfeed[report]` is not installed.
         OSError: the file can't be written.
     """
@@ -428,9 +430,9 @@ class _Page:
         total = sum(stage.milliseconds for stage in stages)
         self._charts["speed"] = charts.stage_bars(stages)
         self._parts["speed"] = {
-            "words": f"On this machine one thread makes {1000 / total:.0f} images a second: {total:.1f} ms for an image, "
-            f"the sum of the medians of {count} images. Files that were read shortly before come from memory; the first "
-            "epoch of a large set may read slower."
+            "words": f"On this machine one thread makes {1000 / total:.0f} images a second: {total:.1f} ms for an "
+            f"image, the sum of the medians of {count} images. Files that were read shortly before come from memory; "
+            "the first epoch of a large set may read slower."
         }
 
 

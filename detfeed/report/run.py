@@ -49,8 +49,8 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """
     if not any((folder / name).is_file() for name in (*FILES, "settings.json")):
         raise AnnotationError(
-            f"{folder}: expected the folder of a run, with some of settings.json, {', '.join(FILES)}, got none of them; "
-            "give the folder that was --out of the training"
+            f"{folder}: expected the folder of a run, with some of settings.json, {', '.join(FILES)}, got none of "
+            "them; give the folder that was --out of the training"
         )
     settings = _read_object(folder / "settings.json")
     return {} if settings is None else settings

@@ -10,7 +10,7 @@ from detfeed import read_coco, write_results
 from detfeed.report import page
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def hostile():
     """Names that would end a script, start one, turn the direction of text, or fill in a template."""
     return (
@@ -20,16 +20,14 @@ def hostile():
     )
 
 
-@pytest.fixture
-def make_set(tmp_path):
+@pytest.fixture(scope="session")
+def write_set():
     """Write a COCO set: each image a list of (class number from 1, box xywh); the function that reads it."""
 
-    def make(images, *, name="set", class_names=("cat", "dog"), image_hw=(60, 80), crowds=()):
-        folder = tmp_path / name
+    def write(folder, images, *, class_names=("cat", "dog"), image_hw=(60, 80), crowds=(), seed=0):
         folder.mkdir()
         content = {"images": [], "annotations": []}
         content["categories"] = [{"id": 10 * (i + 1), "name": label} for i, label in enumerate(class_names)]
-        seed = sum(map(ord, name))
         for number, boxes in enumerate(images):
             pixels = np.random.default_rng(seed + number).integers(0, 256, (6, 8, 3), np.uint8)
             cv2.imwrite(str(folder / f"{number}.png"), cv2.resize(pixels, image_hw[::-1]))
@@ -43,15 +41,14 @@ def make_set(tmp_path):
         (folder / "a.json").write_text(json.dumps(content))
         return lambda **arguments: read_coco(folder / "a.json", folder, **arguments)
 
-    return make
+    return write
 
 
-@pytest.fixture
-def make_run(tmp_path):
+@pytest.fixture(scope="session")
+def write_run():
     """Write the folder of a run with detections: per image (box xyxy, score, class id)."""
 
-    def make(annotations, detections, *, log="epoch,loss,AP\n0,2.5,\n1,1.5,0.25\n"):
-        folder = tmp_path / "run"
+    def write(folder, annotations, detections, *, log="epoch,loss,AP\n0,2.5,\n1,1.5,0.25\n"):
         folder.mkdir()
         columns = [
             [np.array([one[part] for one in each], kind).reshape(shape) for each in detections]
@@ -62,7 +59,21 @@ def make_run(tmp_path):
         (folder / "log.csv").write_text(log)
         return folder
 
-    return make
+    return write
+
+
+@pytest.fixture
+def make_set(write_set, tmp_path):
+    """`write_set` into a folder of some name; its images are others in a folder of other letters."""
+    return lambda images, *, name="set", **arguments: write_set(
+        tmp_path / name, images, seed=sum(map(ord, name)), **arguments
+    )
+
+
+@pytest.fixture
+def make_run(write_run, tmp_path):
+    """`write_run` into a new folder."""
+    return lambda *arguments, **named: write_run(tmp_path / "run", *arguments, **named)
 
 
 @pytest.fixture

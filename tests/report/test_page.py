@@ -3,9 +3,8 @@
 import html
 import json
 import re
+from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
 from detfeed import AnchorGrid, ShortSide, check, read_coco, write_report
@@ -38,7 +37,7 @@ def shapes_of(script, layer):
 
 def test_every_finding_of_the_check_is_on_the_page(make_set, write):
     read = make_set([[(1, BOX), (1, [5, 5, 0, 10])], [(2, [70, 50, 30, 30])], []])
-    text, script, report = write(read)
+    text, _, report = write(read)
     expected = check(read, resize=SMALL).findings
     assert [one.kind for one in report.findings] == [one.kind for one in expected]
     assert re.findall(r'data-kind="([\w-]+)"', text) == [one.kind for one in expected]
@@ -118,12 +117,10 @@ def test_objects_that_no_anchor_matches_are_told_from_others(make_set, write):
 
 
 def test_masks_are_drawn_where_they_are_read(shapes, write, tmp_path):
-    from pathlib import Path
-
     def read():
-        return read_coco(shapes.source, Path(shapes.source).parent / "images", masks=True)
+        return read_coco(shapes.source, Path(shapes.source).parent / "images", masks=True).select(range(4))
 
-    _, script, _ = write(read, resize=ShortSide(96), num_images=6)
+    _, script, _ = write(read, resize=ShortSide(96), num_images=4)
     masks, objects = shapes_of(script, "masks"), shapes_of(script, "truth")
     assert len(masks) == len(objects) > 0
     assert all(shape["path"].startswith("M") for shape in masks)
@@ -215,7 +212,7 @@ def test_many_noisy_images_keep_a_page_small(annotate, write):
 
 
 def test_numbers_below_zero_are_refused(make_set, write):
-    with pytest.raises(ValueError, match="num_images and num_timed to be at least 0. Received: -1 and 0"):
+    with pytest.raises(ValueError, match=r"num_images and num_timed to be at least 0\. Received: -1 and 0"):
         write(make_set([[(1, BOX)]]), num_images=-1)
 
 
@@ -234,4 +231,3 @@ def test_a_page_is_replaced_only_when_the_new_one_is_whole(make_set, tmp_path):
     with pytest.raises(Exception, match="expected the folder of a run"):
         write_report(out, read, run=tmp_path / "nothing")
     assert out.read_text() == "before"
-    assert np.array_equal(cv2.imread(read().paths[0]).shape, (60, 80, 3))
