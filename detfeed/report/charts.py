@@ -40,7 +40,7 @@ def class_bars(checked: Sequence[Checked]) -> Chart:
     """Share of objects by class and data set."""
     tables = _tables(checked)
     totals: dict[str, int] = {}
-    counts = {}
+    counts: dict[str, dict[str, int]] = {}
     for name, table in tables.items():
         counts[name] = {}
         for label, count in zip(table.class_names, class_counts(table).tolist(), strict=True):

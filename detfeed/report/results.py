@@ -61,7 +61,7 @@ def _group(name: str) -> str:
 
 def _curves(title: str, names: Sequence[str], log: Sequence[Mapping[str, float]], summary: str) -> Chart:
     # One curve for each name, with dashes as well as colours.
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"epoch": int(row["epoch"]) + 1, "name": name, "value": row[name]}
         for row in log
         for name in names

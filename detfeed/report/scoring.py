@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from detfeed import boxes as geometry
 from detfeed.annotations import Annotations
-from detfeed.average_precision import MAX_DETECTIONS, DetectionColumns, evaluate, mean
+from detfeed.average_precision import MAX_DETECTIONS, DetectionColumns, Engine, evaluate, mean
 
 MIN_IOU = 0.5
 
@@ -132,7 +132,7 @@ class ClassScores:
 
 def score_classes(annotations: Annotations, found: DetectionColumns) -> ClassScores:
     """Scores of each class, as `average_precision` counts them."""
-    engine = "faster-coco-eval" if importlib.util.find_spec("faster_coco_eval") else "pycocotools"
+    engine: Engine = "faster-coco-eval" if importlib.util.find_spec("faster_coco_eval") else "pycocotools"
     precision = evaluate(annotations, found, max_detections=MAX_DETECTIONS, engine=engine)["precision"]
     per_class = precision[:, :, :, 0, -1]  # IoU thresholds, recalls, classes
     classes = range(per_class.shape[2])

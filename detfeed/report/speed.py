@@ -42,26 +42,20 @@ def time_stages(
     """
     columns: dict[str, list[float]] = {}
 
-    def timed(name: str, function: Callable[[], Any]) -> Any:
+    def timed(stage: str, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
         start = time.perf_counter()
-        answer = function()
-        columns.setdefault(name, []).append(1000 * (time.perf_counter() - start))
+        answer = function(*arguments, **keywords)
+        columns.setdefault(stage, []).append(1000 * (time.perf_counter() - start))
         return answer
 
     for position in [positions[0], *positions]:
-        path = loader.annotations.paths[position]
         height, width = loader.annotations.image_hw[position].tolist()
-        data = timed("read", lambda path=path: read_bytes(path))
         enough = plain.placed_hw(position) if plain is loader else None
-        timed(
-            "decode",
-            lambda data=data, hw=(height, width), enough=enough: decode_image(
-                data, annotated_hw=hw, at_least_hw=enough
-            ),
-        )
-        timed("plain", lambda position=position: plain.load_sample(0, position))
-        sample = timed("whole", lambda position=position: loader.load_sample(0, position))
-        timed("targets", lambda sample=sample: targets(sample))
+        data = timed("read", read_bytes, loader.annotations.paths[position])
+        timed("decode", decode_image, data, annotated_hw=(height, width), at_least_hw=enough)
+        timed("plain", plain.load_sample, 0, position)
+        sample = timed("whole", loader.load_sample, 0, position)
+        timed("targets", targets, sample)
     medians = {name: statistics.median(times[1:]) for name, times in columns.items()}
     stages = [
         Stage("read the file", medians["read"]),
