@@ -58,7 +58,7 @@ def add_report(commands: Any) -> None:
     out = parser.add_argument_group("output")
     out.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="where to [report.html]")
     out.add_argument("--title", metavar="TEXT", help="of the page")
-    parser.set_defaults(run=_report, parser=parser, model=None)  # None: the run's
+    parser.set_defaults(run=_report, parser=parser, model=None, invalid=None)  # None: the run's
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -123,7 +123,7 @@ def _take_settings(arguments: argparse.Namespace, settings: dict[str, Any]) -> N
         names += ["fixed", "short_side", "max_side"]
     if all(getattr(arguments, name) is None for name in FORMATS):
         settings = _with_shapes(settings)
-        names += TRAINING
+        names += (*TRAINING, "invalid")
         if all(getattr(arguments, name) is None for name in VALIDATION):
             names += VALIDATION
     for name in names:

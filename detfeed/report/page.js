@@ -31,6 +31,9 @@
       const [x0, y0, x1, y1] = shape.box;
       for (const part of ["halo", "line"])
         group.append(draw("rect", { class: part, x: x0, y: y0, width: Math.max(x1 - x0, 0), height: Math.max(y1 - y0, 0) }));
+      // Not by its colour alone: red and yellow are one colour to some.
+      if (shape.kind === "unmatched")
+        for (const part of ["halo", "line"]) group.append(draw("line", { class: part, x1: x0, y1: y1, x2: x1, y2: y0 }));
       // A box that is hardly to be seen has a ring around it.
       if (shape.kind === "marked" && Math.min(x1 - x0, y1 - y0) < 3 * unit)
         for (const part of ["halo", "line"])
@@ -132,13 +135,18 @@
     dialog.querySelector("h3").textContent = picture.title;
     dialog.querySelector(".notes").replaceChildren(...picture.notes.map((note) => make("p", { class: "faint" }, note)));
     dialog.querySelector("ul").replaceChildren(
-      ...shapes.filter(({ layer }) => layer !== "negatives").map(({ shape, element }) => {
+      ...listed(shapes).map(({ shape, element }) => {
         const item = make("li", { tabindex: 0 }, shape.text);
         for (const event of ["pointerenter", "focus"]) item.addEventListener(event, () => element.classList.add("hot"));
         for (const event of ["pointerleave", "blur"]) item.addEventListener(event, () => element.classList.remove("hot"));
         return item;
       }));
     if (!dialog.open) dialog.showModal();
+  }
+
+  function listed(shapes) {
+    const order = ["truth", "detections", "ignored", "masks", "keypoints", "positives"];
+    return order.flatMap((name) => shapes.filter(({ layer }) => layer === name));
   }
 
   function step(by) {

@@ -244,7 +244,7 @@ class _Page:
                 own[name] = own.get(name, 0) + count
             counts.append(own)
         self._parts |= {
-            "title": title or f"Report of {os.path.basename(os.path.normpath(tables[0].source)) if tables else 'data'}",
+            "title": title or f"Report of {_last_parts(tables[0].source) if tables else 'data'}",
             "data": rows,
             "classes": [{"name": name, "counts": [own.get(name, 0) for own in counts]} for name in names],
             "data_charts": [],
@@ -439,6 +439,10 @@ class _Page:
 def _no_targets(sample: Any) -> dict[str, Any]:
     """A target function for a loader of which only samples are asked; it looks at all masks."""
     return {}
+
+
+def _last_parts(path: str) -> str:
+    return "/".join(Path(path).parts[-2:])
 
 
 def _shown(value: Any) -> Any:

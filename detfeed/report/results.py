@@ -44,6 +44,9 @@ def log_charts(run: Run) -> list[Chart]:
             last = {name: [row[name] for row in run.log if name in row][-1] for name in names}
             names = sorted(names, key=lambda name: last[name])[:_MOST_CURVES]
             left_out = f"the {_MOST_CURVES} lowest of {len(last)}"
+        elif len(names) > _MOST_CURVES:
+            left_out = f"the first {_MOST_CURVES} of {len(names)} of the log"
+            names = names[:_MOST_CURVES]
         if names:
             charts.append(_curves(title, names, run.log, left_out))
     return charts
