@@ -286,7 +286,8 @@ class Results:
             else:
                 verdict, kind = ("found", "") if found[place] else ("missed", "unmatched")
                 shapes["truth"].append(box(corners[place], f"{name}: {verdict}", kind))
-        return shapes | {"detections": self.detections(position, to_canvas)}
+        shapes["detections"] = self.detections(position, to_canvas)
+        return shapes
 
     def detections(self, position: int, to_canvas: Callable[[Any], Any] = lambda boxes: boxes) -> list[Shape]:
         """The detections of an image whose score reaches the threshold, with what became of each."""
