@@ -5,9 +5,11 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from detfeed import AnchorGrid, ShortSide, check, read_coco, write_report
+from detfeed import boxes as geometry
 from detfeed.report import page
 
 BOX = [10, 10, 30, 30]
@@ -103,6 +105,26 @@ def test_the_gallery_shows_what_is_fed(make_set, write):
     assert len(positives) + len(shapes_of(script, "negatives")) <= 256
     best = max(float(re.search(r"IoU (\d\.\d+)", shape["text"])[1]) for shape in positives)
     assert f"best IoU {best:.2f}" in truth["text"]
+
+
+def test_each_positive_anchor_is_tied_to_its_object_and_says_their_iou(make_set, write):
+    read = make_set([[(1, BOX), (2, [45, 5, 20, 40]), (1, [20, 35, 40, 20])]])
+    _, script, _ = write(read, anchors=AnchorGrid.c4(sizes=(20, 30), stride=8), resize=SMALL)
+    objects = {
+        ((x0 + x1) / 2, (y0 + y1) / 2): (x0, y0, x1, y1)
+        for x0, y0, x1, y1 in (shape["box"] for shape in shapes_of(script, "truth"))
+    }
+    positives = shapes_of(script, "positives")
+    matched = set()
+    for tie, anchor in zip(positives[::2], positives[1::2], strict=True):
+        x0, y0, x1, y1 = anchor["box"]
+        assert tie["tie"][:2] == pytest.approx([(x0 + x1) / 2, (y0 + y1) / 2], abs=0.1)
+        truth = objects[tuple(tie["tie"][2:])]
+        boxes = np.array([anchor["box"]], np.float32), np.array([truth], np.float32)
+        iou = float(re.search(r"IoU (\d\.\d+)", anchor["text"])[1])
+        assert iou == pytest.approx(float(geometry.iou(*boxes)[0, 0]), abs=0.006)
+        matched.add(truth)
+    assert len(matched) == 3
 
 
 def test_objects_that_no_anchor_matches_are_told_from_others(make_set, write):

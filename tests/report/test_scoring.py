@@ -148,3 +148,12 @@ def test_classes_have_the_scores_of_average_precision():
     assert scores.ap.tolist() == pytest.approx([expected["AP/a"], expected["AP/b"]])
     assert np.mean(scores.ap50) == pytest.approx(expected["AP50"])
     assert scores.objects.sum() == len(truth.boxes)
+
+
+def test_a_right_detection_inside_an_ignore_region_is_right():
+    truth, found = tables_of(
+        [([((0, 0, 10, 10), 0, False), ((0, 0, 20, 20), 0, True)], [((0, 0, 10, 9), 0.5, 0), ((5, 5, 20, 20), 0.5, 0)])]
+    )
+    judged = judge(truth, found)
+    assert judged.right.tolist() == [True, False]
+    assert judged.neutral.tolist() == [False, True]
