@@ -67,6 +67,7 @@ wheel: $(VENV)/dev
 # images instead of drawn ones. Reading is timed on a file of COCO's size, 420 MB.
 bench: $(VENV)/dev
 	$(BIN)/python scripts/bench_targets.py $(if $(BENCH_COCO),--coco $(BENCH_COCO) --images $(BENCH_IMAGES))
+	$(BIN)/python scripts/bench_anchors.py
 	$(BIN)/python scripts/bench_images.py
 	$(BIN)/python scripts/bench_boxes.py
 	$(BIN)/python scripts/bench_reading.py --repeats 3

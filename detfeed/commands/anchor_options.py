@@ -9,7 +9,7 @@ from typing import Any
 from detfeed.commands.parser import positive
 from detfeed.targets.anchors import AnchorGrid
 
-_GRIDS = {"fpn": AnchorGrid.fpn, "c4": AnchorGrid.c4}
+_GRIDS: dict[str, Callable[..., AnchorGrid]] = {"fpn": AnchorGrid.fpn, "c4": AnchorGrid.c4}
 
 
 def add_anchor_options(parser: argparse.ArgumentParser, *, title: str = "anchors") -> Any:
@@ -37,7 +37,7 @@ def chosen_grid(arguments: argparse.Namespace) -> AnchorGrid:
     Raises:
         argparse.ArgumentError: sizes that the levels can't share evenly, or that are too small to be anchors.
     """
-    make: Callable[..., AnchorGrid] = _GRIDS[arguments.model]
+    make = _GRIDS[arguments.model]
     given: dict[str, Any] = {}
     if arguments.anchor_ratios:
         given["ratios"] = tuple(arguments.anchor_ratios)

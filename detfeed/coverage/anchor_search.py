@@ -31,10 +31,10 @@ NUM_OBJECTS = 4000  # drawn to fit to: shares are exact to 1.6 %, and the table 
 # Height / width: what people write, dense enough that an object between two reaches 0.9 of its IoU.
 _RATIOS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0)
 _STEP = 2 ** (1 / 8)  # from one size to the next: halfway between two, an IoU is still 0.92
-_SMALLEST = 4  # pixels: below, rounding leaves nothing of narrow anchors
+_SMALLEST = 4  # pixels
 _MULTIPLES = (2, 16)  # smallest and largest size on a level, in strides. FPN has 8, RetinaNet 4 to 6.3.
 _STARTS = 4  # drawn, beside the given grid and one spread evenly over the objects
-_WORTH = 0.02  # the gain for which sizes and ratios are numbered otherwise than they were
+_WORTH = 0.05  # the gain for which sizes and ratios are numbered otherwise than they were
 
 
 class Choice(NamedTuple):
@@ -56,7 +56,7 @@ class Choice(NamedTuple):
 
     def python(self, like: AnchorGrid) -> str:
         """That grid as Python."""
-        sizes = [_tuple(level) if len(level) > 1 else f"{level[0]:g}" for level in self.sizes]
+        sizes = [f"{level[0]:g}" if len(level) == 1 else _tuple(level) for level in self.sizes]
         settings = {"sizes": f"({', '.join(sizes)})", "ratios": _tuple(self.ratios), "strides": str(like.strides)}
         name = "fpn"
         if like.num_levels == 1:
@@ -93,7 +93,7 @@ def factored(grid: AnchorGrid) -> Choice | None:
 def search(targets: AnchorTargets, fed: FedObjects, *, seed: int) -> Choice | None:
     """The best sizes and ratios that are found, with the levels and the number of anchors a cell of a grid.
 
-    How many sizes and how many ratios make up that number stays as it is, unless another way covers over 2 % more.
+    How many sizes and how many ratios make up that number stays as it is, unless another way covers over 5 % more.
 
     Args:
         targets: the grid and the rules.
@@ -185,13 +185,15 @@ class _Table:
         regular = {float(round(_SMALLEST * _STEP**step)) for step in steps}
         self.sizes = np.array(sorted(regular.union(*given.sizes)))
         self.ratios = np.array(sorted({*_RATIOS, *given.ratios}))
+        # Narrower anchors have a side that rounding could leave nothing of.
+        smallest = max(_SMALLEST, 1.01 * math.sqrt(max(self.ratios[-1], 1 / self.ratios[0])))
         self.ranges: list[tuple[int, int]] = []
         for stride, areas in zip(grid.strides, own, strict=True):
             low, high = (float(multiple * stride) for multiple in _MULTIPLES)
             if grid.num_levels == 1:
                 low, high = _SMALLEST, math.ceil(largest)
             low, high = min(low, *areas) - 1e-3, max(high, *areas) + 1e-3
-            first, last = np.searchsorted(self.sizes, [max(low, _SMALLEST), high]).tolist()
+            first, last = np.searchsorted(self.sizes, [max(low, smallest), high]).tolist()
             self.ranges.append((first, last - 1))
         every = Choice(
             tuple(tuple(self.sizes[first : last + 1].tolist()) for first, last in self.ranges),
@@ -283,11 +285,14 @@ class _Slots:
     def _nearer(self, score: float, sizes: Ints, ratios: Ints, own_sizes: Ints, own_ratios: Ints) -> tuple[Ints, Ints]:
         """Places as near to those of the given grid as the score allows: what does not matter stays as it was."""
         sizes, ratios = sizes.copy(), ratios.copy()
-        for places, candidates in self._changes(sizes, ratios):
-            wanted = (own_sizes if places is sizes else own_ratios)[candidates.slot]
-            good = candidates.first + np.flatnonzero(candidates.scores >= score - 1e-9)
-            places[candidates.slot] = good[np.abs(good - wanted).argmin()]
-        return sizes, ratios
+        while True:  # a size may be in the way of the one before it
+            before = [*sizes, *ratios]
+            for places, candidates in self._changes(sizes, ratios):
+                wanted = (own_sizes if places is sizes else own_ratios)[candidates.slot]
+                good = candidates.first + np.flatnonzero(candidates.scores >= score - 1e-9)
+                places[candidates.slot] = good[np.abs(good - wanted).argmin()]
+            if before == [*sizes, *ratios]:
+                return sizes, ratios
 
     def _changes(self, sizes: Ints, ratios: Ints) -> Iterator[tuple[Ints, _Candidates]]:
         """For each size, then for each ratio, what could stand in its place; the caller may change `sizes`, `ratios`.

@@ -79,7 +79,11 @@ class AnchorSuggestion:
             )
         before, after = percent(self.before.all.positive), percent(self.after.all.positive)
         if not self.is_better:
-            return f"anchors: none better were found: {after} instead of {before} have a true positive in {checked}"
+            lost = f"{percent(self.after.all.unmatched)} instead of {percent(self.before.all.unmatched)}"
+            return (
+                f"anchors: none better were found: {after} of objects instead of {before} have a true positive, and "
+                f"{lost} no anchor, in {checked}"
+            )
         return f"anchors: {self.options} give {after} of objects a true positive instead of {before}, in {checked}"
 
     def to_dict(self) -> dict[str, Any]:

@@ -55,6 +55,15 @@ def test_each_object_has_a_true_positive_a_low_quality_match_or_none(annotate):
     assert (few["sampled_positive"], few["sampled_negative"], few["full"]) == (2.5, 5.5, 0.5)
 
 
+def test_an_object_with_a_true_positive_is_not_counted_as_low_quality_too(annotate):
+    # The second anchor is the best one of the small box, but lies better on the large one.
+    coverage = anchor_coverage(annotate([(64, 64)], [[(0, 0, 20, 16), (28, 0, 30, 2)]]), TILES, resize=Fixed((64, 64)))
+    assert coverage.num_low_quality.tolist() == [1]
+    assert coverage.positive.tolist() == [True, False]
+    assert coverage.low_quality.tolist() == [False, False]
+    assert coverage.unmatched.tolist() == [False, True]
+
+
 @pytest.mark.parametrize("augment", [None, "flip", "lsj"])
 def test_coverage_is_what_training_makes_of_the_samples(shapes, augment):
     targets = AnchorTargets(AnchorGrid.fpn(sizes=(8, 16, 24, 40, 64)), positive_iou=0.6, crowd="box")
@@ -69,7 +78,9 @@ def test_coverage_is_what_training_makes_of_the_samples(shapes, augment):
         mine = coverage.image == number
         np.testing.assert_array_equal(coverage.rows[mine], sample.rows[objects])
         assert coverage.positive[mine].tolist() == [row in good for row in objects]
-        assert coverage.unmatched[mine].tolist() == [row not in matches.match for row in objects]
+        matched = set(matches.match.tolist())
+        assert coverage.unmatched[mine].tolist() == [row not in matched for row in objects]
+        assert coverage.low_quality[mine].tolist() == [row in matched - good for row in objects]
         assert coverage.num_positive[number] == len(matches.positive)
         assert coverage.num_low_quality[number] == (matches.iou < np.float32(0.6)).sum()
         assert coverage.num_negative[number] == (matches.states == NEGATIVE).sum()
