@@ -62,7 +62,7 @@
     const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" });
     const unit = Math.max(width, height) / 150;
     const shapes = [];
-    for (const { name } of layers) {
+    for (const name of layers) {
       const own = picture.layers[name];
       if (!own) continue;
       const group = draw("g", { class: `layer-${name}` });
@@ -218,12 +218,11 @@
   // --- layers and scores
 
   for (const box of document.querySelectorAll("[data-layer]")) {
-    const show = () => main.classList.toggle(`off-${box.dataset.layer}`, !box.checked);
-    box.addEventListener("change", () => {
-      show();
-      dialog.classList.toggle(`off-${box.dataset.layer}`, !box.checked);
-    });
-    show();
+    const show = () => {
+      for (const part of [main, dialog]) part.classList.toggle(`off-${box.dataset.layer}`, !box.checked);
+    };
+    box.addEventListener("change", show);
+    show();  // a browser may remember what was checked when a page is loaded again
   }
 
   const score = document.getElementById("score");

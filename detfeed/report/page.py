@@ -43,15 +43,7 @@ PICTURES = 48
 # Validation images in the gallery.
 VAL_PICTURES = 24
 # What the page's script may switch, from the bottom to the top of a picture.
-LAYERS = {
-    "ignored": "ignored",
-    "masks": "masks",
-    "positives": "positives",
-    "negatives": "negatives",
-    "truth": "truth",
-    "keypoints": "keypoints",
-    "detections": "detections",
-}
+LAYERS = ("ignored", "masks", "positives", "negatives", "truth", "keypoints", "detections")
 
 
 def write_report(
@@ -183,18 +175,17 @@ class _Page:
     def context(self) -> dict[str, Any]:
         """What the template takes. All text is on one line, and letters that change the direction are spelt out."""
         used = {name for item in self._pictures.items for name in item["layers"]}
-        layers = [{"name": name, "words": words, "on": True} for name, words in LAYERS.items()]
         script = {
             "pictures": self._pictures.items,
             "charts": self._charts,
             "gallery": self._gallery,
-            "layers": layers,
+            "layers": LAYERS,
         }
         return {
             **_shown(self._parts),
             "script": _shown(script),
             "charts": _shown(self._charts),
-            "layers": [layer for layer in layers if layer["name"] in used],
+            "layers": [name for name in LAYERS if name in used],
             "sources": self._pictures.sources,
             "side": LARGE,
             "shown": SHOWN,
@@ -288,8 +279,7 @@ class _Page:
 
     def add_run(self, folder: Path) -> None:
         """The results of a run."""
-        scored = self._checked[1] if len(self._checked) > 1 else None
-        annotations = None if scored is None else scored.annotations
+        annotations = self._report.checked[1].annotations if len(self._report.checked) > 1 else None
         run = self._run = read_run(folder, annotations)
         made = {f"log-{number}": one for number, one in enumerate(log_charts(run))}
         part: dict[str, Any] = {

@@ -190,6 +190,15 @@ def test_data_that_can_not_be_read_is_a_finding_on_a_page(tmp_path, write):
     assert script["gallery"] == []
 
 
+def test_a_run_is_shown_though_its_training_data_can_not_be_read(make_set, make_run, write, tmp_path):
+    (tmp_path / "a.json").write_text("{")
+    val = make_set([[(1, BOX)]])
+    run = make_run(val(), [[([10, 10, 40, 40], 0.75, 0)]])
+    text, script, _ = write(lambda: read_coco(tmp_path / "a.json", tmp_path), val, run=run)
+    assert "cat is learned worst: AP 1.000." in text
+    assert [shape["kind"] for shape in shapes_of(script, "detections")] == ["right"]
+
+
 def test_damaged_images_are_left_out_of_the_gallery(make_set, write, tmp_path):
     read = make_set([[(1, BOX)], [(1, BOX)]])
     data = (tmp_path / "set" / "1.png").read_bytes()
