@@ -51,6 +51,7 @@ from detfeed.readers.voc_writer import write_voc
 from detfeed.readers.yolo import read_yolo
 from detfeed.readers.yolo_writer import write_yolo
 from detfeed.recall import proposal_recall
+from detfeed.report.page import write_report
 from detfeed.sample import Sample
 from detfeed.shapes import make_shapes
 from detfeed.showing import Sheet, show
@@ -141,6 +142,7 @@ __all__ = [
     "suggest_anchors",
     "voc_average_precision",
     "write_coco",
+    "write_report",
     "write_results",
     "write_voc",
     "write_yolo",

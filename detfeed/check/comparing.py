@@ -84,7 +84,8 @@ def compare_paths(tables: Named, inspected: list[Inspected], findings: Findings)
             for other, paths in seen.items():
                 if place in paths:
                     kind = "identical-images" if other == name else "leaked-images"
-                    example = Example(path, table.image_id(position), detail=f"the same file as {paths[place]}")
+                    detail = f"the same file as {paths[place]}"
+                    example = Example(path, table.image_id(position), detail=detail, other=paths[place])
                     findings.add(kind, name, [example])
                     if kind == "identical-images" and name == tables[0][0]:
                         repeats["identical"][position] = True
@@ -117,10 +118,11 @@ def compare_images(tables: Named, inspected: list[Inspected], findings: Findings
     def note(kind: str, row: int, other: int) -> None:
         (name, table, position), (_, other_table, other_position) = places[row], places[other]
         same = inspected[row].digest == inspected[other].digest
-        detail = f"{'the same file as' if same else 'looks like'} {other_table.paths[other_position]}"
+        other_path = other_table.paths[other_position]
+        detail = f"{'the same file as' if same else 'looks like'} {other_path}"
         noted.setdefault((kind, name), []).append(row)
         found.setdefault((kind, name), []).append(
-            Example(table.paths[position], table.image_id(position), detail=detail)
+            Example(table.paths[position], table.image_id(position), detail=detail, other=other_path)
         )
 
     hashes = np.array([inspected[row].hash for row in rows], np.uint64)

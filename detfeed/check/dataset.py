@@ -156,7 +156,7 @@ def _takes_on_problem(data: Read) -> bool:
 def _add_bad_boxes(name: str, found: Sequence[BadBoxes], findings: Findings) -> None:
     for bad in found:
         examples = [
-            Example(box.path, box.image_id, box.index, f"{_corners(box.box)}, {box.where}")
+            Example(box.path, box.image_id, box.index, f"{_corners(box.box)}, {box.where}", box.box)
             for box in bad.examples[: findings.max_examples]
         ]
         findings.add(bad.kind, name, examples, count=bad.count, done=f"; {_DEEDS[bad.effect]}")
@@ -259,11 +259,12 @@ def _check_boxes(
         examples = []
         for row in np.flatnonzero(rows)[: findings.max_examples].tolist():
             position = int(positions[row])
-            detail = _corners(table.boxes[row].tolist())
+            corners = tuple(table.boxes[row].tolist())
+            detail = _corners(corners)
             if values is not None:
                 detail += f", fed {values[row, 0]:.3g} wide and {values[row, 1]:.3g} high"
             place = row - int(table.offsets[position])
-            examples.append(Example(table.paths[position], table.image_id(position), place, detail))
+            examples.append(Example(table.paths[position], table.image_id(position), place, detail, corners))
         findings.add(kind, name, examples, count=int(rows.sum()))
 
     add("thin-box", objects & (sides <= 1).any(axis=1))

@@ -214,12 +214,17 @@ class Example:
         image_id: the image; None if the example is not about one image.
         box: place of the box among those of its image: in the file for a bad box, else among those kept. None: no box.
         detail: the values found there.
+        corners: the box's corners, x0 y0 x1 y1 in pixels of the image: as the file gives a bad box, else as it was
+            kept. None: no box.
+        other: the image file that this one is the same as or looks like. None: the finding compares no images.
     """
 
     file: str
     image_id: int | str | None = None
     box: int | None = None
     detail: str = ""
+    corners: tuple[float, ...] | None = None
+    other: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -132,7 +132,7 @@ def _run_check(train: DataSet, val: DataSet | None, resize: ShortSide, arguments
                 smallest_anchor=arguments.smallest_anchor,
                 fast=arguments.fast,
                 workers=arguments.workers,
-                image_dirs=[folder for each in (train, val) if (folder := _whole_folder(each)) is not None],
+                image_dirs=[folder for each in (train, val) if (folder := whole_folder(each)) is not None],
                 max_examples=MAX_EXAMPLES if arguments.json is None else None,
                 on_progress=on_progress,
             )
@@ -141,7 +141,7 @@ def _run_check(train: DataSet, val: DataSet | None, resize: ShortSide, arguments
         return None
 
 
-def _whole_folder(data_set: DataSet | None) -> str | None:
+def whole_folder(data_set: DataSet | None) -> str | None:
     """The folder of which the data set should name each image; None if it may hold other sets."""
     if data_set is None or data_set.format.val_split is not None or "split" in data_set.read.keywords:
         return None

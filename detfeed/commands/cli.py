@@ -12,6 +12,7 @@ from detfeed.commands.anchors import add_anchors
 from detfeed.commands.check import add_check
 from detfeed.commands.convert import add_convert
 from detfeed.commands.parser import Parser
+from detfeed.commands.report import add_report
 from detfeed.commands.show import add_show
 from detfeed.commands.split import add_split
 
@@ -39,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     add_check(commands)
     add_anchors(commands)
     add_convert(commands)
+    add_report(commands)
     add_show(commands)
     add_split(commands)
     arguments = parser.parse_args(argv)

@@ -28,5 +28,5 @@ def test_json_has_these_names_and_no_others(coco):
     }  # fmt: skip
     assert content["data"][0]["classes"] == {"cat": 1}
     assert content["findings"][0].keys() == {"kind", "severity", "data", "count", "what", "advice", "examples"}
-    assert content["findings"][0]["examples"][0].keys() == {"file", "image_id", "box", "detail"}
+    assert content["findings"][0]["examples"][0].keys() == {"file", "image_id", "box", "detail", "corners", "other"}
     assert check(coco([], name="none")).to_dict()["data"][0]["fed_side_quantiles"] is None
