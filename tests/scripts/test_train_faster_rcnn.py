@@ -17,7 +17,7 @@ from detfeed.models.run_callbacks import Progress
 from small_resnet50 import small_resnet50
 
 SMALL = [
-    *("--shapes", "8", "--short-side", "64", "--batch-size", "2", "--epochs", "2", "--anchor-sizes", "8", "16", "32"),
+    *("--shapes", "8", "--fixed", "64", "64", "--batch-size", "2", "--epochs", "2", "--anchor-sizes", "8", "16", "32"),
     *("64", "128", "--roi-samples", "16", "--train-proposals", "30", "--proposals", "20", "--workers", "0"),
 ]
 
