@@ -20,6 +20,7 @@ SMALLER = {
     "AnchorGrid.fpn()": "AnchorGrid.c4()",
     "ShortSide(800, max_side=1333)": "ShortSide(64)",
     "ShortSide(600)": "ShortSide(64)",
+    "(256, 256": "(64, 64",
     "epochs=12": "epochs=1",
     "num_samples=256": "num_samples=8",
     "post_nms=300": "post_nms=20",
