@@ -1,19 +1,24 @@
 """Every block of Python in README and docs is a test, in a folder with a small data set."""
 
+import doctest
 import importlib.util
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
 from sybil import Lexeme, Sybil
+from sybil.evaluators.doctest import DocTestEvaluator
 from sybil.evaluators.python import PythonEvaluator
-from sybil.parsers.markdown import CodeBlockParser, SkipParser
+from sybil.parsers.abstract.doctest import DocTestStringParser
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
 from detfeed import make_shapes, read_coco
 from readme import lay_out_coco, smaller
 
 evaluate = PythonEvaluator()
+evaluate_lines = DocTestEvaluator(doctest.NORMALIZE_WHITESPACE)
 
 
 def evaluate_smaller(example):
@@ -22,13 +27,28 @@ def evaluate_smaller(example):
     evaluate(example)
 
 
+def evaluate_session(example):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a session shows what is printed or raised, and goes on after a warning
+        return evaluate_lines(example)
+
+
+class PythonParser(PythonCodeBlockParser):
+    """Of blocks of Python, made small, and of sessions, whose lines begin with >>>."""
+
+    def __init__(self):
+        super().__init__()
+        self.codeblock_parser = CodeBlockParser("python", evaluate_smaller)
+        self.doctest_parser = DocTestStringParser(evaluate_session)
+
+
 def offer_installed(namespace):
     """For `<!-- skip: next if(not installed("torch")) -->`."""
     namespace["installed"] = lambda package: importlib.util.find_spec(package) is not None
 
 
 pytest_collect_file = Sybil(
-    parsers=[CodeBlockParser("python", evaluate_smaller), SkipParser()],
+    parsers=[PythonParser(), SkipParser()],
     patterns=["README.md", "docs/*.md"],
     fixtures=["folder"],
     setup=offer_installed,

@@ -18,8 +18,8 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 def test_commands_of_the_documents_are_understood():
     text = "".join(path.read_text() for path in DOCUMENTS)
-    commands = re.findall(r"scripts/(\w+)\.py (--.*)", text)
-    assert len(commands) == 5
+    commands = re.findall(r"scripts/(\w+)\.py (--[^`\n]*)", text)
+    assert len(commands) > 5
     for script, arguments in commands:
         importlib.import_module(script).build_parser().parse_args(arguments.split())
 
