@@ -56,7 +56,7 @@ lint: $(VENV)/dev
 	$(BIN)/mypy
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
-# Whole each time, 25 s: Sphinx tells of a page that it did not read again nothing.
+# All pages each time, in 25 s: Sphinx repeats no warning about a page that has not changed.
 docs: $(VENV)/docs
 	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --fresh-env --quiet docs runs/docs
 	@echo "open runs/docs/index.html"

@@ -63,6 +63,8 @@ napoleon_custom_sections = [
 ]
 html_theme = "furo"
 html_title = f"detfeed {release}"
+html_static_path = ["static"]
+html_css_files = ["manual.css"]
 html_copy_source = False
 html_show_sphinx = False
 

@@ -72,3 +72,25 @@ def test_table_of_policies_says_what_readers_do():
             assert len(table.boxes) == (1 if said == "dropped" else 2)
             assert table.ignore[1:].any() == ("ignored" in said)
             assert (warned[0].message.found[0].effect) == said.split(", ")[-1]
+
+
+@pytest.mark.filterwarnings("ignore:.*classes have more ignored boxes")
+def test_first_page_shows_what_its_commands_print(data, tmp_path, monkeypatch, capsys):
+    from detfeed.commands import cli
+
+    (tmp_path / "VOCdevkit").mkdir()
+    (tmp_path / "VOCdevkit" / "VOC2007").symlink_to(data / "voc" / "VOC2007")
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "quickstart.md").read_text()
+    shown = re.findall(r"^    \.venv/bin/(\S+) ([^\n]*)\n\n```text\n(.*?)```", page, re.MULTILINE | re.DOTALL)
+    assert [arguments.split()[0] for _, arguments, _ in shown] == ["check", "split", "scripts/visualize_anchors.py"]
+    for program, arguments, prints in shown:
+        if program == "detfeed":
+            cli.main(arguments.split())
+        else:
+            script, *rest = arguments.split()
+            importlib.import_module(Path(script).stem).main(rest)
+        printed = " ".join(capsys.readouterr().out.split())
+        # A terminal gets a table in the middle, whose lines are other ones in a file.
+        for part in re.split(r"^[^\w\n].*\n", prints, flags=re.MULTILINE):
+            assert " ".join(part.split()) in printed
