@@ -7,6 +7,7 @@ names that belong together, and becomes a page of their docstrings. A public nam
 import inspect
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ html_title = f"detfeed {release}"
 html_static_path = ["static"]
 html_css_files = ["manual.css"]
 html_copy_source = False
+html_show_copyright = False
 html_show_sphinx = False
 
 
@@ -99,17 +101,12 @@ def reference_pages() -> dict[str, str]:
 
 
 def write_reference(app: Sphinx) -> None:
-    """Write the pages that differ from what is there, so that Sphinx reads no other again."""
+    """Write the pages into docs/reference, which git ignores."""
     folder = DOCS / "reference"
-    folder.mkdir(exist_ok=True)
-    pages = {f"{name}.md": page for name, page in reference_pages().items()}
-    for path in folder.iterdir():
-        if path.name not in pages:
-            path.unlink()
-    for name, page in pages.items():
-        path = folder / name
-        if not path.exists() or path.read_text() != page:
-            path.write_text(page)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name, page in reference_pages().items():
+        (folder / f"{name}.md").write_text(page)
 
 
 def add_reference(app: Sphinx, name: str, content: list[str]) -> None:
