@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from detfeed import AnnotationError, BadBoxesWarning
+from detfeed.check.findings import KINDS
 from readme import README, ROOT
 
 POLICIES = (ROOT / "docs" / "data.md").read_text()
@@ -94,3 +95,10 @@ def test_first_page_shows_what_its_commands_print(data, tmp_path, monkeypatch, c
         # A terminal gets a table in the middle, whose lines are other ones in a file.
         for part in re.split(r"^[^\w\n].*\n", prints, flags=re.MULTILINE):
             assert " ".join(part.split()) in printed
+
+
+def test_every_kind_of_finding_is_listed_with_its_severity():
+    page = (ROOT / "docs" / "errors.md").read_text()
+    rows = re.findall(r"^\| (error|warning|note) \| .*? \| (.*) \|", page, re.MULTILINE)
+    listed = {kind: severity for severity, kinds in rows for kind in re.findall(r"`([\w-]+)`", kinds)}
+    assert listed == {kind: severity for kind, (severity, _, _) in KINDS.items()}
