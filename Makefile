@@ -13,12 +13,13 @@ DETECTOR_DEMO := --shapes-dir runs/demo_detector/shapes --shapes 1500 --anchor-s
 	--train-proposals 300 --proposals 100
 DEMO := --shapes-dir runs/demo/shapes --shapes 1500 --anchor-sizes 8 16 32 64 128 --batch-size 4
 
-.PHONY: help demo demo-detector test lint wheel bench clean
+.PHONY: help demo demo-detector test lint docs wheel bench clean
 help:
 	@echo "make demo   draw the built-in data set, train the RPN on it, score it, write pictures"
 	@echo "make demo-detector   the same with Faster R-CNN, and find objects in pictures"
 	@echo "make test   run the tests"
 	@echo "make lint   check format, style and types"
+	@echo "make docs   build the manual, with warnings as errors"
 	@echo "make wheel  build sdist and wheel, and try the wheel in an empty environment"
 	@echo "make bench  run the benchmarks"
 	@echo "make clean  remove everything that these targets made"
@@ -31,6 +32,10 @@ $(VENV)/runtime: pyproject.toml constraints.txt | detfeed/models
 
 $(VENV)/dev: $(VENV)/runtime
 	$(BIN)/python -m pip $(INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/docs: $(VENV)/runtime
+	$(BIN)/python -m pip $(INSTALL) --editable '.[docs]'
 	@touch $@
 
 # The link is in git, but not in an sdist.
@@ -62,6 +67,11 @@ lint: $(VENV)/dev
 	$(BIN)/mypy
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
+# All pages each time, in 25 s: Sphinx repeats no warning about a page that has not changed.
+docs: $(VENV)/docs
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --fresh-env --quiet docs runs/docs
+	@echo "open runs/docs/index.html"
+
 # The wheel is built from the sdist, and must equal the one built from the clone. Without pip in the empty environment and
 # without compiling modules that nothing imports, this takes half the time.
 wheel: $(VENV)/dev
@@ -85,4 +95,4 @@ bench: $(VENV)/dev
 	$(BIN)/python scripts/bench_feed.py $(if $(BENCH_COCO),--coco $(BENCH_COCO) --images $(BENCH_IMAGES))
 
 clean:
-	rm -rf $(VENV) runs dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) docs/reference runs dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

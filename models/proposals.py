@@ -96,8 +96,8 @@ def place_anchors(grid: AnchorGrid, height, width):
         height, width: pixels of the input, each a Python int or (TensorFlow only) an int32 scalar.
 
     Returns:
-        anchors: float32 (A, 4), xyxy pixels, the same bits as `grid.anchors((height, width))`.
-        num_anchors_per_level: L numbers that add up to A: ints, or scalars if the arguments are scalars.
+        Anchors, float32 (A, 4), xyxy pixels, the same bits as `grid.anchors((height, width))`; and L numbers of anchors
+        a level, which add up to A: ints, or scalars if the arguments are scalars.
     """
     if isinstance(height, int) and isinstance(width, int):
         anchors = ops.convert_to_tensor(grid.anchors((height, width)), dtype="float32")

@@ -105,11 +105,10 @@ def match_rois(proposals, boxes, class_ids, ignore, image_hw, *, rules: RoiTarge
         rules: see `RoiSampler`.
 
     Returns:
-        rois: float32 (B, R + M, 4), the proposals, clipped to the image, then the true boxes.
-        states: int8 (B, R + M), 1 foreground, 0 background, -1 ignored; also -1 for proposals without area and for true
-            boxes that are ignored, unused places or without area.
-        match: int32 (B, R + M), row in `boxes` of the object with the highest IoU, the first among equals; of no
-            meaning where the state is not 1.
+        Three arrays. RoIs, float32 (B, R + M, 4): the proposals, clipped to the image, then the true boxes. States,
+        int8 (B, R + M): 1 foreground, 0 background, -1 ignored; also -1 for proposals without area and for true boxes
+        that are ignored, unused places or without area. Matches, int32 (B, R + M): row in `boxes` of the object with
+        the highest IoU, the first among equals; of no meaning where the state is not 1.
     """
     boxes = clip_boxes(ops.convert_to_tensor(boxes, dtype="float32"), image_hw)
     present = ops.convert_to_tensor(class_ids) >= 0

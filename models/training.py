@@ -117,18 +117,20 @@ def train(
 ) -> dict[str, float]:
     """Train an RPN or a Faster R-CNN, and keep its weights, logs and backups in a folder.
 
-    The folder gets, from the beginning,
-        detector.json: all of the model but its weights, for `load_detector`,
-        steps.csv: the losses of each step,
-        fed.csv: the planned image ids of each step (the ledger of `sequence` has those that were replaced),
-        backup/: model and optimiser; if there is one already, training continues with the batch after it,
-    and after each epoch
-        log.csv and curves.png: losses and scores of each epoch,
-        tensorboard/: the same logs for TensorBoard,
-        rpn.weights.h5 or faster_rcnn.weights.h5: the weights,
-        rpn.best.weights.h5 or faster_rcnn.best.weights.h5: those of the best epoch so far, by AR@100 or AP of the
-            validation,
-        and the files of `score`.
+    The folder gets from the beginning:
+
+    - detector.json: all of the model but its weights, for `load_detector`,
+    - steps.csv: the losses of each step,
+    - fed.csv: the planned image ids of each step (the ledger of `sequence` has those that were replaced),
+    - backup/: model and optimiser; if there is one already, training continues with the batch after it.
+
+    After each epoch it gets:
+
+    - log.csv and curves.png: losses and scores of each epoch,
+    - tensorboard/: the same logs for TensorBoard,
+    - rpn.weights.h5 or faster_rcnn.weights.h5: the weights,
+    - rpn.best.weights.h5 or faster_rcnn.best.weights.h5: those of the epoch that was scored best, by AR@100 or AP,
+    - the files of `score`.
 
     Args:
         model: its RPN or its Faster R-CNN is compiled and trained.

@@ -5,7 +5,7 @@ import hypothesis
 import numpy as np
 import pytest
 
-from detfeed import Annotations, make_shapes, read_coco
+from detfeed import Annotations
 
 # No test depends on how fast the machine is.
 hypothesis.settings.register_profile("detfeed", deadline=None)
@@ -30,13 +30,6 @@ def data():
     if not folder.is_dir():
         pytest.skip("the real data is not here")
     return folder
-
-
-@pytest.fixture(scope="session")
-def shapes(tmp_path_factory):
-    """24 drawn images in two orientations, some without boxes, some with a crowd."""
-    json = make_shapes(tmp_path_factory.mktemp("shapes"), num_images=24, image_hw=(96, 128), seed=0)
-    return read_coco(json, json.parent / "images")
 
 
 @pytest.fixture

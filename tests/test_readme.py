@@ -1,103 +1,26 @@
-"""The Python of README and docs runs, on small data in the places that it names."""
+"""Commands and tables of README and docs say what is so; sybil runs the Python (see conftest.py)."""
 
-import importlib.util
-import json
+import importlib
 import re
-import shutil
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 
 from detfeed import AnnotationError, BadBoxesWarning
-from readme import README, ROOT, lay_out_coco, python_in, smaller
-from small_resnet50 import small_resnet50
+from detfeed.check.findings import KINDS
+from readme import README, ROOT
 
 POLICIES = (ROOT / "docs" / "data.md").read_text()
 
 
-@pytest.fixture
-def folder(shapes, tmp_path, monkeypatch):
-    """A working folder with the shapes as COCO, as VOC, and with proposals of them."""
-    images = Path(shapes.source).parent / "images"
-    lay_out_coco(Path(shapes.source), images, tmp_path)
-    add_keypoints(tmp_path / "instances_train2017.json")
-    voc = tmp_path / "VOCdevkit" / "VOC2007"
-    shutil.copytree(images, voc / "JPEGImages")
-    (voc / "Annotations").mkdir()
-    (voc / "ImageSets" / "Main").mkdir(parents=True)
-    names, results = [], []
-    for position, path in enumerate(shapes.paths):
-        names.append(Path(path).stem)
-        rows = shapes.rows(position)
-        objects = ""
-        for (x0, y0, x1, y1), class_id in zip(shapes.boxes[rows].tolist(), shapes.class_ids[rows], strict=True):
-            corners = f"<xmin>{x0 + 1}</xmin><ymin>{y0 + 1}</ymin><xmax>{x1}</xmax><ymax>{y1}</ymax>"
-            objects += f"<object><name>{shapes.class_names[class_id]}</name><bndbox>{corners}</bndbox></object>"
-        (voc / "Annotations" / f"{names[-1]}.xml").write_text(f"<annotation>{objects}</annotation>")
-        results.append({"image_id": names[-1], "category_id": 1, "bbox": [0, 0, 20, 20], "score": 0.5})
-    (voc / "ImageSets" / "Main" / "trainval.txt").write_text("\n".join(names))
-    (tmp_path / "runs" / "trainval").mkdir(parents=True)
-    (tmp_path / "runs" / "trainval" / "proposals.json").write_text(json.dumps(results))
-    monkeypatch.chdir(tmp_path)
-
-
-def add_keypoints(file):
-    """Give each object two keypoints: the first pixel and the centre of its box."""
-    content = json.loads(file.read_text())
-    for category in content["categories"]:
-        category["keypoints"] = ["corner", "centre"]
-    for one in content["annotations"]:
-        x, y, width, height = one["bbox"]
-        one["keypoints"] = [x, y, 2, x + width / 2, y + height / 2, 1]
-    file.write_text(json.dumps(content))
-
-
-OPTIONAL = ("torch", "jax", "keras_hub", "grain")
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-@pytest.mark.parametrize(
-    "document", [path for path in DOCUMENTS if python_in(path.read_text())], ids=lambda path: path.stem
-)
-def test_python_of_a_document_runs(folder, document, capsys, monkeypatch):
-    # `make wheel` runs the first example with ResNet50.
-    monkeypatch.setattr(keras.applications, "ResNet50", small_resnet50)
-    namespace = {}
-    blocks = python_in(document.read_text())
-    lacking = [
-        {name for name in OPTIONAL if f"import {name}\n" in block or f"to_{name}(" in block}
-        - {name for name in OPTIONAL if importlib.util.find_spec(name)}
-        for block in blocks
-    ]
-    if all(lacking):
-        pytest.skip(f"{', '.join(sorted(set.union(*lacking)))} not installed")
-    for block, missing in zip(blocks, lacking, strict=True):
-        if missing:
-            continue
-        exec(compile(smaller(block), document.name, "exec"), namespace)
-    if document.stem == "loops":
-        colour = namespace["colour"]
-        assert 0.2 < float((colour.detach() if hasattr(colour, "detach") else colour).mean()) < 0.8
-    if document.stem == "detectors":
-        losses = namespace["history"].history["loss"]
-        assert losses[-1] < 0.8 * losses[0]
-        assert "AP50 " in capsys.readouterr().out
-    if document.stem == "targets":
-        assert namespace["x"]["rois"].shape == (2, 512, 4)
-        assert namespace["y"]["roi_class_ids"].shape == (2, 512)
-        masks = namespace["mask_targets"]["roi_masks"]
-        assert masks.shape == (2, 64, 28, 28) and set(np.unique(masks)) <= {-1, 0, 1}
-        _, heat = namespace["posed"][0]
-        assert heat["heatmaps"].shape == (2, 64, 64, 2)
-        assert heat["heatmaps"].max() > 0.85
 
 
 def test_commands_of_the_documents_are_understood():
     text = "".join(path.read_text() for path in DOCUMENTS)
-    commands = re.findall(r"scripts/(\w+)\.py (--.*)", text)
-    assert len(commands) == 5
+    commands = re.findall(r"scripts/(\w+)\.py (--[^`\n]*)", text)
+    assert len(commands) > 5
     for script, arguments in commands:
         importlib.import_module(script).build_parser().parse_args(arguments.split())
 
@@ -150,3 +73,32 @@ def test_table_of_policies_says_what_readers_do():
             assert len(table.boxes) == (1 if said == "dropped" else 2)
             assert table.ignore[1:].any() == ("ignored" in said)
             assert (warned[0].message.found[0].effect) == said.split(", ")[-1]
+
+
+@pytest.mark.filterwarnings("ignore:.*classes have more ignored boxes")
+def test_first_page_shows_what_its_commands_print(data, tmp_path, monkeypatch, capsys):
+    from detfeed.commands import cli
+
+    (tmp_path / "VOCdevkit").mkdir()
+    (tmp_path / "VOCdevkit" / "VOC2007").symlink_to(data / "voc" / "VOC2007")
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "quickstart.md").read_text()
+    shown = re.findall(r"^    \.venv/bin/(\S+) ([^\n]*)\n\n```text\n(.*?)```", page, re.MULTILINE | re.DOTALL)
+    assert [arguments.split()[0] for _, arguments, _ in shown] == ["check", "split", "scripts/visualize_anchors.py"]
+    for program, arguments, prints in shown:
+        if program == "detfeed":
+            cli.main(arguments.split())
+        else:
+            script, *rest = arguments.split()
+            importlib.import_module(Path(script).stem).main(rest)
+        printed = " ".join(capsys.readouterr().out.split())
+        # A terminal gets a table in the middle, whose lines are other ones in a file.
+        for part in re.split(r"^[^\w\n].*\n", prints, flags=re.MULTILINE):
+            assert " ".join(part.split()) in printed
+
+
+def test_every_kind_of_finding_is_listed_with_its_severity():
+    page = (ROOT / "docs" / "errors.md").read_text()
+    rows = re.findall(r"^\| (error|warning|note) \| .*? \| (.*) \|", page, re.MULTILINE)
+    listed = {kind: severity for severity, kinds in rows for kind in re.findall(r"`([\w-]+)`", kinds)}
+    assert listed == {kind: severity for kind, (severity, _, _) in KINDS.items()}
