@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from detfeed.annotations import Annotations
 from detfeed.batches.ledger import Replacement
 from detfeed.batches.loader import BatchLoader
+from detfeed.batches.notes import Note
 from detfeed.drawing.marks import SIDE, zoom_to
 from detfeed.drawing.picture import Picture, Truth
 from detfeed.drawing.sheets import Key, contact_sheet, png, write_png
@@ -261,8 +263,11 @@ def _batch(loader: BatchLoader, epoch: int, places: Sequence[_Place]) -> Iterato
     truths: list[tuple[int | str, Truth]] = []
     replaced: dict[int, str] = {}
 
-    def note(replacement: Replacement) -> None:
-        replaced[replacement.position] = f"in place of {Path(replacement.path).name}, which can't be read"
+    def note(told: Note) -> None:
+        if isinstance(told, Replacement):
+            replaced[told.position] = f"in place of {Path(told.path).name}, which can't be read"
+        else:
+            warnings.warn(told.sentence, stacklevel=2)
 
     batch = loader.load_plain(
         epoch,

@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from data_arguments import add_data_arguments, choose_feed, read_training, read_validation
 from detfeed import Annotations, Replace, anchor_coverage, suggest_anchors
@@ -21,7 +21,7 @@ from detfeed.writing import replace_file
 if TYPE_CHECKING:
     from detfeed.models import RPN, DetectionModel, ProposalModel, Schedule
 
-    Model = ProposalModel | DetectionModel
+    Model: TypeAlias = ProposalModel | DetectionModel
 
 LOOKED_AT = 2000  # images that the anchors are compared with
 
@@ -232,7 +232,8 @@ def look_at_anchors(arguments: argparse.Namespace, data: Annotations, feed: dict
     Raises:
         argparse.ArgumentError: sizes that the levels can't share evenly.
     """
-    of_feed = {name: feed[name] for name in ("resize", "augment", "seed")} | {"max_images": LOOKED_AT}
+    of_feed: dict[str, Any] = {name: feed[name] for name in ("resize", "augment", "seed")}
+    of_feed["max_images"] = LOOKED_AT
     grid = chosen_grid(arguments)
     if arguments.anchors == "fit":
         suggestion = suggest_anchors(data, grid, **of_feed)

@@ -10,7 +10,7 @@ import albumentations
 import numpy as np
 import pytest
 
-from detfeed import BatchLoader, Fixed, SampleError
+from detfeed import BatchLoader, Fixed, SampleError, show
 from detfeed.batches.notes import UnclearOrientation
 from detfeed.feeding.feed import Feed
 from image_files import encode, noise
@@ -132,3 +132,11 @@ def test_loader_alone_warns_of_each(turned):
     assert [warning.filename for warning in warned] == [__file__] * 2
     with pytest.warns(UserWarning, match=r"5\.jpg .*is fed as stored"):
         make_loader(turned()).load_sample(0, 5)
+
+
+def test_show_draws_such_images_and_warns(turned):
+    loader = make_loader(turned())
+    with pytest.warns(UserWarning, match="is fed as stored") as warned:
+        sheet = show(loader, image_ids=[102, 103])
+    assert len(sheet.pictures) == 2
+    assert len(warned) == 2
