@@ -21,6 +21,7 @@ from detfeed.readers.yolo_layouts import keypoints_of
 from detfeed.readers.yolo_objects import Shape, boxed, outlined
 
 METADATA = "metadata.jsonl"
+_SPLITS = ("train", "val", "test")  # of NDJSON
 _Box = Annotated[list[float], msgspec.Meta(min_length=4, max_length=4)]
 _T = TypeVar("_T")
 
@@ -150,6 +151,8 @@ def read_ndjson(
             name_of.update({int(number): name for number, name in record.class_names.items()})
             given = {name: getattr(record, name) for name in ("kpt_shape", "flip_idx", "kpt_names")}
             head.update({name: value for name, value in given.items() if value is not None})
+        if record.type == "image" and record.split not in (*_SPLITS, split):
+            notes.add(f"images of splits that are none of {', '.join(_SPLITS)} are left out", f"line {line}")
         if record.type != "image" or record.split != split:
             return None
         shapes = record.annotations

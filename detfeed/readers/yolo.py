@@ -158,6 +158,14 @@ def _images(given: Any, split: str, folder: str, source: str, notes: Notes, on_p
         where = f"`{split}[{number}]`" if len(entries) > 1 else f"`{split}`"
         # Roboflow writes ../train/images and means train/images.
         path = os.path.normpath(_inside(folder, entry.removeprefix("../") or ".", f"{source}: {{}} - at `{split}`"))
+        outside = os.path.normpath(os.path.join(folder, entry))
+        if entry.startswith("../") and entry != "../" and os.path.exists(outside):
+            if not os.path.exists(path):
+                raise AnnotationError(
+                    f"{source}: expected a path inside the root, {folder}, got {entry!r}, which leads to {outside} - "
+                    f"at `{split}`; let `root` or `path` name a folder above both"
+                )
+            notes.add("splits that begin with ../ are read without it", f"{where}: {path}, not {outside}")
         if os.path.isdir(path):
             images = sorted(walk_images(path))
             for name in images:

@@ -195,3 +195,10 @@ def test_polygons_and_rotated_boxes_of_ndjson_are_kept_if_asked_for(write):
     assert [one.tolist() for one in table.masks.polygons(0)] == [[[10, 10], [20, 5], [30, 20]]]
     assert [len(one) for one in table.masks.polygons(1)] == [4]
     assert table.masks.fill(0, (20, 40)).any()
+
+
+def test_image_of_a_split_that_nobody_knows_is_told(write):
+    file = write("x.ndjson", HEAD, record("a.png"), record("s/b.png", split="trian"))
+    with pytest.warns(UserWarning, match=r"none of train, val, test are left out - at line 3$"):
+        assert len(read_ndjson(file)) == 1
+    assert len(read_ndjson(file, "trian")) == 1

@@ -1,4 +1,5 @@
 import os
+import shutil
 
 import cv2
 import numpy as np
@@ -86,6 +87,20 @@ def test_root_is_the_path_in_the_file_or_the_one_given(read, tmp_path):
     for entry in ("../", "."):
         whole = read(labels, text=f"train: {entry}\nnc: 1\nnames: [cat]\n")
         assert whole.image_ids.tolist() == ["images/train/a.png"]
+
+
+def test_split_that_leads_out_of_the_root_is_told_or_refused(read, tmp_path):
+    labels = {"train/a": "0 0.5 0.5 1 1\n"}
+    (tmp_path / "inner").mkdir()
+    text = f"path: {tmp_path}/inner\ntrain: ../images/train\nnames: [cat]\n"
+    with pytest.raises(
+        AnnotationError, match=r"inside the root, .*inner, got '../images/train', which leads to .* - at `train`"
+    ):
+        read(labels, text=text)
+    for folder in ("images", "labels"):
+        shutil.copytree(tmp_path / folder, tmp_path / "inner" / folder)
+    with pytest.warns(UserWarning, match=r"begin with ../ are read without it - at `train`: .*inner/images/train, not"):
+        assert read(labels, text=text).paths[0].startswith(f"{tmp_path}/inner/")
 
 
 def test_file_in_the_current_folder_has_its_root_there(read, tmp_path, monkeypatch):
