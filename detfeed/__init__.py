@@ -17,8 +17,6 @@ from detfeed.batches.ledger import Replace
 from detfeed.batches.loader import BatchLoader
 from detfeed.batches.samplers import ClassBalanced, LimitEmpty, Mix, RepeatFactor
 from detfeed.batches.stages import StageArguments
-from detfeed.coverage.anchor_coverage import AnchorCoverage, anchor_coverage
-from detfeed.coverage.suggestion import AnchorSuggestion, suggest_anchors
 from detfeed.errors import (
     AnnotationError,
     DetfeedError,
@@ -51,10 +49,8 @@ from detfeed.readers.voc_writer import write_voc
 from detfeed.readers.yolo import read_yolo
 from detfeed.readers.yolo_writer import write_yolo
 from detfeed.recall import proposal_recall
-from detfeed.report.page import write_report
 from detfeed.sample import Sample
 from detfeed.shapes import make_shapes
-from detfeed.showing import Sheet, show
 from detfeed.targets.anchor_targets import AnchorTargets
 from detfeed.targets.anchors import AnchorGrid
 from detfeed.targets.mask_targets import MaskTargets
@@ -68,8 +64,12 @@ from detfeed.check import check, group_duplicates
 if TYPE_CHECKING:
     from detfeed.augmentation import recipes
     from detfeed.callbacks import FeedMonitor, ResumeFeed, ScoreDetections
+    from detfeed.coverage.anchor_coverage import AnchorCoverage, anchor_coverage
+    from detfeed.coverage.suggestion import AnchorSuggestion, suggest_anchors
     from detfeed.detections import predict_detections
+    from detfeed.report.page import write_report
     from detfeed.sequence import AnchorTargetSequence, DetectionSequence, RoiTargetSequence
+    from detfeed.showing import Sheet, show
 
 __version__ = "0.1.0.dev0"
 
@@ -148,16 +148,23 @@ __all__ = [
     "write_yolo",
 ]
 
-# Imported on first use: what needs Keras, and albumentations, which takes a second.
+# Imported on first use: what needs Keras, albumentations, which takes a second, and what no worker process needs.
 _LATE = {
+    "AnchorCoverage": "detfeed.coverage.anchor_coverage",
+    "AnchorSuggestion": "detfeed.coverage.suggestion",
     "AnchorTargetSequence": "detfeed.sequence",
     "DetectionSequence": "detfeed.sequence",
     "FeedMonitor": "detfeed.callbacks",
     "ResumeFeed": "detfeed.callbacks",
     "RoiTargetSequence": "detfeed.sequence",
     "ScoreDetections": "detfeed.callbacks",
+    "Sheet": "detfeed.showing",
+    "anchor_coverage": "detfeed.coverage.anchor_coverage",
     "predict_detections": "detfeed.detections",
     "recipes": "detfeed.augmentation.recipes",
+    "show": "detfeed.showing",
+    "suggest_anchors": "detfeed.coverage.suggestion",
+    "write_report": "detfeed.report.page",
 }
 
 
@@ -167,7 +174,7 @@ if not TYPE_CHECKING:  # to a type checker, a module with __getattr__ has every 
         if name not in _LATE:
             raise AttributeError(f"module 'detfeed' has no attribute {name!r}")
         module = importlib.import_module(_LATE[name])
-        return module if _LATE[name].endswith(f".{name}") else getattr(module, name)
+        return getattr(module, name, module)  # `recipes` is a module
 
 
 def __dir__() -> list[str]:

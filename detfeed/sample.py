@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detfeed.annotations import IgnoreReason
 from detfeed.boxes import EMPTY, Boxes
-from detfeed.drawing import html
-from detfeed.drawing.marks import zoom_to
-from detfeed.drawing.picture import Picture, Truth
 from detfeed.masks import LazyMasks
+
+# Imported where it is used: worker processes draw nothing.
+if TYPE_CHECKING:
+    from detfeed.drawing.picture import Truth
 
 Arrays = dict[str, NDArray[Any]]  # by name: what a target function returns, and a part of a batch
 
@@ -88,6 +89,10 @@ class Sample:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the image with its boxes on its canvas, and the first of them in a table."""
+        from detfeed.drawing import html
+        from detfeed.drawing.marks import zoom_to
+        from detfeed.drawing.picture import Picture
+
         truth = truth_of(self)
         picture = Picture(self.image, self.input_hw, truth, title=f"image {self.image_id!r}")
         rows = [
@@ -111,6 +116,8 @@ class Sample:
 
 def truth_of(sample: Sample, class_names: Sequence[str] = ()) -> Truth:
     """What is true of a sample, as it is now; a target function may change its arrays."""
+    from detfeed.drawing.picture import Truth
+
     class_ids: list[int] = sample.class_ids.tolist()
     names = [class_names[each] if each < len(class_names) else f"class {each}" for each in class_ids]
     reasons = [IgnoreReason(reason).name.lower().replace("_", " ") for reason in sample.ignore_reasons.tolist()]
