@@ -146,6 +146,10 @@ def parse_arguments(parser: Parser, argv: list[str] | None = None) -> argparse.N
         raise argparse.ArgumentError(
             None, f"--out: expected none with --resume, got {arguments.out}; a run continues in its own folder"
         )
+    if earlier and arguments.anchors == "fit":
+        raise argparse.ArgumentError(
+            None, "--anchors: expected fit for a new run only, got it with an earlier one; a run keeps its anchors"
+        )
     arguments.out = arguments.out or earlier or arguments.default_out
     return arguments
 
@@ -232,18 +236,19 @@ def look_at_anchors(arguments: argparse.Namespace, data: Annotations, feed: dict
     Raises:
         argparse.ArgumentError: sizes that the levels can't share evenly.
     """
-    of_feed: dict[str, Any] = {name: feed[name] for name in ("resize", "augment", "seed")}
-    of_feed["max_images"] = LOOKED_AT
+    of_feed: dict[str, Any] = {name: feed[name] for name in ("resize", "seed")} | {"max_images": LOOKED_AT}
+    if feed["augment"] != "flip":  # which changes neither sizes nor shapes, and takes some milliseconds an image
+        of_feed["augment"] = feed["augment"]
     grid = chosen_grid(arguments)
-    if arguments.anchors == "fit":
-        suggestion = suggest_anchors(data, grid, **of_feed)
-        print(suggestion.summary_line())
-        if suggestion.is_better and suggestion.choice is not None:
-            arguments.anchor_sizes = [size for level in suggestion.choice.sizes for size in level]
-            arguments.anchor_ratios = list(suggestion.choice.ratios)
-            grid = chosen_grid(arguments)
-        arguments.anchors = "given"  # by the settings of the run, which is resumed with the same anchors
-    print(anchor_coverage(data, grid, **of_feed).summary_line())
+    if arguments.anchors == "given":
+        print(anchor_coverage(data, grid, **of_feed).summary_line())
+        return
+    suggestion = suggest_anchors(data, grid, **of_feed)
+    print(suggestion.summary_line())
+    if suggestion.is_better and suggestion.choice is not None:
+        arguments.anchor_sizes = [size for level in suggestion.choice.sizes for size in level]
+        arguments.anchor_ratios = list(suggestion.choice.ratios)
+    arguments.anchors = "given"  # by the settings of the run, which is resumed with the same anchors
 
 
 def build_rpn(arguments: argparse.Namespace) -> RPN:
@@ -308,6 +313,7 @@ def run(
 
     from detfeed import DetectionSequence
     from detfeed.models import DetectionModel, load_detector, score
+    from detfeed.models.scoring import main_figures
 
     keras.utils.set_random_seed(arguments.seed)
     if arguments.mixed_precision != "none":
@@ -329,10 +335,10 @@ def run(
     if train_set is not None:
         save_settings(arguments)
         figures = _train(arguments, model, train_set, validation, feed | of_sequence)
+    if validation is None:
+        return {}
     # A run that was finished before it was resumed trains no epoch, and so has no figures yet.
-    if validation is not None and not any(name.startswith("A") for name in figures):
-        figures = score(model, validation, arguments.out)
-    return {name: figure for name, figure in figures.items() if validation is not None}
+    return figures if main_figures(model)[0] in figures else score(model, validation, arguments.out)
 
 
 def _train(
