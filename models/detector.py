@@ -94,8 +94,9 @@ class Detector:
             One Found for each picture.
 
         Raises:
-            ImageError: a file can't be read.
+            ImageError: a file is missing or no image. SampleError: its picture can't be decoded.
             TypeError: something is neither a path nor such an array.
+            ValueError: a path is that of a folder.
         """
         alone = isinstance(pictures, str | os.PathLike | np.ndarray)
         listed: list[Any] = [pictures] if alone else list(pictures)
@@ -103,6 +104,8 @@ class Detector:
             if not isinstance(picture, str | os.PathLike) and not _is_image(picture):
                 got = f"{picture.dtype} {picture.shape}" if isinstance(picture, np.ndarray) else repr(picture)
                 raise TypeError(f"Expected a path, or an array uint8 (H, W, 3) in RGB. Received: {got}")
+            if not isinstance(picture, np.ndarray) and os.path.isdir(picture):
+                raise ValueError(f"Expected a picture. Received: {os.fspath(picture)}, a folder; see find, read_images")
         files = [os.fspath(picture) for picture in listed if not isinstance(picture, np.ndarray)]
         of_file: dict[str, Found] = {}
         if files:

@@ -81,16 +81,13 @@ class FedImages(keras.callbacks.Callback):
         self.path = path
 
     def on_train_begin(self, logs: Any = None) -> None:
-        rows = read_rows(self.path, numbers=("epoch", "batch"))
-        done = [row for row in rows if (int(row["epoch"]), int(row["batch"])) < self.sequence.cursor]
-        write_rows(self.path, ("epoch", "batch", "image_ids"), done)
+        write_rows(self.path, ("epoch", "batch", "image_ids"), _rows_before(self.path, self.sequence))
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         sequence = self.sequence
         ids = [sequence.annotations.image_id(p) for p in sequence.positions(batch).tolist()]
-        index = sequence.loader.num_batches - len(sequence) + batch  # a resumed epoch may start in its middle
         line = io.StringIO()
-        csv.writer(line).writerow((sequence.epoch, index, " ".join(map(str, ids))))
+        csv.writer(line).writerow((sequence.epoch, _index(sequence, batch), " ".join(map(str, ids))))
         append_lines(self.path, line.getvalue())
 
 
@@ -111,10 +108,9 @@ class StepLog(keras.callbacks.Callback):
         self._columns: list[str] = []
 
     def on_train_begin(self, logs: Any = None) -> None:
-        rows = read_rows(self.path, numbers=("epoch", "batch"))
-        done = [row for row in rows if (int(row["epoch"]), int(row["batch"])) < self.sequence.cursor]
-        if rows:
-            self._columns = list(rows[0])
+        done = _rows_before(self.path, self.sequence)
+        self._columns = list(done[0]) if done else []  # else they are those of the first step
+        if done:
             write_rows(self.path, self._columns, done)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -130,10 +126,19 @@ class StepLog(keras.callbacks.Callback):
         sums = {name: logs[name] * self._images for name in self._columns[2:]}
         losses = [(total - self._sums.get(name, 0.0)) / images for name, total in sums.items()]
         self._sums = sums
-        index = self.sequence.loader.num_batches - len(self.sequence) + batch
-        append_lines(
-            self.path, ",".join([f"{self.sequence.epoch},{index}", *(f"{loss:.6g}" for loss in losses)]) + "\r\n"
-        )
+        row = [str(self.sequence.epoch), str(_index(self.sequence, batch)), *(f"{loss:.6g}" for loss in losses)]
+        append_lines(self.path, ",".join(row) + "\r\n")
+
+
+def _rows_before(path: Path, sequence: DetectionSequence) -> list[dict[str, Any]]:
+    """Rows of a file of steps that come before the place of a sequence: a resumed run repeats the others."""
+    rows = read_rows(path, numbers=("epoch", "batch"))
+    return [row for row in rows if (int(row["epoch"]), int(row["batch"])) < sequence.cursor]
+
+
+def _index(sequence: DetectionSequence, batch: int) -> int:
+    """The number in its epoch of a batch that Keras counts from where a resumed epoch starts."""
+    return sequence.loader.num_batches - len(sequence) + batch
 
 
 class ValidationScores(keras.callbacks.Callback):

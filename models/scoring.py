@@ -94,7 +94,6 @@ def propose(
         Two lists in the order of the sequence's annotations: boxes float32 (R, 4) and scores float32 (R,), best first;
         R may be 0.
     """
-
     found = predict_detections(model, sequence, detect, verbose=bool(verbose))
     return found.boxes, found.scores
 

@@ -73,6 +73,11 @@ def test_something_that_is_no_picture_is_an_error(detector, picture):
         detector([picture])
 
 
+def test_folder_is_no_picture(detector, tmp_path):
+    with pytest.raises(ValueError, match="a folder; see find, read_images"):
+        detector([tmp_path])
+
+
 def test_detector_needs_a_name_for_each_class(detector):
     with pytest.raises(ValueError, match=r"Expected names of 2 classes. Received: \('cat',\)"):
         Detector(detector.model, ("cat",))
