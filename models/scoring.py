@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detfeed.annotations import Annotations
-from detfeed.average_precision import average_precision
+from detfeed.average_precision import average_precision, gather
 from detfeed.detections import Detections, predict_detections
 from detfeed.drawing.detections import DETECTION_KEYS, compare_detections
 from detfeed.drawing.proposals import PROPOSAL_KEYS, draw_proposals
@@ -24,6 +24,7 @@ from detfeed.models.detector import detect
 from detfeed.models.proposals import ProposalModel
 from detfeed.readers.coco_results import write_results
 from detfeed.recall import proposal_recall
+from detfeed.report.scoring import judge
 from detfeed.sequence import DetectionSequence
 from detfeed.writing import replace_file
 
@@ -141,24 +142,31 @@ def draw_pictures(
 
 def _draw_detections(path: Path, annotations: Annotations, found: Detections) -> None:
     """Draw the first images with what was found beside the truth, as a PNG."""
+    columns = gather(annotations, *found)
+    judged = judge(annotations, columns)
+    is_found = judged.found(len(annotations.boxes))
+    names = annotations.class_names
     tiles = []
     for position, image in _first_images(annotations):
         rows = annotations.rows(position)
-        names = annotations.class_names
+        first, last = np.searchsorted(columns.positions, (position, position + 1)).tolist()
+        own = first + np.flatnonzero(judged.shown[first:last])
         tiles.append(
             compare_detections(
                 image,
-                found.boxes[position],
-                found.scores[position],
-                [names[class_id] for class_id in found.class_ids[position].tolist()],
+                columns.boxes[own].astype(np.float32),
+                [f"{names[columns.class_ids[row]]} {columns.scores[row]:.2f}" for row in own.tolist()],
+                (judged.right | judged.neutral)[own],
                 truth=(
                     annotations.boxes[rows],
                     [names[class_id] for class_id in annotations.class_ids[rows].tolist()],
                     annotations.ignore[rows],
                 ),
+                found=is_found[rows],
             )
         )
-    write_png(path, contact_sheet(tiles, columns=2, legend=DETECTION_KEYS))
+    title = f"detections with a score of {judged.threshold:.2f} or more, where F1 is highest"
+    write_png(path, contact_sheet(tiles, columns=2, legend=DETECTION_KEYS, title=title))
 
 
 def _first_images(annotations: Annotations) -> Iterator[tuple[int, Image]]:

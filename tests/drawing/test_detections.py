@@ -18,43 +18,44 @@ def has(picture, colour):
     return (picture == np.array(colour, np.uint8)).all(axis=-1).any()
 
 
-def compare(found, names, scores, truth, true_names, ignored=None, **options):
+def compare(found, right, truth, is_found, ignored=None):
     ignored = np.zeros(len(truth), bool) if ignored is None else np.array(ignored)
     tile = compare_detections(
-        IMAGE, found, np.array(scores, np.float32), names, truth=(truth, true_names, ignored), side=240, **options
+        IMAGE,
+        found,
+        ["a 0.90"] * len(found),
+        np.array(right, bool),
+        truth=(truth, ["a"] * len(truth), ignored),
+        found=np.array(is_found, bool),
+        side=240,
     )
     half = (tile.image.shape[1] - 12) // 2
     return tile, tile.image[:, :half], tile.image[:, half + 12 :]
 
 
 def test_nothing_found_in_an_image_of_nothing():
-    tile, left, right = compare(NONE, [], [], NONE, [])
-    assert tile.caption == ("0 of 0 objects found; 0 detections of none; scores from 0.3",)
+    tile, left, right = compare(NONE, [], NONE, [])
+    assert tile.caption == ("0 of 0 objects found; 0 detections of none",)
     assert not tile.alert
     np.testing.assert_array_equal(left, right)
 
 
-def test_object_is_found_by_the_best_detection_of_its_class_alone():
+def test_objects_that_are_found_or_not_and_detections_differ_in_colour():
     box = boxes((10, 10, 60, 60))
-    tile, left, right = compare(np.repeat(box, 2, axis=0), ["a", "a"], [0.5, 0.9], box, ["a"])
-    assert tile.caption[0].startswith("1 of 1 object found; 1 detection of none")
+    tile, left, right = compare(box, [True], box, [True])
+    assert tile.caption[0].startswith("1 of 1 object found; 0 detections of none")
     assert has(left, YELLOW) and not has(left, RED)
-    tile, left, right = compare(box, ["b"], [0.9], box, ["a"])
+    assert has(right, BLUE) and not has(right, GREY)
+    tile, left, right = compare(box, [False], box, [False])
     assert tile.alert and has(left, RED) and not has(left, YELLOW)
     assert has(right, GREY) and not has(right, BLUE)
 
 
-def test_low_scores_find_nothing():
+def test_ignored_regions_are_hatched_and_neither_found_nor_missed():
     box = boxes((10, 10, 60, 60))
-    assert compare(box, ["a"], [0.2], box, ["a"])[0].alert
-    assert not compare(box, ["a"], [0.2], box, ["a"], min_score=0.1)[0].alert
-
-
-def test_any_number_of_detections_may_lie_on_an_ignored_region_but_objects_come_first():
-    truth = boxes((10, 10, 60, 60), (10, 10, 60, 62))
-    tile, left, right = compare(truth[[1, 1, 1]], ["a"] * 3, [0.9, 0.8, 0.7], truth, ["a", "a"], [False, True])
-    assert tile.caption[0].startswith("1 of 1 object found; 0 detections of none")
-    assert has(left, PURPLE) and has(right, BLUE) and not has(right, GREY)
+    tile, left, _ = compare(NONE, [], box, [False], [True])
+    assert tile.caption[0].startswith("0 of 0 objects found") and not tile.alert
+    assert has(left, PURPLE) and not has(left, RED)
 
 
 @pytest.mark.parametrize("name", ["dog", "собака", "犬", ""])
