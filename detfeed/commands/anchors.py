@@ -11,11 +11,13 @@ from typing import Any
 from detfeed.check.printing import progress, say
 from detfeed.commands.anchor_options import add_anchor_options, chosen_grid
 from detfeed.commands.coverage_tables import print_coverage, print_suggestion
+from detfeed.commands.feed_options import RECIPES
 from detfeed.commands.parser import positive_share, whole
 from detfeed.commands.reading import named_sets, read_sets
 from detfeed.commands.sizes import add_size_options, choose_resize
 from detfeed.coverage.anchor_coverage import anchor_coverage
 from detfeed.coverage.suggestion import suggest_anchors
+from detfeed.errors import any_of
 from detfeed.readers.formats import add_training_options, add_validation_options
 from detfeed.targets.anchor_targets import AnchorTargets
 from detfeed.writing import replace_file
@@ -45,10 +47,10 @@ def add_anchors(commands: Any) -> None:
     feed = parser.add_argument_group("feed")
     feed.add_argument(
         "--augment",
-        choices=("flip", "ssd", "lsj", "multiscale", "none"),
+        choices=RECIPES,
         default="none",
         metavar="RECIPE",
-        help="flip, ssd, lsj, multiscale or none [none]",
+        help=f"{any_of(RECIPES)} [none]",
     )
     feed.add_argument("--at-most", type=whole(1), metavar="N", help="look at N images, drawn at random [all]")
     feed.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of what is drawn [0]")

@@ -8,6 +8,9 @@ from typing import Any
 from detfeed.batches.samplers import RepeatFactor
 from detfeed.commands.parser import positive_share, whole
 from detfeed.commands.sizes import SHORT_SIDE, add_size_options, choose_resize
+from detfeed.errors import any_of
+
+RECIPES = ("flip", "ssd", "lsj", "multiscale", "none")
 
 
 def add_feed_options(parser: argparse.ArgumentParser, *, short_side: str = str(SHORT_SIDE)) -> None:
@@ -22,10 +25,10 @@ def add_feed_options(parser: argparse.ArgumentParser, *, short_side: str = str(S
     feed.add_argument("--batch-size", type=whole(1), default=2, metavar="N", help="images [2]")
     feed.add_argument(
         "--augment",
-        choices=("flip", "ssd", "lsj", "multiscale", "none"),
+        choices=RECIPES,
         default="flip",
         metavar="RECIPE",
-        help="flip, ssd, lsj, multiscale or none [flip]",
+        help=f"{any_of(RECIPES)} [flip]",
     )
     feed.add_argument(
         "--repeat-factor", type=positive_share, metavar="SHARE", help="repeat images of rarer classes (LVIS: 0.001)"

@@ -9,6 +9,7 @@ from typing import Any
 from detfeed.check.printing import progress, say
 from detfeed.commands.anchor_options import add_anchor_options, chosen_grid
 from detfeed.commands.check import whole_folder
+from detfeed.commands.feed_options import RECIPES
 from detfeed.commands.parser import whole
 from detfeed.commands.sizes import add_size_options, choose_resize
 from detfeed.errors import any_of
@@ -26,7 +27,6 @@ from detfeed.report.page import PICTURES, write_report
 from detfeed.report.run import read_settings
 
 SHAPES_SIDE = 96  # at which the scripts feed the built-in shapes
-_RECIPES = ("flip", "ssd", "lsj", "multiscale", "none")
 
 
 def add_report(commands: Any) -> None:
@@ -45,9 +45,7 @@ def add_report(commands: Any) -> None:
     add_validation_options(parser)
     add_size_options(parser, fixed=True)
     anchors = add_anchor_options(parser, title="anchors and feed, of the gallery")
-    anchors.add_argument(
-        "--augment", choices=_RECIPES, metavar="RECIPE", help=f"{any_of(_RECIPES)} [none, or the run's]"
-    )
+    anchors.add_argument("--augment", choices=RECIPES, metavar="RECIPE", help=f"{any_of(RECIPES)} [none, or the run's]")
     anchors.add_argument("--pictures", type=whole(0), default=PICTURES, metavar="N", help=f"in it [{PICTURES}]")
     anchors.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of the draw and the feed [0]")
     work = parser.add_argument_group("work")

@@ -54,7 +54,7 @@ _BETWEEN = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*\{")
 _END = re.compile(rb'\}\s*\]\s*(?:,\s*"|\}\s*\Z)')
 _BEGIN = re.compile(rb'"annotations"\s*:\s*\[')
 _IMAGES = re.compile(rb'"images"\s*:\s*\[')
-_NESTED = re.compile(rb"\[\s*\[")  # begins a list of lists
+_NESTED = re.compile(rb"\[\s*\[")  # begins a list of lists; with space between in a file that is indented
 _TAIL = 2**23  # bytes that may follow the annotations
 _LONGEST_BEGIN = 64  # bytes that are searched again after a read, since it may end within the match
 _STAND_IN = b'{"image_id": 0, "category_id": 0, "bbox": [0, 0, 0, 0], "id": "stands for all annotations"}'
@@ -72,7 +72,6 @@ _RLE = msgspec.json.Decoder(_Rle)
 _KEYPOINT_BOXES = msgspec.json.Decoder(list[KeypointBox])
 _NUMBERS = msgspec.json.Decoder(list[float])
 _POLYGONS = msgspec.json.Decoder(list[list[float]])
-_NESTED = re.compile(rb"\[\s*\[")  # with space between, in a file that is indented
 
 # What tools write where there is no mask.
 _NO_MASK = (b"", b"null", b"[]", b"[[]]", b'""')

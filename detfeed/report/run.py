@@ -81,7 +81,6 @@ def _read_object(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        # Python's decoder, since recall.json has NaN for sizes without objects.
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise AnnotationError(f"{path}: expected a JSON object, got a file that is none: {error}") from None
