@@ -98,7 +98,8 @@ KINDS: dict[str, tuple[Severity, str, str]] = {
     "partly-outside": (
         "warning",
         "boxes reach out of their image",
-        "clip them in the file; VOC corners that count from 0 need one_based=False (--zero-based)",
+        "clip them in the file; if they are many, they may have another form: VOC corners that count from 0 need "
+        "one_based=False (--zero-based), and COCO's boxes are x, y, width, height, not corners",
     ),
     "repeated": ("warning", "boxes repeat another box of the same class", "delete all but one"),
     "thin-box": (

@@ -34,6 +34,16 @@ SUFFIXES = {
 }
 
 
+# Formats of other files, which people have in the place of images, by their first bytes.
+_ISO_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF"}
+_NO_IMAGES = (
+    (b"<!doctype", "a web page, perhaps of a download that failed"),
+    (b"<html", "a web page, perhaps of a download that failed"),
+    (b"\0\0\0\x0cjxl ", "JPEG XL"),
+    (b"\0\0\0\x0cjp  ", "JPEG 2000"),
+)
+
+
 class Header(NamedTuple):
     """Format, size and orientation of an image file.
 
@@ -102,8 +112,7 @@ def _parse(read: ReadAt, name: str) -> Header:
     mark = start[:4] + start[8:12] if start[:4] == b"RIFF" else start
     format = next((format for format, (marks, _) in _FORMATS.items() if mark.startswith(marks)), None)
     if format is None:
-        got = f"bytes that begin with {start!r}" if start else "0 bytes"
-        raise ImageError(f"{name}: expected an image ({', '.join(_FORMATS)}), got {got}")
+        raise ImageError(f"{name}: expected an image ({', '.join(_FORMATS)}), got {_other_format(start)}")
     try:
         height, width, stated = _FORMATS[format][1](read)
     except (struct.error, DamagedError) as error:
@@ -116,6 +125,21 @@ def _parse(read: ReadAt, name: str) -> Header:
     if not 1 <= stated <= 8:
         return Header(format, height, width, 1, stated)
     return Header(format, height, width, stated)
+
+
+def _other_format(start: bytes) -> str:
+    """What a file is that is no image that can be read, by its first 16 bytes."""
+    if not start:
+        return "0 bytes"
+    brand = start[8:12].rstrip(b"\0 ")
+    if start[4:8] == b"ftyp" and brand in _ISO_BRANDS:
+        return f"{_ISO_BRANDS[brand]}, which is not supported; convert it to JPEG or PNG"
+    if start.startswith(b"version https://"):
+        return "the pointer of Git LFS to a file that is not here; `git lfs pull` brings it"
+    for mark, found in _NO_IMAGES:
+        if start.lower().startswith(mark):
+            return f"{found}, whose first bytes are {start!r}"
+    return f"bytes that begin with {start!r}"
 
 
 def _jpeg(read: ReadAt) -> tuple[int, int, int]:

@@ -230,7 +230,7 @@ def _fault(error: Exception, raw: msgspec.Raw, row: int, field: str) -> Fault:
     try:
         value = msgspec.json.decode(raw)
     except (*UNDECODED, ValueError):
-        value = None
+        value = _loads(raw)
     message = re.sub(r'"(NaN|-?Infinity)"', r"\1", explain(error, value, f"{field}[{row}]"))
     where = str(error)
     named = value.get("image_id" if field == "annotations" else "id") if isinstance(value, dict) else None
@@ -240,6 +240,14 @@ def _fault(error: Exception, raw: msgspec.Raw, row: int, field: str) -> Fault:
         image_id = None
     alone = image_id is None or "`bbox`" in where or "$.bbox" in where
     return Fault(row, message, ENTRY if alone else IMAGE, image_id)
+
+
+def _loads(raw: msgspec.Raw) -> Any:
+    """An entry with numbers that no float holds, such as 1e999, as texts; None if it can't be decoded at all."""
+    try:
+        return json.loads(bytes(raw), parse_float=str)
+    except (ValueError, RecursionError):
+        return None
 
 
 def whole(value: Any) -> Any:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Collection
+from functools import partial
 from typing import NamedTuple
 
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError, among, shorten
 from detfeed.readers.bad_boxes import Invalid
 from detfeed.readers.notes import Notes
-from detfeed.readers.paths import NamedImages
+from detfeed.readers.paths import NamedImages, is_image
 from detfeed.readers.problems import OnProblem
 from detfeed.readers.rows import ObjectRow, Rows
 from detfeed.readers.texts import read_rows, to_number
@@ -19,12 +20,17 @@ from detfeed.readers.texts import read_rows, to_number
 # Names that tools give the columns, in lower case.
 _HEADINGS = {
     "path": ("path", "image_path", "img_path", "file_path", "file", "filename", "file_name", "image", "image_name"),
-    "x1": ("x1", "xmin", "x_min"),
-    "y1": ("y1", "ymin", "y_min"),
+    "x1": ("x1", "xmin", "x_min", "bbox_x"),
+    "y1": ("y1", "ymin", "y_min", "bbox_y"),
     "x2": ("x2", "xmax", "x_max"),
     "y2": ("y2", "ymax", "y_max"),
-    "class": ("class", "class_name", "label", "name", "category", "class_label"),
+    "class": ("class", "class_name", "label", "label_name", "name", "category", "class_label"),
 }
+# MakeSense's, which go with bbox_x and bbox_y.
+_SIZE_HEADINGS = {"x2": ("bbox_width",), "y2": ("bbox_height",)}
+# The image's; w and h, without a word of the image, may be a box's.
+_WIDTHS, _HEIGHTS = ("width", "image_width", "img_width"), ("height", "image_height", "img_height")
+_UNKNOWN = ("", "none", "null", "nan")
 _CLASS_HEADINGS = (("class_name", "id"), ("class", "id"), ("name", "id"), ("class_name", "class_id"), ("label", "id"))
 
 
@@ -34,10 +40,14 @@ class _Columns(NamedTuple):
     Attributes:
         width: number of fields.
         places: of path, x1, y1, x2, y2 and class.
+        sized: whether x2 and y2 are the box's width and height.
+        size: of the image's height and width, if they are there.
     """
 
     width: int
     places: tuple[int, ...]
+    sized: bool = False
+    size: tuple[int, int] | None = None
 
 
 def read_csv(
@@ -52,11 +62,12 @@ def read_csv(
 
     Both may have a line of headings, which may put the columns in another order, between others, and call them as
     Roboflow's `filename,width,height,class,xmin,ymin,xmax,ymax` does. Without headings eight columns are SKU110K's,
-    which end with width and height. Corners are edges in pixels. An image without objects has a line `path,,,,,`. The
-    image id is the path in the file, without `./` and `//`. Images are in the order in which the file first names them,
-    classes in the order of their ids. Sizes are read from the headers of the images, with their EXIF orientation
-    applied. An image that is not where its name says is taken from another folder below `image_dir` if there is one
-    such, with a warning.
+    which end with width and height, or MakeSense's, `label,x,y,width,height,image,width,height`. Corners are edges in
+    pixels. An image without objects has a line `path,,,,,`. The image id is the path in the file, without `./` and
+    `//`. Images are in the order in which the file first names them, classes in the order of their ids. Sizes are read
+    from the headers of the images, with their EXIF orientation applied; where the file gives width and height of the
+    image, they must be these, or those of the picture as it is stored, which the boxes then lie on. An image that is
+    not where its name says is taken from another folder below `image_dir` if there is one such, with a warning.
 
     Args:
         boxes_csv: the file of boxes; commas, semicolons or tabs separate its fields.
@@ -69,7 +80,7 @@ def read_csv(
 
     Raises:
         AnnotationError: a file is missing or not what it should be; the message names file and line.
-        ImageError: an image is missing or of an unknown format.
+        ImageError: an image is missing, of an unknown format, or of another size than the file gives.
 
     Source: keras-retinanet's README, "CSV datasets"; SKU110K's README.
     """
@@ -87,8 +98,10 @@ def read_csv(
         lines,
         NamedImages(folder, notes=notes),
         lambda line, fields: _object(line, fields, columns, category_of),
+        size=None if columns.size is None else partial(_size, columns.size),
         name_at=columns.places[0],
     )
+    rows.stop()
     notes.warn(source)
     if category_of is None:
         return rows.to_annotations(sorted(map(str, rows.labels)), invalid=invalid)
@@ -99,19 +112,54 @@ def read_csv(
 def _columns(first: list[str], source: str) -> tuple[_Columns, bool]:
     """The columns of a file by its first row, and whether this is one of headings."""
     names = [field.strip().lower().replace(" ", "_") for field in first]
+    sized = "bbox_width" in names
+    headings = {**_HEADINGS, **_SIZE_HEADINGS} if sized else _HEADINGS
     places = {
-        column: [place for place, name in enumerate(names) if name in known] for column, known in _HEADINGS.items()
+        column: [place for place, name in enumerate(names) if name in known] for column, known in headings.items()
     }
-    corners = [column for column in ("x1", "y1", "x2", "y2") if places[column]]
-    if not corners:
-        return _Columns(8 if len(first) == 8 else 6, tuple(range(6))), False
+    if not any(places[column] for column in ("x1", "y1", "x2", "y2")) and not _are_words(first):
+        return _columns_of_numbers(first), False
     wrong = [column for column, found in places.items() if len(found) != 1]
     if wrong:
+        accepted = ", ".join("/".join(known) for known in _HEADINGS.values())
         raise AnnotationError(
             f"{source}: expected headings path, x1, y1, x2, y2 and class, each once, got "
-            f"{shorten(','.join(first))} - at `{wrong[0]}` of line 1"
+            f"{shorten(','.join(first))} - at `{wrong[0]}` of line 1; these names are known: {accepted}"
         )
-    return _Columns(len(first), tuple(place for (place,) in places.values())), True
+    sizes = [[place for place, name in enumerate(names) if name in known] for known in (_HEIGHTS, _WIDTHS)]
+    (height, width) = (found[0] if len(found) == 1 else None for found in sizes)
+    size = None if height is None or width is None else (height, width)
+    return _Columns(len(first), tuple(place for (place,) in places.values()), sized, size), True
+
+
+def _columns_of_numbers(first: list[str]) -> _Columns:
+    """The columns of a file without headings."""
+    if len(first) != 8:
+        return _Columns(6, tuple(range(6)))
+    if is_image(first[5].strip()) and not is_image(first[0].strip()):
+        return _Columns(8, (5, 1, 2, 3, 4, 0), True, (7, 6))
+    return _Columns(8, tuple(range(6)), False, (7, 6))
+
+
+def _are_words(first: list[str]) -> bool:
+    """Whether a row can only be one of headings: it names no image, and none of its fields is a number or empty."""
+    return len(first) > 4 and not is_image(first[0].strip()) and not any(map(_is_number_or_empty, first))
+
+
+def _is_number_or_empty(text: str) -> bool:
+    try:
+        to_number(text or "0")
+    except ValueError:
+        return False
+    return True
+
+
+def _size(places: tuple[int, int], fields: list[str]) -> tuple[int, int] | None:
+    """Height and width of the image in a row; None where either is unknown, which tools write in many ways."""
+    height, width = (
+        0.0 if (text := fields[place].strip().lower()) in _UNKNOWN else to_number(text) for place in places
+    )
+    return (int(height), int(width)) if min(height, width) >= 1 else None
 
 
 def _object(line: int, fields: list[str], columns: _Columns, class_names: Collection[str] | None) -> ObjectRow | None:
@@ -127,7 +175,8 @@ def _object(line: int, fields: list[str], columns: _Columns, class_names: Collec
         raise ValueError(f"expected the name of a class, got {label!r}")
     if class_names is not None and label not in class_names:
         raise ValueError(f"expected a class among {among(class_names)}, got {shorten(label)}")
-    return ObjectRow(label, [to_number(text) for text in corners], line)
+    x1, y1, x2, y2 = map(to_number, corners)
+    return ObjectRow(label, (x1, y1, x1 + x2, y1 + y2) if columns.sized else (x1, y1, x2, y2), line)
 
 
 def _read_classes(source: str) -> dict[str, int]:

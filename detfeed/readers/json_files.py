@@ -44,11 +44,7 @@ def decode_by(decode: Callable[[bytes], _T], source: str, noun: str, most: int =
         data = data[len(codecs.BOM_UTF8) :]
     try:
         content = decode(data)
-        if repeated := repeated_key(data):
-            raise AnnotationError(
-                f"{source}: expected each key once, got {repeated[0]!r} twice - at `top level`, line {repeated[1]}"
-            )
-        return content
+        repeated = repeated_key(data)
     except msgspec.ValidationError as error:
         raise AnnotationError(f"{source}: {_explain(error, data)}") from None
     except RecursionError:
@@ -58,6 +54,11 @@ def decode_by(decode: Callable[[bytes], _T], source: str, noun: str, most: int =
         raise AnnotationError(
             f"{source}: expected JSON, got a file that does not parse: {error}{_surroundings(str(error), data)}"
         ) from None
+    if repeated:
+        raise AnnotationError(
+            f"{source}: expected each key once, got {repeated[0]!r} twice - at `top level`, line {repeated[1]}"
+        )
+    return content
 
 
 def repeated_key(data: bytes | bytearray) -> tuple[str, int] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -14,7 +14,7 @@ from detfeed.errors import AnnotationError, among, shorten
 from detfeed.readers.bad_boxes import Invalid
 from detfeed.readers.notes import Notes
 from detfeed.readers.paths import NamedImages
-from detfeed.readers.problems import OnProblem, tell, tell_repeated
+from detfeed.readers.problems import OnProblem, StatedSize, tell_repeated
 from detfeed.readers.rows import ImageRow, ObjectRow, Rows
 from detfeed.readers.texts import MOST_OF_LIST, read_lines
 from detfeed.readers.yolo_layouts import keypoints_of
@@ -34,6 +34,8 @@ class _Objects(msgspec.Struct):
 
 class _Image(msgspec.Struct):
     file_name: str
+    width: float | None = None
+    height: float | None = None
     objects: _Objects = msgspec.field(default_factory=_Objects)
 
 
@@ -48,11 +50,21 @@ class _Record(msgspec.Struct):
     type: str
     file: str = ""
     split: str = "train"
+    width: float | None = None
+    height: float | None = None
     class_names: dict[str, str] = {}
     kpt_shape: Any = None
     flip_idx: Any = None
     kpt_names: Any = None
     annotations: _Shapes = msgspec.field(default_factory=_Shapes)
+
+
+class _Found(NamedTuple):
+    """An image of a line: its name, its objects, and its height and width if the line has them."""
+
+    name: str
+    objects: list[ObjectRow]
+    hw: tuple[int, int] | None
 
 
 def read_image_folder(
@@ -66,7 +78,7 @@ def read_image_folder(
 
     metadata.jsonl has a line for each image: `file_name`, and `objects` with `bbox` (x, y, width and height in pixels)
     and `categories` or `category` (a name or number for each box). The image id is `file_name`. Sizes are read from the
-    headers of the images, with their EXIF orientation applied.
+    headers of the images, with their EXIF orientation applied; `width` and `height`, if they are there, must agree.
 
     Args:
         folder: folder that holds metadata.jsonl, such as the folder of a split.
@@ -84,7 +96,7 @@ def read_image_folder(
     folder = os.fspath(folder)
     source = os.path.join(folder, METADATA)
 
-    def read_objects(line: int, text: str) -> tuple[str, list[ObjectRow]]:
+    def read_objects(line: int, text: str) -> _Found:
         image = _decode(text, _Image)
         labels = image.objects.categories if image.objects.category is None else image.objects.category
         if len(labels or ()) != len(image.objects.bbox):
@@ -97,7 +109,7 @@ def read_image_folder(
             if class_names is not None and name not in class_names:
                 raise ValueError(f"expected a category among {among(class_names)}, got {label!r}")
             objects.append(ObjectRow(name, (x, y, x + w, y + h), line))
-        return image.file_name, objects
+        return _Found(image.file_name, objects, _stated_hw(image))
 
     rows = _read(source, source, folder, read_objects, on_problem)
     if class_names is not None:
@@ -124,7 +136,7 @@ def read_ndjson(
     Boxes are read, and the boxes around polygons and rotated boxes, with a warning unless `masks` keeps these.
     Keypoints are left out unless `keypoints` asks for them. Images are not downloaded: they are SPLIT/`file`,
     images/SPLIT/`file` or any one image below `image_dir` of that name. The image id is `file`. Sizes are read from the
-    headers of the images, with their EXIF orientation applied.
+    headers of the images, with their EXIF orientation applied; `width` and `height`, if they are there, must agree.
 
     Args:
         file: the NDJSON file.
@@ -145,7 +157,7 @@ def read_ndjson(
     head: dict[str, Any] = {}
     notes = Notes()
 
-    def read_objects(line: int, text: str) -> tuple[str, list[ObjectRow]] | None:
+    def read_objects(line: int, text: str) -> _Found | None:
         record = _decode(text, _Record)
         if record.type == "dataset":
             name_of.update({int(number): name for number, name in record.class_names.items()})
@@ -160,11 +172,12 @@ def read_ndjson(
         if around and not masks:
             notes.add("polygons and rotated boxes are read as the boxes around them", f"line {line}")
         shape = keypoints_of(head, source, Notes())[0] if keypoints else (0, 0)
-        return record.file, [
+        objects = [
             *(_box(values, line, name_of, shape) for values in shapes.boxes),
             *(_pose(values, line, name_of, shape) for values in shapes.pose),
             *(_around(values, line, name_of, masks, shape) for values in around),
         ]
+        return _Found(record.file, objects, _stated_hw(record))
 
     places = (f"images/{split}", split, "images", "")
     top = next(place for place in places if os.path.isdir(os.path.join(folder, place)) or not place)
@@ -211,10 +224,10 @@ def _read(
     source: str,
     name: str,
     folder: str,
-    read_objects: Callable[[int, str], tuple[str, list[ObjectRow]] | None],
+    read_objects: Callable[[int, str], _Found | None],
     on_problem: OnProblem | None,
 ) -> Rows:
-    """The images and objects of the lines of a file; `read_objects` gives an image's file name with its objects."""
+    """The images and objects of the lines of a file; `read_objects` gives what it finds in a line."""
     notes = Notes()
     images = NamedImages(folder, notes=notes)
     rows = Rows(name, where="{file}, line {place}", on_problem=on_problem)
@@ -222,21 +235,28 @@ def _read(
     for line, text in _lines(source):
         try:
             found = read_objects(line, text)
-            position = None if found is None else images.position(found[0])
+            position = None if found is None else images.position(found.name)
         except ValueError as error:
             problem = (
                 error if isinstance(error, AnnotationError) else AnnotationError(f"{source}: {error} - at line {line}")
             )
             problem.__suppress_context__ = True
-            tell(on_problem, source, problem)
+            rows.add_problem(source, problem)
             continue
         if found is None or position is None:
             continue
-        image = ImageRow(images.paths[position], images.ids[position], found[1])
-        if not tell_repeated(seen, image.image_id, source, f"line {line}", on_problem):
+        stated = found.hw and StatedSize(found.hw, f"line {line} of {source}")
+        image = ImageRow(images.paths[position], images.ids[position], found.objects, stated=stated)
+        if not tell_repeated(seen, image.image_id, source, f"line {line}", rows.add_problem):
             rows.add_file(source, partial(_same, image))
+    rows.stop()
     notes.warn(source)
     return rows
+
+
+def _stated_hw(image: _Image | _Record) -> tuple[int, int] | None:
+    height, width = image.height or 0, image.width or 0
+    return (int(height), int(width)) if min(height, width) >= 1 else None
 
 
 def _same(image: ImageRow, file: str) -> ImageRow:

@@ -74,6 +74,7 @@ def read_kitti(
     for name, stem in file_of.items():
         if not rows.add_file(os.path.join(folder, name), partial(read_image, stem)):
             images.leave_out(stem)
+    rows.stop()
     images.note_left_over("a text file")
     notes.warn(root)
     found = sorted(str(label) for label in rows.labels if label != DONT_CARE)

@@ -14,6 +14,7 @@ from detfeed.readers.paths import NamedImages
 from detfeed.readers.problems import OnProblem
 from detfeed.readers.rows import ObjectRow, Rows
 from detfeed.readers.texts import read_rows, to_number
+from detfeed.readers.yolo_objects import check_shares
 
 _COLUMNS = ("ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax", "IsGroupOf")
 _IS_GROUP = {"1": True, "0": False, "-1": False}  # -1: unknown
@@ -58,6 +59,7 @@ def read_openimages(
         _object_reader(columns, len(headings), name_of, classes),
         name_at=columns[0],
     )
+    rows.stop()
     notes.warn(source)
     return rows.to_annotations(list(name_of.values()), invalid=invalid, labels=name_of, shares=True)
 
@@ -90,7 +92,9 @@ def _object_reader(
         is_group = _IS_GROUP.get(group.strip())
         if is_group is None:
             raise ValueError(f"expected `IsGroupOf` to be 1, 0 or -1, got {shorten(group)}")
-        return ObjectRow(label, [to_number(text) for text in (x0, y0, x1, y1)], line, is_group)
+        box = [to_number(text) for text in (x0, y0, x1, y1)]
+        check_shares(box)
+        return ObjectRow(label, box, line, is_group)
 
     return read_object
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from detfeed.annotations import MAX_SIDE
 from detfeed.errors import DetfeedError, ImageError, RepeatedImageError, shorten
 from detfeed.images.headers import read_header
 
 OnProblem = Callable[[str, DetfeedError], None]  # (path of the file or image, error)
+
+
+class StatedSize(NamedTuple):
+    """Height and width of an image as a file of annotations states them, in pixels, and the place in the file."""
+
+    hw: tuple[int, int]
+    where: str
 
 
 def tell(on_problem: OnProblem | None, path: str, error: DetfeedError) -> None:
@@ -72,7 +80,10 @@ def tell_repeated(
 
 
 def read_hw(
-    path: str, on_problem: OnProblem | None, near: Callable[[str], Sequence[str]] | None = None
+    path: str,
+    on_problem: OnProblem | None,
+    near: Callable[[str], Sequence[str]] | None = None,
+    stated: StatedSize | None = None,
 ) -> tuple[int, int] | None:
     """Read an image's height and width from its header, with its EXIF orientation applied.
 
@@ -80,15 +91,26 @@ def read_hw(
         path: of the image.
         on_problem: as in `tell`.
         near: gives the images that may be meant by a path where nothing is, for the message.
+        stated: the size that a file of annotations states. It is the picture's, as it is stored or as EXIF turns it.
 
     Returns:
-        Height and width in pixels; None if they can't be read and `on_problem` got the error.
+        Height and width in pixels, the stated ones if there are such; None if they can't be read and `on_problem` got
+        the error.
 
     Raises:
-        ImageError: there is no `on_problem`, and the image is missing, of an unknown format or larger than `MAX_SIDE`.
+        ImageError: there is no `on_problem`, and the image is missing, of an unknown format, larger than `MAX_SIDE`, or
+            of another size than the stated one.
     """
     try:
-        height, width = read_header(path).oriented_hw
+        header = read_header(path)
+        height, width = header.oriented_hw
+        if stated is not None:
+            if stated.hw not in (header.oriented_hw, header.stored_hw):
+                raise ImageError(
+                    f"{path}: expected height {stated.hw[0]} and width {stated.hw[1]}, as {stated.where} states, got "
+                    f"{height} and {width}; its boxes are of another picture, or the stated size is wrong: correct it"
+                )
+            height, width = stated.hw
         if max(height, width) > MAX_SIDE:
             raise ImageError(f"{path}: expected at most {MAX_SIDE} pixels a side, got height {height}, width {width}")
         return height, width

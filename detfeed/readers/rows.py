@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detfeed.annotations import Annotations, IgnoreReason
-from detfeed.errors import AnnotationError
+from detfeed.errors import AnnotationError, DetfeedError
 from detfeed.keypoints import Keypoints
 from detfeed.mask_columns import NO_MASKS, MaskColumns
 from detfeed.readers.bad_boxes import Invalid
 from detfeed.readers.draft import Draft
 from detfeed.readers.paths import NamedImages
-from detfeed.readers.problems import OnProblem, read_hw, tell
+from detfeed.readers.problems import OnProblem, Problems, StatedSize, read_hw
 from detfeed.readers.table import to_annotations
 
 
@@ -49,19 +49,22 @@ class ImageRow(NamedTuple):
         image_id: of the image.
         objects: in the file's order; may be empty.
         hw: height and width in pixels. None: those in the image's header.
+        stated: the size that the header must agree with, where `hw` is None.
     """
 
     path: str
     image_id: str
     objects: Sequence[ObjectRow]
     hw: tuple[int, int] | None = None
+    stated: StatedSize | None = None
 
 
 class Rows:
     """Images and objects in the order in which a reader finds them.
 
     Where each image has an annotation file of its own, call `add_file` for each; where one file lists the objects of
-    all images, call `add_lines` once. Both leave out what can't be read, and report it. Then call `to_annotations`.
+    all images, call `add_lines` once. Both leave out what can't be read, and report it. Then call `stop`, and
+    `to_annotations`.
 
     Objects are kept in arrays, 53 bytes each, since OpenImages has 14 million.
 
@@ -84,15 +87,15 @@ class Rows:
             source: the file or folder that is read, for messages.
             where: form of an object's place in messages, such as "{file}, line {place}". `file` is the annotation file
                 with `add_file`, the image with `add_lines`.
-            on_problem: called with (path, error) for each file, line and image that can't be read. None: the error is
-                raised.
+            on_problem: called with (path, error) for each file, line and image that can't be read. None: `stop` raises
+                the first error.
             ignored_as: why the format makes an object an ignore region.
         """
         self.source = source
         self._ignored_as = ignored_as
         self.labels: dict[Hashable, int] = {}
         self._where = where
-        self._on_problem = on_problem
+        self._problems = Problems(on_problem)
         self._paths: list[str] = []
         self._image_ids: list[str] = []
         self._sizes_hw: list[tuple[int, int]] = []
@@ -120,9 +123,9 @@ class Rows:
         try:
             image = read(file)
         except AnnotationError as error:
-            tell(self._on_problem, file, error)
+            self.add_problem(file, error)
             return False
-        hw = image.hw or read_hw(image.path, self._on_problem)
+        hw = image.hw or read_hw(image.path, self.add_problem, stated=image.stated)
         if hw is None:
             return False
         for item in image.objects:
@@ -130,12 +133,21 @@ class Rows:
         self._add_image(image.path, image.image_id, hw, file)
         return True
 
+    def add_problem(self, path: str, error: DetfeedError) -> None:
+        """Report what can't be read; see `Problems.add`."""
+        self._problems.add(path, error)
+
+    def stop(self) -> None:
+        """Raise the first error that `on_problem` did not get, and say how many more there are."""
+        self._problems.stop()
+
     def add_lines(
         self,
         lines: Iterable[tuple[int, list[str]]],
         images: NamedImages,
         read: Callable[[int, list[str]], ObjectRow | None],
         *,
+        size: Callable[[list[str]], tuple[int, int] | None] | None = None,
         name_at: int = 0,
     ) -> None:
         """Add the objects of the lines of `source`, and their images, whose sizes are read from their headers.
@@ -148,23 +160,29 @@ class Rows:
             images: gets the images that the lines name; empty before.
             read: makes an object of a line's number and fields, or None if the line names an image without objects.
                 Raises a ValueError, whose message gets the line's address, if it can't.
+            size: gives the height and width that a line's fields state, or None; may raise as `read` does.
             name_at: the field that names the image.
         """
+        stated: dict[int, StatedSize] = {}
         for line, fields in lines:
             position = None
             try:
                 if name_at < len(fields):
                     position = images.position(fields[name_at])
                 item = read(line, fields)
+                if size is not None and position is not None and (hw := size(fields)):
+                    _agree(stated.setdefault(position, StatedSize(hw, f"line {line} of {self.source}")), hw)
             except ValueError as error:
                 if position is not None:
                     self._left_out.add(position)
-                tell(self._on_problem, self.source, _with_address(error, self.source, line))
+                self.add_problem(self.source, _with_address(error, self.source, line))
                 continue
             if item is not None and position is not None:
                 self._add_object(position, item)
         for position, (path, image_id) in enumerate(zip(images.paths, images.ids, strict=True)):
-            hw = None if position in self._left_out else read_hw(path, self._on_problem, images.near)
+            hw = None
+            if position not in self._left_out:
+                hw = read_hw(path, self.add_problem, images.near, stated.get(position))
             if hw is None:
                 self._left_out.add(position)
             self._add_image(path, image_id, hw or (1, 1), path)
@@ -211,6 +229,7 @@ class Rows:
         Raises:
             As `to_annotations` of a draft.
         """
+        self.stop()
         class_of = {label: row for row, label in enumerate(class_names if labels is None else labels)}
         class_ids = np.array([class_of[label] for label in self.labels], np.int32)
         positions = np.asarray(self._positions)
@@ -243,7 +262,7 @@ class Rows:
             masks=self._masks(sizes_hw[np.asarray(self._polygon_rows)], shares),
             keypoints=keypoints,
         )
-        return to_annotations(draft, invalid=invalid)
+        return to_annotations(draft, invalid=invalid, shares=shares)
 
     def _masks(self, sizes_hw: NDArray[np.int64], shares: bool) -> MaskColumns:
         """The polygons of objects, which lie in images of these heights and widths, int64 (M, 2)."""
@@ -260,6 +279,11 @@ class Rows:
             point_counts=counts,
             polygon_counts=np.ones(len(counts), np.int64),
         )
+
+
+def _agree(first: StatedSize, hw: tuple[int, int]) -> None:
+    if first.hw != hw:
+        raise ValueError(f"expected the height and width of {first.where}, {first.hw}, got {hw}")
 
 
 def _with_address(error: ValueError, source: str, line: int) -> AnnotationError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import get_args
 
 import numpy as np
@@ -12,10 +13,16 @@ from detfeed.annotations import MAX_SIDE, Annotations
 from detfeed.errors import AnnotationError
 from detfeed.readers.bad_boxes import Invalid, correct_boxes
 from detfeed.readers.draft import Draft
+from detfeed.readers.notes import users_level
 
 
-def to_annotations(draft: Draft, *, invalid: Invalid) -> Annotations:
+def to_annotations(draft: Draft, *, invalid: Invalid, shares: bool = False) -> Annotations:
     """Build the table of a draft, with its bad boxes treated by the policy `invalid`.
+
+    Args:
+        draft: the images and boxes.
+        invalid: the policy; see `BadBoxesWarning`.
+        shares: the file gives shares of the image's width and height, of which the draft has made pixels.
 
     Raises:
         AnnotationError: a bad box and invalid="raise", an image larger than `MAX_SIDE`, or columns that `Annotations`
@@ -26,6 +33,8 @@ def to_annotations(draft: Draft, *, invalid: Invalid) -> Annotations:
         raise ValueError(f"Expected invalid to be one of {get_args(Invalid)}. Received: {invalid!r}")
     draft = draft.without_left_out().by_image()
     _check_sizes(draft)
+    if not shares:
+        _warn_of_shares(draft)
     draft = correct_boxes(draft, invalid)
     boxes = draft.boxes.astype(np.float32, copy=False)
     # `by_image` has given each box its number in the file.
@@ -56,6 +65,16 @@ def _check_sizes(draft: Draft) -> None:
         raise AnnotationError(
             f"{draft.source}: expected images of at most {MAX_SIDE} pixels a side, got height and width "
             f"{draft.image_hw[large[0]].tolist()} - at {draft.paths[large[0]]}"
+        )
+
+
+def _warn_of_shares(draft: Draft) -> None:
+    if len(draft.boxes) and draft.boxes.max() <= 1 and draft.image_hw.min() > 2:
+        warnings.warn(
+            f"{draft.source}: all boxes end at the first pixel, as if they were shares of the image's width and "
+            f"height; pixels are expected, got {draft.boxes[0].tolist()} - at "
+            f"{draft.where(0 if draft.file_rows is None else int(draft.file_rows[0]))}",
+            stacklevel=users_level(),
         )
 
 

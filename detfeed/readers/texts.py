@@ -7,6 +7,7 @@ import csv
 import io
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO, TypeVar
 
@@ -184,20 +185,24 @@ def check_utf8(data: bytes, source: str, noun: str, line: int = 1) -> None:
         line += data.count(b"\n", 0, error.start)
         raise AnnotationError(
             f"{source}: expected {noun} in UTF-8, got the byte 0x{data[error.start]:02x} in {around!r} - at line "
-            f"{line}; {_other_encoding(data)}save it as UTF-8"
+            f"{line}; {_other_encoding(data, error.start)}save it as UTF-8"
         ) from None
 
 
-def _other_encoding(data: bytes) -> str:
-    """What a text that is not UTF-8 may be in, for a message."""
+def _other_encoding(data: bytes, at: int) -> str:
+    """What a text may be in of which the byte at a place is not UTF-8, for a message."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "it begins as UTF-16 does; "
+    line = data[data.rfind(b"\n", 0, at) + 1 :].partition(b"\n")[0]
+    # A Chinese letter has two such bytes; one alone, between letters of ASCII, is one of Western Europe's.
+    runs = [len(run) for run in re.findall(rb"[\x80-\xff]+", line)]
+    name, encoding = ("GBK", "gbk") if sum(length % 2 for length in runs) <= len(runs) / 2 else ("Latin-1", "cp1252")
     try:
-        text = data.decode("gbk")
+        text = line.decode(encoding)
     except UnicodeDecodeError:
         return ""
-    chinese = next((word for word in text.split() if any("\u4e00" <= char <= "\u9fff" for char in word)), None)
-    return f"as GBK it is {shorten(chinese)}; " if chinese else ""
+    letters = next((word for word in text.split() if any(char.isalpha() and not char.isascii() for char in word)), None)
+    return f"as {name} it is {shorten(letters)}; " if letters else ""
 
 
 def to_number(text: str) -> float:

@@ -16,9 +16,9 @@ from detfeed.readers.bad_boxes import Invalid
 from detfeed.readers.folder_images import Images
 from detfeed.readers.notes import Notes
 from detfeed.readers.paths import Near, is_image, path_inside, to_id, walk_files
-from detfeed.readers.problems import OnProblem, tell, tell_repeated
+from detfeed.readers.problems import OnProblem, tell_repeated
 from detfeed.readers.rows import ImageRow, ObjectRow, Rows
-from detfeed.readers.texts import MOST_OF_LIST, read_bytes, read_lines, to_number
+from detfeed.readers.texts import MOST_OF_LIST, check_utf8, read_bytes, read_lines, to_number
 
 _DEEPEST = 64  # levels of elements; VOC's files have 5
 # What tools write, in lower case, where they know nothing.
@@ -26,6 +26,7 @@ _UNKNOWN = ("", "unspecified", "none", "null")
 _FLAGS = {"true": True, "false": False}
 # Folders of XML files and of images, VOC's own first.
 ANNOTATIONS, IMAGES = ("Annotations", "annotations", "labels"), ("JPEGImages", "images", "data")
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _COLUMN = re.compile(r"(.*\S)\s+(?:-1|0|1)")
 
 
@@ -55,12 +56,12 @@ def read_voc(
 
     XML files and images may lie in subfolders. `difficult` makes a box an ignore region; empty, `Unspecified`, `None`
     and `false` mean that it is not. Of an object only its own `bndbox` is read, not those of its parts. `difficult`,
-    `truncated` and `size` may be missing; where height or width is missing, empty or below 1, the image's header is
-    read, with its EXIF orientation applied. The image id is the XML file's path below the folder of XML files, without
-    its suffix. The image is the one that `filename` names, or else the one with the XML file's name; two different
-    images are an error, since either may be meant. An image that is found in another folder only, or under a name that
-    is written in another way, is taken if there is one such, with a warning. So are images without an XML file left
-    out, if there is no split.
+    `truncated` and `size` may be missing; an element that stands twice with different contents is an error; where
+    height or width is missing, empty or below 1, the image's header is read, with its EXIF orientation applied. The
+    image id is the XML file's path below the folder of XML files, without its suffix. The image is the one that
+    `filename` names, or else the one with the XML file's name; two different images are an error, since either may be
+    meant. An image that is found in another folder only, or under a name that is written in another way, is taken if
+    there is one such, with a warning. So are images without an XML file left out, if there is no split.
 
     Args:
         root: folder that holds the others, such as VOCdevkit/VOC2007.
@@ -101,6 +102,7 @@ def read_voc(
         labels.update(_labels(tree))
         image = images.of(file, image_id, (tree.findtext("filename") or "").strip())
         hw = _size(file, tree)
+        _check_once(file, tree, "", ("filename", "size"))
         objects = [
             _object(file, item, place, class_names, one_based)
             for place, item in enumerate(tree.findall("object"), start=1)
@@ -120,7 +122,8 @@ def read_voc(
         images.note_left_over("an XML file")
     if class_names is None:
         others = [os.path.join(folder, file_of[image_id]) for image_id in sorted(set(file_of) - set(chosen))]
-        class_names = tuple(sorted(labels | _other_labels(others, on_problem)))
+        class_names = tuple(sorted(labels | _other_labels(others, rows.add_problem)))
+    rows.stop()
     notes.warn(rows.source)
     return rows.to_annotations(class_names, invalid=invalid)
 
@@ -192,7 +195,7 @@ def _labels(tree: ElementTree.Element) -> set[str]:
     return {(item.findtext("name") or "").strip() for item in tree.findall("object")} - {""}
 
 
-def _other_labels(xml_files: list[str], on_problem: OnProblem | None) -> set[str]:
+def _other_labels(xml_files: list[str], on_problem: OnProblem) -> set[str]:
     """Names of classes in XML files outside the split."""
     labels: set[str] = set()
     for xml_file in xml_files:
@@ -202,7 +205,7 @@ def _other_labels(xml_files: list[str], on_problem: OnProblem | None) -> set[str
             problem = AnnotationError(
                 f"{error}; the file is outside the split and read for the names of classes; `class_names=` gives them"
             )
-            tell(on_problem, xml_file, problem)
+            on_problem(xml_file, problem)
     return labels
 
 
@@ -210,6 +213,7 @@ def _object(
     file: str, item: ElementTree.Element, place: int, class_names: tuple[str, ...] | None, one_based: bool
 ) -> ObjectRow:
     where = f"object[{place}]"
+    _check_once(file, item, f"{where}/", ("name", "bndbox", "difficult"))
     name = (item.findtext("name") or "").strip()
     if not name or (class_names is not None and name not in class_names):
         expected = "a name" if class_names is None else f"one of {among(class_names)}"
@@ -254,12 +258,23 @@ def _parse(file: str) -> ElementTree.Element:
     try:
         parser.Parse(data, True)
     except (expat.ExpatError, ValueError, LookupError) as error:  # the last two for unknown encodings
-        hint = "; save it as UTF-8" if "encoding" in str(error) else ""
+        if isinstance(error, expat.ExpatError) and b"encoding=" not in data[:100]:
+            check_utf8(data, file, "XML")
+        hint = "; save it as UTF-8" if "encoding" in str(error) else _around(data, parser.ErrorByteIndex)
         raise AnnotationError(f"{file}: expected XML, got a file that does not parse: {error}{hint}") from None
     tree = builder.close()
     if tree.tag != "annotation":
         raise AnnotationError(f"{file}: expected an element `annotation` around all others, got {shorten(tree.tag)}")
     return tree
+
+
+def _around(data: bytes, at: int) -> str:
+    """The text around a byte that is no XML, for a message, and what to write instead of a character that has to be."""
+    near = data[max(0, at - 2) : at + 1]
+    hint = next(
+        (f"; write {right} for {sign}" for sign, right in (("&", "&amp;"), ("<", "&lt;")) if sign.encode() in near), ""
+    )
+    return f", in {data[max(0, at - 40) : at + 20].decode(errors='replace')!r}{hint}"
 
 
 def _size(file: str, tree: ElementTree.Element) -> tuple[int, int] | None:
@@ -292,8 +307,20 @@ def _box(file: str, item: ElementTree.Element, where: str, one_based: bool) -> t
     corners = item.find("bndbox")
     if corners is None:
         raise AnnotationError(f"{file}: expected a bndbox, got none - at `{where}`")
-    x0, y0, x1, y1 = (_number(file, corners, side, f"{where}/bndbox") for side in ("xmin", "ymin", "xmax", "ymax"))
+    _check_once(file, corners, f"{where}/bndbox/", _CORNERS)
+    x0, y0, x1, y1 = (_number(file, corners, side, f"{where}/bndbox") for side in _CORNERS)
     return (x0 - 1, y0 - 1, x1, y1) if one_based else (x0, y0, x1, y1)
+
+
+def _check_once(file: str, item: ElementTree.Element, where: str, tags: Sequence[str]) -> None:
+    """Refuse elements of which there are two that differ: either may be meant."""
+    found = [element.tag for element in item]
+    for tag in tags:
+        if found.count(tag) > 1 and len({tuple("".join(one.itertext()).split()) for one in item.findall(tag)}) > 1:
+            raise AnnotationError(
+                f"{file}: expected one `{tag}`, got {found.count(tag)} that differ - at `{where}{tag}[2]`; remove all "
+                "but one, or give each an element of its own around it"
+            )
 
 
 def _number(file: str, item: ElementTree.Element, name: str, where: str) -> float:

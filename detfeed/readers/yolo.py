@@ -81,11 +81,6 @@ def read_yolo(
     image_of: dict[str, str] = {}  # by label file
     unlabelled: list[str] = []  # label files that are not there
 
-    def read_object(file: str, line: int, fields: list[str]) -> ObjectRow:
-        if len(fields) > 5 and not has_keypoints and not masks:
-            notes.add("polygons and rotated boxes are read as the boxes around them", f"{file}, line {line}")
-        return _object(line, fields, name_of, has_keypoints, masks, shape)
-
     def read_image(name: str, path: str, file: str) -> ImageRow:
         lines = read_lines_if_any(file, "a text file of boxes")
         if lines is None:
@@ -94,7 +89,16 @@ def read_yolo(
             raise AnnotationError(
                 f"{file}: expected one image, got {image_of[file]} and {path}; remove or rename all but one"
             )
-        return ImageRow(path, name, parse_lines(lines or (), file, partial(read_object, file)))
+        around: list[int] = []
+        objects = parse_lines(lines or (), file, partial(read_object, around))
+        for line in around:
+            notes.add("polygons and rotated boxes are read as the boxes around them", f"{file}, line {line}")
+        return ImageRow(path, name, objects)
+
+    def read_object(around: list[int], line: int, fields: list[str]) -> ObjectRow:
+        if len(fields) > 5 and not has_keypoints and not masks:
+            around.append(line)
+        return _object(line, fields, name_of, has_keypoints, masks, shape)
 
     rows = Rows(f"{source} ({split})", where="{file}, line {place}", on_problem=on_problem)
     names = _images(content[key], key, folder, source, notes, on_problem)
@@ -105,8 +109,11 @@ def read_yolo(
             image_of[file] = path
     if len(rows) and len(unlabelled) == len(names):
         raise AnnotationError(
-            f"{source}: expected label files of {len(names)} images, got none, not even {unlabelled[0]} - at `{split}`"
+            f"{source}: expected label files of {len(names)} images, got none, not even {unlabelled[0]} - at "
+            f"`{split}`; label files of images/... are in labels/..., so written, those of other folders beside the "
+            "images"
         )
+    rows.stop()
     notes.warn(rows.source)
     return rows.to_annotations(
         list(name_of.values()),
@@ -129,9 +136,17 @@ def _object(
         return boxed(int(category), values, line, shape)
     if len(values) == 4:
         return boxed(int(category), values, line)
+    # 2, "visible", is no share; without one, a polygon along the image's border has such numbers, too.
+    count, left = divmod(len(values) - 4, 3)
+    if count > 0 and not left and 2 in values[6::3] and {0, 1, 2}.issuperset(values[6::3]):
+        raise ValueError(
+            f"expected a class with 4 numbers or with 3 or more points, got a box and {count} keypoints, each with its "
+            f"visibility; write `kpt_shape: [{count}, 3]` in the file of classes"
+        )
     if len(values) >= 6 and len(values) % 2 == 0:
         return outlined(int(category), values, line, masks=masks)
-    raise ValueError(f"expected a class with 4 numbers or with 3 or more points, got {len(values)} numbers")
+    hint = "; remove the fifth, which is the confidence of a prediction" if len(values) == 5 else ""
+    raise ValueError(f"expected a class with 4 numbers or with 3 or more points, got {len(values)} numbers{hint}")
 
 
 def _images(given: Any, split: str, folder: str, source: str, notes: Notes, on_problem: OnProblem | None) -> list[str]:
@@ -179,9 +194,19 @@ def _images(given: Any, split: str, folder: str, source: str, notes: Notes, on_p
         else:
             raise AnnotationError(
                 f"{source}: expected a folder of images or a file that lists them, got {path}, which is neither - at "
-                f"`{split}`; see `root`"
+                f"`{split}`; {_meant(path)}see `root`"
             )
     return names
+
+
+def _meant(path: str) -> str:
+    """What may be meant by a path where nothing is, for a message."""
+    if "\\" in path:
+        return 'write "/" instead of "\\", which separates no folders here; '
+    folder, name = os.path.split(path)
+    others = list_folder(folder, "a folder") if os.path.isdir(folder) else []
+    near = next((other for other in others if other.casefold() == name.casefold()), None)
+    return f"there is {shorten(near)}; " if near else ""
 
 
 def _listed(file: str, folder: str) -> Iterator[tuple[int, str]]:

@@ -200,6 +200,8 @@ def names_of(content: Content, source: str) -> dict[int, str]:
         raise AnnotationError(
             f"{source}: expected a list of classes, or names by number, got a {type(given).__name__} - at `names`"
         )
+    if not names:
+        raise AnnotationError(f"{source}: expected the names of the classes, got none - at `names`")
     name_of: dict[int, str] = {}
     for key, name in names.items():
         number = str(key)

@@ -25,7 +25,7 @@ def boxed(label: int, numbers: Sequence[float], place: int, shape: Shape = (0, 0
         ValueError: there is another number of numbers, or those of the box or of a visible keypoint are no shares.
     """
     x, y, w, h = box = numbers[:4]
-    _check_shares(box)
+    check_shares(box)
     count, size = shape
     if count and len(numbers) != 4 + count * size:
         raise ValueError(
@@ -36,7 +36,7 @@ def boxed(label: int, numbers: Sequence[float], place: int, shape: Shape = (0, 0
         across, down = numbers[at : at + 2]
         seen = numbers[at + 2] if size == 3 else 2.0 * (across > 0 and down > 0)
         if seen > 0:  # in pixels, all would lie outside of the image, and so not be visible
-            _check_shares((across, down))
+            check_shares((across, down))
         points += [across, down, seen]
     return ObjectRow(label, (x - w / 2, y - h / 2, x + w / 2, y + h / 2), place, keypoints=points)
 
@@ -53,13 +53,14 @@ def outlined(label: int, numbers: Sequence[float], place: int, *, masks: bool, k
     Raises:
         ValueError: a number is no share.
     """
-    _check_shares(numbers)
+    check_shares(numbers)
     x, y = numbers[::2], numbers[1::2]
     box = (min(x), min(y), max(x), max(y))
     return ObjectRow(label, box, place, polygon=numbers if masks else (), keypoints=[0.0] * (3 * keypoints))
 
 
-def _check_shares(numbers: Sequence[float]) -> None:
+def check_shares(numbers: Sequence[float]) -> None:
+    """Raise a ValueError if one of the numbers is no share of a side, however bad a label."""
     largest = max(numbers, key=abs)
     if abs(largest) > LARGEST_SHARE:
         raise ValueError(

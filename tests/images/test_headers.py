@@ -136,3 +136,19 @@ def test_headers_of_real_files_agree_with_the_decoded_pictures(data):
     assert headers["000695.png"] == Header("jpeg", 2112, 4608, 8)
     assert headers["000695.png"].oriented_hw == (4608, 2112)
     assert read_header(data / "dirt" / "kangaroo" / "images" / "00076.jpg").orientation == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "got"),
+    [
+        (b"\0\0\0\x1cftypavif" + bytes(40), "AVIF, which is not supported; convert it to JPEG or PNG"),
+        (b"\0\0\0\x18ftypheic" + bytes(40), "HEIC, which is not supported"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\n", "the pointer of Git LFS"),
+        (b"<!DOCTYPE html><html>", "a web page, perhaps of a download that failed"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+    ],
+)
+def test_files_of_other_kinds_are_named(tmp_path, content, got):
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(ImageError, match=f"a.jpg: expected an image .*, got {got}"):
+        read_header(tmp_path / "a.jpg")

@@ -199,3 +199,54 @@ def test_image_of_another_suffix_is_named(read, tmp_path):
     (tmp_path / "x" / "a.png").touch()
     with pytest.raises(ImageError, match=r"; there is 'a\.png' and 'x/a\.png': correct the name$"):
         read("y/a.png,1,2,3,4,cow\n")
+
+
+STATED = "path,x1,y1,x2,y2,class,width,height\n"
+
+
+@pytest.mark.parametrize("wrong", ["60,40", "30,21", "31,20"])
+def test_size_that_the_file_gives_is_that_of_the_image_or_an_error(read, wrong):
+    rows = {"right": "30,20", "of the stored picture": "30.0,20.0", "unknown": ",", "none": "None,-1", "zero": "0,0"}
+    for size in rows.values():
+        assert read(f"{STATED}a.png,1,2,3,4,cat,{size}\n").image_hw.tolist() == [[20, 30]]
+    width, height = wrong.split(",")
+    with pytest.raises(
+        ImageError, match=rf"a\.png: expected height {height} and width {width}, as line 2 of .*boxes\.csv"
+    ):
+        read(f"{STATED}a.png,1,2,3,4,cat,{wrong}\n")
+    with pytest.raises(ImageError, match=r"as line 1 of .* states, got 20 and 30"):
+        read(f"a.png,1,2,3,4,cat,{wrong}\n")
+    told = []
+    table = read(
+        f"{STATED}a.png,1,2,3,4,cat,{wrong}\nsub/b.png,1,2,3,4,cat,30,20\n", on_problem=lambda *one: told.append(one)
+    )
+    assert (table.image_ids.tolist(), len(told)) == (["sub/b.png"], 1)
+
+
+def test_rows_of_an_image_that_give_it_two_sizes_are_an_error_at_the_second(read):
+    with pytest.raises(AnnotationError, match=r"of line 2 of .*boxes\.csv, \(20, 30\), got \(40, 60\) - at line 3$"):
+        read(f"{STATED}a.png,1,2,3,4,cat,30,20\na.png,5,6,7,8,cat,60,40\n")
+    with pytest.raises(AnnotationError, match="expected a number, got 'wide' - at line 2"):
+        read(f"{STATED}a.png,1,2,3,4,cat,wide,20\n")
+
+
+@pytest.mark.parametrize("headings", ["path,x,y,w,h,label", "image,left,top,right,bottom,class", "a,b,c,d,e,f,g,h"])
+def test_headings_that_are_not_known_are_an_error_for_the_whole_file(read, headings):
+    told = []
+    with pytest.raises(AnnotationError, match=r"headings path, x1.* - at `\w+` of line 1; .* x1/xmin/x_min"):
+        read(f"{headings}\na.png,1,2,3,4,cat\n", on_problem=lambda *one: told.append(one))
+    assert not told
+
+
+def test_corners_that_are_shares_are_told_with_the_first(read):
+    with pytest.warns(
+        UserWarning, match=r"as if they were shares .* got \[0.5, 0.25, 1.0, 0.75\] - at line 1 \("
+    ) as said:
+        read("a.png,0.5,0.25,1.0,0.75,cat\na.png,0,0,0.5,0.5,cat\n")
+    assert said[0].filename == __file__
+    assert read("a.png,0,0,1,1,cat\na.png,3,3,5,5,cat\n").boxes.tolist() == [[0, 0, 1, 1], [3, 3, 5, 5]]
+
+
+def test_first_error_says_how_many_more_there_are(read):
+    with pytest.raises(AnnotationError, match=r"got 'x' - at line 1; and 2 more; detfeed check lists them all"):
+        read("a.png,x,2,3,4,cat\na.png,x,2,3,4,cat\nsub/c.png,1,2,3,4,cat\n")

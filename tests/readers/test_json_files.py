@@ -42,7 +42,7 @@ def test_file_that_is_nested_too_deeply_is_an_error(tmp_path):
 def test_bytes_that_are_not_utf8_are_an_error_at_their_line(tmp_path):
     path = tmp_path / "a.json"
     path.write_bytes('[\n"caf\xe9"\n]'.encode("latin-1"))
-    message = r"a\.json: expected a list in UTF-8, got the byte 0xe9 in .*caf.* - at line 2; save it"
+    message = r"a\.json: expected a list in UTF-8, got the byte 0xe9 in .*caf.* - at line 2; as Latin-1 it is .*caf"
     with pytest.raises(AnnotationError, match=message):
         decode_json(str(path), list[str], "a list")
 

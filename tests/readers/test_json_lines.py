@@ -202,3 +202,19 @@ def test_image_of_a_split_that_nobody_knows_is_told(write):
     with pytest.warns(UserWarning, match=r"none of train, val, test are left out - at line 3$"):
         assert len(read_ndjson(file)) == 1
     assert len(read_ndjson(file, "trian")) == 1
+
+
+def test_sizes_that_a_line_gives_are_those_of_the_image(write, tmp_path):
+    right, wrong = {"width": 40, "height": 20.0}, {"width": 20, "height": 20}
+    metadata = image_of("a.png", bbox=[[1, 2, 3, 4]], categories=[1])
+    ndjson = record("a.png", boxes=[[0, 0.5, 0.5, 0.25, 0.5]])
+    write("metadata.jsonl", metadata | right)
+    assert read_image_folder(tmp_path).image_hw.tolist() == [[20, 40]]
+    assert read_ndjson(write("x.ndjson", HEAD, ndjson | right)).image_hw.tolist() == [[20, 40]]
+    write("metadata.jsonl", metadata | wrong)
+    for read in (
+        lambda: read_image_folder(tmp_path),
+        lambda: read_ndjson(write("x.ndjson", HEAD, ndjson | wrong)),
+    ):
+        with pytest.raises(ImageError, match=r"expected height 20 and width 20, as line \d of .*, got 20 and 40"):
+            read()

@@ -113,3 +113,8 @@ def test_rows_and_images_that_cannot_be_read_are_told_and_left_out(read, tmp_pat
     np.testing.assert_allclose(table.boxes, [[3, 4, 15, 16]], rtol=1e-6)
     assert [path.rsplit("/")[-1] for path, _ in told] == [*["boxes.csv"] * 3, "00d4.jpg", "00e5.jpg"]
     assert [str(error)[-6:] for _, error in told[:3]] == ["line 4", "line 6", "line 7"]
+
+
+def test_corners_in_pixels_are_an_error_that_says_so(read):
+    with pytest.raises(AnnotationError, match=r"expected shares of .*, got 17, as if in pixels.* - at line 2"):
+        read(HEADINGS + box(corners="3,17,4,9"))

@@ -58,7 +58,8 @@ def test_objects_of_files_become_rows_with_classes_by_their_labels():
     assert table.class_ids.tolist() == [1, 0, 1]
     assert table.ignore.tolist() == [False, True, False]
     assert table.category_ids.tolist() == [30, 70]
-    assert rows.to_annotations(["3", "7"], invalid="clip", labels=[3, 7]).category_ids.tolist() == [1, 2]
+    table = rows.to_annotations(["3", "7"], invalid="clip", labels=[3, 7], shares=True)
+    assert table.category_ids.tolist() == [1, 2]
 
 
 def test_lines_name_images_in_any_order(folder):
@@ -87,9 +88,16 @@ def test_files_that_cannot_be_read_are_reported_before_their_images_and_leave_no
     ]
     assert list(rows.labels) == ["a.png"]
     assert rows.to_annotations(["a.png"], invalid="clip").image_ids.tolist() == ["a.png"]
-    for file, kind in (("wrong.txt", MissingImageError), ("broken.png", ImageError)):
-        with pytest.raises(kind):
-            of_files().add_file(file, read)
+    for files, kind, more in (
+        (["wrong.txt"], MissingImageError, "got none$"),
+        (["broken.png", "wrong.txt", "a.png", "wrong.txt"], ImageError, "; and 2 more; detfeed check lists them all$"),
+    ):
+        rows = of_files()
+        assert sum(rows.add_file(file, read) for file in files) == files.count("a.png")
+        with pytest.raises(kind, match=more):
+            rows.stop()
+        with pytest.raises(kind, match=more):
+            rows.to_annotations(["a.png"], invalid="clip")
 
 
 def test_lines_that_cannot_be_read_leave_out_their_image_or_themselves(folder):
@@ -105,8 +113,10 @@ def test_lines_that_cannot_be_read_leave_out_their_image_or_themselves(folder):
     assert told[1][1].endswith('remove its ".." - at line 4')
     assert told[2][1] == "list.csv: expected a class, got '?' - at line 5"
     assert rows.to_annotations(["x"], invalid="clip").image_ids.tolist() == ["b.png"]
+    rows = of_lines()
+    rows.add_lines(lines[4:5], NamedImages(str(folder)), to_object)
     with pytest.raises(AnnotationError, match=r"^list\.csv: expected a class, got '\?' - at line 5$"):
-        of_lines().add_lines(lines[4:], NamedImages(str(folder)), to_object)
+        rows.stop()
 
 
 @pytest.mark.parametrize("error", [ValueError("stop"), AnnotationError("stop")])

@@ -49,7 +49,7 @@ def test_rows_of_a_quote_that_is_not_closed_are_an_error_at_the_quote(tmp_path, 
 def test_bytes_that_are_not_utf8_are_an_error_at_their_line(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes("".join(f"é{line},1\n" for line in range(1, 3000)).encode() + b"caf\xe9,1\nb,2\n")
-    message = r"a\.csv: expected a list in UTF-8, got the byte 0xe9 in '.*caf.,1\\n.*' - at line 3000; save it as UTF-8"
+    message = r"a\.csv: expected a list in UTF-8, got the byte 0xe9 in '.*caf.,1\\n.*' - at line 3000; as Latin-1"
     for read in (read_text, lambda *arguments: list(read_rows(*arguments))):
         with pytest.raises(AnnotationError, match=message):
             read(path, "a list")
@@ -125,7 +125,8 @@ def test_lines_are_parsed_by_number_and_fields_and_errors_get_an_address():
     [
         ("one\n红灯 0.5\n".encode("gbk"), r"at line 2; as GBK it is '红灯'; save it as UTF-8$"),
         ("one\n".encode("utf-16"), r"at line 1; it begins as UTF-16 does; save it as UTF-8$"),
-        (b"caf\xe9", r"at line 1; save it as UTF-8$"),
+        (b"a caf\xe9", r"at line 1; as Latin-1 it is 'café'; save it as UTF-8$"),
+        ("Müller, 金属".encode("gbk") + b"\xff", r"at line 1; save it as UTF-8$"),
     ],
 )
 def test_encoding_that_a_text_may_be_in_is_named(tmp_path, data, hint):

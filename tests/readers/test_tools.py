@@ -6,7 +6,16 @@ import cv2
 import numpy as np
 import pytest
 
-from detfeed import read_coco, read_csv, read_image_folder, read_kitti, read_ndjson, read_voc, read_yolo
+from detfeed import (
+    read_coco,
+    read_csv,
+    read_image_folder,
+    read_kitti,
+    read_ndjson,
+    read_openimages,
+    read_voc,
+    read_yolo,
+)
 
 HEIGHT, WIDTH = 64, 96
 BOXES = {"cat": (10, 8, 50, 40), "traffic light": (60, 20, 90, 60)}
@@ -251,6 +260,66 @@ def makesense_voc(folder):
     return read_voc(folder.root)
 
 
+def makesense_csv(folder):
+    for name in ("a", "b"):
+        folder.image(f"{name}.jpg")
+    lines = [
+        f"{label},{x0},{y0},{x1 - x0},{y1 - y0},{image}.jpg,{WIDTH},{HEIGHT}"
+        for image in ("a", "b")
+        for label, (x0, y0, x1, y1) in BOXES.items()
+    ]
+    folder.text("labels_old.csv", "\n".join(lines))
+    headings = "label_name,bbox_x,bbox_y,bbox_width,bbox_height,image_name,image_width,image_height"
+    folder.text("labels.csv", "\n".join([headings, *lines]))
+    table, old = read_csv(folder.root / "labels.csv"), read_csv(folder.root / "labels_old.csv")
+    assert (table.boxes == old.boxes).all()
+    return table
+
+
+def via_coco(folder):
+    for name in ("a", "b"):
+        folder.image(f"{name}.jpg")
+    folder.coco("via_project_coco.json", ["a.jpg", "b.jpg"])
+    content = json.loads((folder.root / "via_project_coco.json").read_text())
+    for image in content["images"]:
+        image |= {"id": str(image["id"]), "license": 0, "flickr_url": image["file_name"], "date_captured": ""}
+    for annotation in content["annotations"]:
+        x, y, w, h = annotation["bbox"]
+        outline = [x, y, x + w, y, x + w, y + h, x, y + h]
+        annotation |= {"image_id": str(annotation["image_id"]), "segmentation": outline}
+    folder.text("via_project_coco.json", json.dumps(content))
+    return read_coco(folder.root / "via_project_coco.json", folder.root)
+
+
+def labelme2coco(folder):
+    for name in ("a", "b"):
+        folder.image(f"labelme/{name}.jpg")
+    folder.coco("dataset.json", ["a.jpg", "b.jpg"])
+    return read_coco(folder.root / "dataset.json", folder.root / "labelme")
+
+
+def fiftyone_coco(folder):
+    for name in ("a", "b"):
+        folder.image(f"data/{name}.jpg")
+    folder.coco("labels.json", ["a.jpg", "b.jpg"])
+    return read_coco(folder.root / "labels.json", folder.root / "data")
+
+
+def fiftyone_openimages(folder):
+    headings = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf"
+    lines = [
+        f"{image},xclick,/m/{row},1,{x0 / WIDTH},{x1 / WIDTH},{y0 / HEIGHT},{y1 / HEIGHT},0,0,0"
+        for image in ("a", "b")
+        for row, (x0, y0, x1, y1) in enumerate(BOXES.values())
+    ]
+    for name in ("a", "b"):
+        folder.image(f"data/{name}.jpg")
+    folder.text("labels/detections.csv", "\n".join([headings, *lines]))
+    folder.text("metadata/classes.csv", "".join(f"/m/{row},{name}\n" for row, name in enumerate(CLASSES)))
+    root = folder.root
+    return read_openimages(root / "labels" / "detections.csv", root / "metadata" / "classes.csv", root / "data")
+
+
 def vott_voc(folder):
     for name in ("a", "b"):
         folder.image(f"JPEGImages/{name}.jpg")
@@ -363,6 +432,7 @@ TOOLS = [
     *(label_studio_voc, label_studio_yolo, cvat_voc, cvat_yolo_11, cvat_ultralytics, cvat_kitti, roboflow_voc),
     *(roboflow_yolov8, roboflow_csv, labelme2voc, labelimg_voc, labelimg_yolo, makesense_voc, vott_voc, vott_csv),
     *(fiftyone_voc, fiftyone_yolov5, fiftyone_kitti, rectlabel_voc, darknet, keras_retinanet),
+    *(makesense_csv, via_coco, labelme2coco, fiftyone_coco, fiftyone_openimages),
     *(keras_retinanet_with_headings, sku110k, gtsdb, ultralytics, roboflow_coco, hugging_face, ultralytics_ndjson),
 ]
 

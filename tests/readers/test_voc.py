@@ -1,4 +1,5 @@
 import os
+import re
 
 import cv2
 import numpy as np
@@ -423,3 +424,40 @@ def test_file_in_an_encoding_that_is_not_read_is_to_be_saved_as_utf8(tmp_path):
     (tmp_path / "a.xml").write_bytes("<?xml version='1.0' encoding='GBK'?><annotation>猫</annotation>".encode("gbk"))
     with pytest.raises(AnnotationError, match=r"a\.xml: .* encodings are not supported; save it as UTF-8"):
         read_voc(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("body", "tag", "place"),
+    [
+        (CAT.replace("<name>", "<name>dog</name><name>"), "name", "object[1]/name[2]"),
+        (CAT.replace("<xmin>", "<xmin>5</xmin><xmin>"), "xmin", "object[1]/bndbox/xmin[2]"),
+        (CAT.replace("</bndbox>", "</bndbox><bndbox><xmin>3</xmin></bndbox>"), "bndbox", "object[1]/bndbox[2]"),
+        (CAT.replace("<difficult>", "<difficult>1</difficult><difficult>"), "difficult", "object[1]/difficult[2]"),
+        (CAT + "<filename>a.jpg</filename><filename>b.jpg</filename>", "filename", "filename[2]"),
+        ("<size><width>15</width><height>10</height></size>" + CAT, "size", "size[2]"),
+    ],
+)
+def test_elements_that_stand_twice_and_differ_are_an_error(voc, body, tag, place):
+    with pytest.raises(AnnotationError, match=f"expected one `{tag}`, got 2 that differ - at `{re.escape(place)}`"):
+        voc({"a": SIZE + body})
+
+
+def test_elements_that_stand_twice_alike_are_one(voc):
+    corners = CAT[CAT.index("<bndbox>") : CAT.index("</object>")]
+    assert voc({"a": 2 * SIZE + CAT.replace(corners, 2 * corners)}).boxes.tolist() == [[0, 1, 30, 20]]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        (b"salt & pepper", "in '.*salt & pepper.*'; write &amp; for &"),
+        (b"a < b", "in '.*'; write &lt; for <"),
+        ("Käse".encode("latin-1"), "XML in UTF-8, got the byte 0xe4 .*; as Latin-1 it is '.*'; save it as UTF-8"),
+    ],
+)
+def test_xml_that_does_not_parse_is_shown_with_what_to_write(voc, name, hint):
+    voc({"a": SIZE + CAT})
+    file = voc.root / "Annotations" / "a.xml"
+    file.write_bytes(file.read_bytes().replace(b"<name>cat", b"<name>" + name))
+    with pytest.raises(AnnotationError, match=f"(?s)a.xml: expected .*{hint}"):
+        read_voc(voc.root)

@@ -1,5 +1,6 @@
 import os
 import shutil
+import warnings
 
 import cv2
 import numpy as np
@@ -127,7 +128,7 @@ def test_bad_boxes_follow_the_policy_with_the_line_of_the_first(read):
     ("label", "message"),
     [
         ("0 0.5 0.5 1\n", "a class with 4 numbers or with 3 or more points, got 3 numbers - at line 1"),
-        ("0 0.5 0.5 1 1 0.9\n", "got 5 numbers - at line 1"),
+        ("0 0.5 0.5 1 1 0.9\n", "got 5 numbers; remove the fifth, .* - at line 1"),
         ("0 0.1 0.1 0.9 0.1 0.5 0.9 0.2\n", "got 7 numbers - at line 1"),
         ("0 0.5 0.5 1 1_0\n", "expected a number, got '1_0' - at line 1"),
         ("0 0.5 0.5 1 1\n0 0.5 0.5 1 x\n", "expected a number, got 'x' - at line 2"),
@@ -519,3 +520,40 @@ def test_keypoints_of_another_number_or_without_their_shape_are_an_error(read):
     ):
         with pytest.raises(AnnotationError, match=r"expected `kpt_shape: \[K, 2 or 3\]`"):
             read({"train/a": ""}, text=text, keypoints=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("0 .5 .5 .2 .2 .9", "got 5 numbers; remove the fifth, which is the confidence of a prediction - at line 1"),
+        ("0 .5 .5 .2 .2 .4 .5 2 .5 .4 1", r"got a box and 2 keypoints, .* write `kpt_shape: \[2, 3\]`"),
+        ("0 .5 .5 .2 .2 .4 .5 2 .5 .4 0 .1 .1 1", r"write `kpt_shape: \[3, 3\]`"),
+    ],
+)
+def test_lines_of_predictions_and_of_poses_say_what_they_are(read, line, hint):
+    with pytest.raises(AnnotationError, match=hint):
+        read({"train/a": f"{line}\n"})
+
+
+def test_polygons_of_lines_that_are_left_out_are_not_told(read):
+    told = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read(
+            {"train/a": "0 .1 .1 .5 .5 .1 .5\n0 .1 x .2 .2\n", "train/b": "0 .5 .5 .2 .2\n"},
+            on_problem=lambda *one: told.append(one),
+        )
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize(
+    ("folder", "hint"),
+    [
+        ("Images/train", "there is 'images'|see `root`"),
+        ("images/TRAIN", "there is 'train'"),
+        ("images\\\\train", 'write "/"'),
+    ],
+)
+def test_split_that_is_nearly_there_is_named(read, folder, hint):
+    with pytest.raises(AnnotationError, match=f"which is neither - at `train`; .*({hint})"):
+        read({"train/a": "0 .5 .5 .2 .2\n"}, text=f"path: .\ntrain: {folder}\nnames: [cat]\n".replace("\\\\", "\\"))
