@@ -2,6 +2,7 @@ import copy
 import time
 from types import SimpleNamespace
 
+import albumentations
 import keras
 import numpy as np
 import pytest
@@ -166,6 +167,55 @@ def test_restored_model_goes_on_in_the_midst_of_the_epoch_with_what_it_was_not_t
     sequence, model = fit()
     assert int(model.optimizer.iterations) == 18
     assert (sequence.epoch, len(sequence)) == (3, 6)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_resumed_run_is_fed_the_stage_of_its_epoch(shapes, tmp_path):
+    def look(sample):
+        gray = (sample.image[..., 0] == sample.image[..., 2]).all()
+        return {"position": np.float32([sample.position]), "look": np.float32([gray, sample.image.mean()])}, {
+            "y": np.float32([0])
+        }
+
+    seen = []
+
+    class Recorded(Small):
+        def train_step(self, data):
+            x, y = data
+            seen.append([np.asarray(x[name]).tolist() for name in ("position", "look")])
+            return super().train_step((x, y["y"]))
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if len(seen) == int(name):
+                raise KeyboardInterrupt
+
+    def fit(name, *more):
+        seen.clear()
+        sequence = DetectionSequence(
+            shapes.select(range(12)),
+            targets=look,
+            batch_size=4,
+            resize=Fixed((32, 32)),
+            augment=albumentations.ToGray(p=1),
+            schedule={1: {"augment": "flip"}, 2: {"augment": None, "sampler": lambda table: np.arange(len(table)) % 3}},
+        )
+        model = Recorded()
+        model.compile(optimizer="sgd", loss="mse", run_eagerly=True)
+        model({"position": np.zeros((4, 1), np.float32)})
+        backup = keras.callbacks.BackupAndRestore(tmp_path / name, save_freq=1, double_checkpoint=True)
+        callbacks = [backup, ResumeFeed(sequence), *more]
+        model.fit(sequence, shuffle=False, epochs=3, callbacks=callbacks, verbose=0)
+        return list(seen)
+
+    whole = fit("whole")
+    assert len(whole) == 9 and len({str(step) for step in whole}) == 9
+    for name in ("3", "7"):  # as the second stage begins, and within the third
+        with pytest.raises(KeyboardInterrupt):
+            fit(name, Interrupt())
+        assert seen == whole[: int(name)]
+        # A backup stands for the step before it or that step.
+        assert fit(name) in (whole[int(name) :], whole[int(name) - 1 :])
 
 
 @pytest.mark.parametrize("make_callback", [ResumeFeed, FeedMonitor])
