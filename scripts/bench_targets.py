@@ -7,6 +7,7 @@ that a loader does for an image: matching, sampling, coding, and writing into th
 
 from __future__ import annotations
 
+import bisect
 import json
 import platform
 import time
@@ -20,7 +21,16 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from detfeed import AnchorGrid, AnchorTargets, Annotations, Sample, ShortSide
+from detfeed import (
+    AnchorGrid,
+    AnchorTargets,
+    Annotations,
+    BatchLoader,
+    Sample,
+    ShortSide,
+    make_shapes,
+    read_coco,
+)
 from detfeed.commands.parser import Parser, whole
 from detfeed.readers.formats import add_training_options, training_set
 
@@ -155,6 +165,29 @@ def measure(kind: str, label: str, sets: list[Boxes], repeats: int) -> dict[str,
     return result
 
 
+def time_crowds(shapes_dir: Path, repeats: int) -> dict[str, float]:
+    """Median milliseconds of a target, of drawn images with a crowd, by what counts as the crowd."""
+    json_file = shapes_dir / "instances.json"
+    if not json_file.exists():
+        make_shapes(shapes_dir, num_images=80, image_hw=(480, 640))
+    table = read_coco(json_file, shapes_dir / "images")
+    starts = table.offsets.tolist()
+    crowded = sorted({bisect.bisect(starts, row) - 1 for row in table.masks})
+    by_mask, by_box = AnchorTargets(GRIDS["FPN"]), AnchorTargets(GRIDS["FPN"], crowd="box")
+    ways = {"by its mask": by_mask, "by its box": by_box, "left out": by_box}
+    loader = BatchLoader(table, by_mask, batch_size=1, resize=ShortSide(800, max_side=1333))
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for position in crowded * repeats:
+        for name, way in ways.items():
+            sample = loader.load_sample(0, position)  # a new one: it keeps the masks that were looked at
+            if name == "left out":
+                sample = sample_of(sample.boxes[~sample.ignore])
+            start = time.perf_counter()
+            way(sample)
+            taken[name].append(time.perf_counter() - start)
+    return {name: 1e3 * float(np.median(times)) for name, times in taken.items()}
+
+
 def print_table(results: list[dict[str, Any]]) -> None:
     table = Table(title=f"ms an image, input {INPUT_HW[0]}x{INPUT_HW[1]} (ratio to matching)")
     names = ["matching", "target", "dense", *(["torchvision"] if "torchvision" in results[0] else [])]
@@ -215,9 +248,16 @@ def main() -> None:
             results.append(measure(kind, str(number), sets, arguments.repeats))
         results += [measure(kind, name, sets, 1) for name, sets in data_sets.items()]
     print_table(results)
+    crowds = time_crowds(arguments.out / "shapes", arguments.repeats)
+    print("target of a drawn image with a crowd, FPN:", ", ".join(f"{name} {ms:.2f} ms" for name, ms in crowds.items()))
     arguments.out.mkdir(parents=True, exist_ok=True)
     machine = {"processor": platform.processor() or platform.machine(), "python": platform.python_version()}
-    report = {"machine": {**machine, "numpy": np.__version__}, "input_hw": INPUT_HW, "results": results}
+    report = {
+        "machine": {**machine, "numpy": np.__version__},
+        "input_hw": INPUT_HW,
+        "results": results,
+        "crowds": crowds,
+    }
     (arguments.out / "targets.json").write_text(json.dumps(report, indent=2) + "\n")
     plot(results, arguments.out / "targets.png")
     print(f"wrote {arguments.out / 'targets.json'} and {arguments.out / 'targets.png'}")
