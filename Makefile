@@ -48,7 +48,7 @@ demo: $(VENV)/runtime
 # Two processes: one runs the Keras tests of one worker while the other does the rest. Measuring coverage on Python 3.11
 # takes 80 % more CPU time in tests of targets, 45 % in those of batches, none where other processes do the work.
 test: $(VENV)/dev
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov
 
 lint: $(VENV)/dev
 	$(BIN)/ruff format --check .

@@ -42,6 +42,16 @@ class PythonParser(PythonCodeBlockParser):
         self.doctest_parser = DocTestStringParser(evaluate_session)
 
 
+# Files of few tests that take long: last, they would keep one process busy while the other has nothing left to do.
+FIRST = ("tests/scripts", "tests/models", "docs", "README.md")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Let the longest files be first; xdist, told not to, would begin with the files of most tests."""
+    places = [config.rootpath / name for name in FIRST]
+    items.sort(key=lambda item: not any(item.path.is_relative_to(place) for place in places))
+
+
 def offer_installed(namespace):
     """For `<!-- skip: next if(not installed("torch")) -->`."""
     namespace["installed"] = lambda package: importlib.util.find_spec(package) is not None

@@ -1,8 +1,6 @@
 """Keras models to feed: ResNet50, FPN, RPN, Faster R-CNN. In keras.ops only, so on TensorFlow, JAX and torch alike."""
 
-if __name__ != "detfeed.models":
-    # Under a second name each class would exist twice, and isinstance would be False between the two.
-    raise ImportError(f"Expected the package to be imported as detfeed.models. Received: import {__name__}.")
+import sys
 
 # First, since it says what to install where Keras has no backend.
 import detfeed.backend  # noqa: F401
@@ -20,6 +18,12 @@ from detfeed.models.roi_sampling import RoiSampler, match_rois, sample_rois
 from detfeed.models.rpn import RPN, rpn_head
 from detfeed.models.scoring import propose, save_proposals, score
 from detfeed.models.training import Schedule, train
+
+if __name__ != "detfeed.models":
+    # In a clone the folder is found as `models`, too. That is a second name of the one package: a second package would
+    # have each class again, and isinstance would be False between the two.
+    for _name in [name for name in sys.modules if f"{name}.".startswith("detfeed.models.")]:
+        sys.modules[_name.replace("detfeed.models", __name__, 1)] = sys.modules[_name]
 
 __all__ = [
     "RPN",
