@@ -168,7 +168,7 @@ def _add_problems(name: str, problems: list[tuple[str, DetfeedError]], findings:
     for path, error in problems:
         kind = "unreadable-annotation"
         if isinstance(error, ImageError):
-            kind = inspect_image(path, fast=True).problem or "damaged-image"
+            kind = inspect_image(path, fast=True).problem or "size-mismatch"
         elif isinstance(error, EntryError):
             kind = "unreadable-entry"
         elif isinstance(error, MissingImageError):

@@ -23,7 +23,7 @@ from detfeed import (
 )
 from detfeed.check import dataset
 from detfeed.check import pictures as inspection
-from image_files import FILES, encode, noise
+from image_files import FILES, encode, noise, picture
 from reports import BOX, found, names, one
 
 
@@ -371,6 +371,17 @@ def test_images_that_a_list_names_again_are_a_finding_and_nothing_is_left_out(fo
     assert (finding.severity, finding.count) == ("error", 2)
     assert "again - at line 3, first at line 1" in finding.examples[0].detail
     assert (report.checked[0].unread, len(report.checked[0].annotations)) == (0, 2)
+
+
+def test_size_that_a_csv_file_states_wrongly_is_a_finding_about_the_size(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.png").write_bytes(encode(picture(24, 40), "PNG"))
+    rows = "a.png,1,2,9,9,cat,80,48\nb.png,1,2,9,9,cat,40,24\n"
+    (tmp_path / "boxes.csv").write_text(rows)
+    report = check(partial(read_csv, tmp_path / "boxes.csv"))
+    (example,) = found(report)["size-mismatch"].examples
+    assert example.file == str(tmp_path / "a.png") and "as line 1 of" in example.detail
+    assert len(report.checked[0].annotations) == 1
 
 
 def test_class_of_few_boxes_is_rare(coco):
