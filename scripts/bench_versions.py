@@ -14,8 +14,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import albumentations
 from rich.console import Console
@@ -31,9 +31,9 @@ TARGETS = {"with FPN targets": True, "images alone": False}
 
 
 def main() -> None:
-    if os.environ.get("DETFEED_BENCH"):
-        measure(*os.environ["DETFEED_BENCH"].split("|"))
-    # A plain parser: the package of an older checkout has no other.
+    if sys.argv[1:2] == ["--measure"]:
+        measure(*sys.argv[2:])
+    # A plain parser: the process that measures imports this file with a package that may have no other.
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkouts", nargs="+", type=Path, metavar="CHECKOUT", help="folders that hold other versions")
     parser.add_argument("--coco", required=True, metavar="JSON", help="COCO's file of annotations")
@@ -58,8 +58,8 @@ def main() -> None:
 
 def _in_a_process(tree: Path, way: str, kind: str, *data: str) -> float:
     paths = os.pathsep.join((str(tree), str(HERE / "scripts")))
-    environment = os.environ | {"PYTHONPATH": paths, "DETFEED_BENCH": "|".join((way, kind, *data))}
-    done = subprocess.run([sys.executable, __file__], capture_output=True, text=True, env=environment)
+    command = [sys.executable, __file__, "--measure", way, kind, *data]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": paths})
     lines = [line for line in done.stdout.splitlines() if line.startswith("result ")]
     if not lines:
         raise SystemExit(f"{tree}: {way} failed: {done.stderr[-2000:]}")
@@ -68,10 +68,10 @@ def _in_a_process(tree: Path, way: str, kind: str, *data: str) -> float:
 
 def measure(way: str, kind: str, coco: str, images: str) -> None:
     """Print images per second of a way with the package that is imported here, after an epoch that warms up."""
-    targets: Callable[[Sample], object] = AnchorTargets(AnchorGrid.fpn()) if TARGETS[kind] else _no_targets
+    targets: Any = AnchorTargets(AnchorGrid.fpn()) if TARGETS[kind] else _no_targets
     loader = BatchLoader(
         read_coco(coco, images),
-        targets,  # type: ignore[arg-type]
+        targets,
         batch_size=8,
         resize=ShortSide(800, max_side=1333),
         augment=albumentations.HorizontalFlip(p=0.5),

@@ -15,7 +15,7 @@ from detfeed.readers.notes import Notes
 from detfeed.readers.paths import NamedImages, is_image
 from detfeed.readers.problems import OnProblem
 from detfeed.readers.rows import ObjectRow, Rows
-from detfeed.readers.texts import read_rows, to_number
+from detfeed.readers.texts import is_number, is_unknown, read_rows, to_number
 
 # Names that tools give the columns, in lower case.
 _HEADINGS = {
@@ -30,7 +30,6 @@ _HEADINGS = {
 _SIZE_HEADINGS = {"x2": ("bbox_width",), "y2": ("bbox_height",)}
 # The image's; w and h, without a word of the image, may be a box's.
 _WIDTHS, _HEIGHTS = ("width", "image_width", "img_width"), ("height", "image_height", "img_height")
-_UNKNOWN = ("", "none", "null", "nan")
 _CLASS_HEADINGS = (("class_name", "id"), ("class", "id"), ("name", "id"), ("class_name", "class_id"), ("label", "id"))
 
 
@@ -143,22 +142,14 @@ def _columns_of_numbers(first: list[str]) -> _Columns:
 
 def _are_words(first: list[str]) -> bool:
     """Whether a row can only be one of headings: it names no image, and none of its fields is a number or empty."""
-    return len(first) > 4 and not is_image(first[0].strip()) and not any(map(_is_number_or_empty, first))
-
-
-def _is_number_or_empty(text: str) -> bool:
-    try:
-        to_number(text or "0")
-    except ValueError:
-        return False
-    return True
+    return (
+        len(first) > 4 and not is_image(first[0].strip()) and not any(not field or is_number(field) for field in first)
+    )
 
 
 def _size(places: tuple[int, int], fields: list[str]) -> tuple[int, int] | None:
     """Height and width of the image in a row; None where either is unknown, which tools write in many ways."""
-    height, width = (
-        0.0 if (text := fields[place].strip().lower()) in _UNKNOWN else to_number(text) for place in places
-    )
+    height, width = (0.0 if is_unknown(fields[place]) else to_number(fields[place]) for place in places)
     return (int(height), int(width)) if min(height, width) >= 1 else None
 
 

@@ -42,7 +42,7 @@ def read_images(source: AnyPath | Sequence[AnyPath], *, on_problem: OnProblem | 
     for place, one in enumerate(sources, start=1):
         for path in _images_of(one):
             image_id = os.path.relpath(path, one) if alone and path != one else path
-            if tell_repeated(seen, image_id, path, f"image source {place}", on_problem):
+            if tell_repeated(seen, image_id, path, f"image source {place}", rows.add_problem):
                 continue
             rows.add_file(path, partial(ImageRow, image_id=image_id, objects=()))
     if not seen:

@@ -10,12 +10,12 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 import msgspec
 
 from detfeed.annotations import Annotations
-from detfeed.errors import AnnotationError, among, shorten
+from detfeed.errors import among, shorten
 from detfeed.readers.bad_boxes import Invalid
 from detfeed.readers.notes import Notes
 from detfeed.readers.paths import NamedImages
 from detfeed.readers.problems import OnProblem, StatedSize, tell_repeated
-from detfeed.readers.rows import ImageRow, ObjectRow, Rows
+from detfeed.readers.rows import ImageRow, ObjectRow, Rows, with_address
 from detfeed.readers.texts import MOST_OF_LIST, read_lines
 from detfeed.readers.yolo_layouts import keypoints_of
 from detfeed.readers.yolo_objects import Shape, boxed, outlined
@@ -237,11 +237,7 @@ def _read(
             found = read_objects(line, text)
             position = None if found is None else images.position(found.name)
         except ValueError as error:
-            problem = (
-                error if isinstance(error, AnnotationError) else AnnotationError(f"{source}: {error} - at line {line}")
-            )
-            problem.__suppress_context__ = True
-            rows.add_problem(source, problem)
+            rows.add_problem(source, with_address(error, source, line))
             continue
         if found is None or position is None:
             continue

@@ -14,7 +14,7 @@ from detfeed.readers.notes import Notes
 from detfeed.readers.paths import walk_files
 from detfeed.readers.problems import OnProblem
 from detfeed.readers.rows import ImageRow, ObjectRow, Rows
-from detfeed.readers.texts import parse_lines, read_lines, to_number
+from detfeed.readers.texts import is_number, parse_lines, read_lines, to_number
 
 DONT_CARE = "DontCare"
 # Folders of text files and of images: KITTI's and FiftyOne's.
@@ -98,7 +98,7 @@ def kitti_folder(root: str, given: str | None, names: tuple[str, str]) -> str:
 
 def _object(line: int, fields: list[str], allowed: Collection[str] | None) -> ObjectRow:
     # All fields are parsed, so that the words of a class, of which tools write several, are told from the numbers.
-    words = next((place for place, field in enumerate(fields) if place and _is_number(field)), len(fields))
+    words = next((place for place, field in enumerate(fields) if place and is_number(field)), len(fields))
     if len(fields) - words not in (14, 15):
         raise ValueError(f"expected a class and 14 or 15 numbers, got {len(fields)} fields")
     numbers = [to_number(field) for field in fields[words:]]
@@ -106,11 +106,3 @@ def _object(line: int, fields: list[str], allowed: Collection[str] | None) -> Ob
     if allowed is not None and label not in allowed:
         raise ValueError(f"expected one of {among(allowed)}, got {shorten(label)}")
     return ObjectRow(label, numbers[3:7], line, label == DONT_CARE)
-
-
-def _is_number(field: str) -> bool:
-    try:
-        to_number(field)
-    except ValueError:
-        return False
-    return True

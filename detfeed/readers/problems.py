@@ -20,15 +20,8 @@ class StatedSize(NamedTuple):
     where: str
 
 
-def tell(on_problem: OnProblem | None, path: str, error: DetfeedError) -> None:
-    """Hand an error to `on_problem`; without one, raise it."""
-    if on_problem is None:
-        raise error
-    on_problem(path, error)
-
-
 class Problems:
-    """Errors of one file whose entries are all read before the first error is raised."""
+    """Errors of data that is read to its end before the first error is raised."""
 
     def __init__(self, on_problem: OnProblem | None) -> None:
         self._on_problem = on_problem
@@ -52,7 +45,7 @@ class Problems:
 
 
 def tell_repeated(
-    seen: dict[str, tuple[str, str]], image_id: str, file: str, where: str, on_problem: OnProblem | None
+    seen: dict[str, tuple[str, str]], image_id: str, file: str, where: str, on_problem: OnProblem
 ) -> bool:
     """Check whether lists have named an image before; if so, hand a `RepeatedImageError` to `on_problem`.
 
@@ -60,7 +53,7 @@ def tell_repeated(
         seen: file and place at which each image was named first; a new image is added.
         image_id: of the image.
         file, where: the list, and the place in it.
-        on_problem: as in `tell`.
+        on_problem: gets the error.
 
     Returns:
         Whether the image was named before.
@@ -75,13 +68,13 @@ def tell_repeated(
         f"{file}: expected each image once, got {shorten(image_id)} again - at {where}, first at {first}; remove it; a "
         "`sampler` feeds images more often"
     )
-    tell(on_problem, file, error)
+    on_problem(file, error)
     return True
 
 
 def read_hw(
     path: str,
-    on_problem: OnProblem | None,
+    on_problem: OnProblem,
     near: Callable[[str], Sequence[str]] | None = None,
     stated: StatedSize | None = None,
 ) -> tuple[int, int] | None:
@@ -89,17 +82,13 @@ def read_hw(
 
     Args:
         path: of the image.
-        on_problem: as in `tell`.
+        on_problem: gets the ImageError of an image that is missing, of an unknown format, larger than `MAX_SIDE`, or of
+            another size than the stated one.
         near: gives the images that may be meant by a path where nothing is, for the message.
         stated: the size that a file of annotations states. It is the picture's, as it is stored or as EXIF turns it.
 
     Returns:
-        Height and width in pixels, the stated ones if there are such; None if they can't be read and `on_problem` got
-        the error.
-
-    Raises:
-        ImageError: there is no `on_problem`, and the image is missing, of an unknown format, larger than `MAX_SIDE`, or
-            of another size than the stated one.
+        Height and width in pixels, the stated ones if there are such; None if `on_problem` got an error.
     """
     try:
         header = read_header(path)
@@ -119,5 +108,5 @@ def read_hw(
             error = ImageError(f'{error}; its name has a "\\", which separates no folders here: write "/" instead')
         if near is not None and isinstance(error.__cause__, FileNotFoundError) and (there := near(path)):
             error = ImageError(f"{error}; there is {' and '.join(map(shorten, there[:3]))}: correct the name")
-        tell(on_problem, path, error)
+        on_problem(path, error)
         return None

@@ -175,7 +175,7 @@ class Rows:
             except ValueError as error:
                 if position is not None:
                     self._left_out.add(position)
-                self.add_problem(self.source, _with_address(error, self.source, line))
+                self.add_problem(self.source, with_address(error, self.source, line))
                 continue
             if item is not None and position is not None:
                 self._add_object(position, item)
@@ -286,7 +286,8 @@ def _agree(first: StatedSize, hw: tuple[int, int]) -> None:
         raise ValueError(f"expected the height and width of {first.where}, {first.hw}, got {hw}")
 
 
-def _with_address(error: ValueError, source: str, line: int) -> AnnotationError:
+def with_address(error: ValueError, source: str, line: int) -> AnnotationError:
+    """An error about a line of a file; an AnnotationError has its address already."""
     if isinstance(error, AnnotationError):
         return error
     addressed = AnnotationError(f"{source}: {error} - at line {line}")

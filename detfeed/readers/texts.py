@@ -23,6 +23,8 @@ MOST_OF_LIST = 2**28
 _MOST_ROWS = 2**33
 # Characters of one row.
 _MOST_ROW = 2**20
+# What tools write, in lower case, where they know nothing.
+_UNKNOWN = ("", "unspecified", "none", "null")
 
 _T = TypeVar("_T")
 
@@ -203,6 +205,20 @@ def _other_encoding(data: bytes, at: int) -> str:
         return ""
     letters = next((word for word in text.split() if any(char.isalpha() and not char.isascii() for char in word)), None)
     return f"as {name} it is {shorten(letters)}; " if letters else ""
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a finite number."""
+    try:
+        to_number(text)
+    except ValueError:
+        return False
+    return True
+
+
+def is_unknown(text: str | None) -> bool:
+    """Whether a text is missing, or what tools write where they know nothing."""
+    return text is None or text.strip().lower() in _UNKNOWN
 
 
 def to_number(text: str) -> float:

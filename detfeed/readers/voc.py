@@ -18,11 +18,9 @@ from detfeed.readers.notes import Notes
 from detfeed.readers.paths import Near, is_image, path_inside, to_id, walk_files
 from detfeed.readers.problems import OnProblem, tell_repeated
 from detfeed.readers.rows import ImageRow, ObjectRow, Rows
-from detfeed.readers.texts import MOST_OF_LIST, check_utf8, read_bytes, read_lines, to_number
+from detfeed.readers.texts import MOST_OF_LIST, check_utf8, is_unknown, read_bytes, read_lines, to_number
 
 _DEEPEST = 64  # levels of elements; VOC's files have 5
-# What tools write, in lower case, where they know nothing.
-_UNKNOWN = ("", "unspecified", "none", "null")
 _FLAGS = {"true": True, "false": False}
 # Folders of XML files and of images, VOC's own first.
 ANNOTATIONS, IMAGES = ("Annotations", "annotations", "labels"), ("JPEGImages", "images", "data")
@@ -90,10 +88,16 @@ def read_voc(
     file_of = _files_by_id(folder)
     if not file_of and annotation_dir is None and os.path.basename(folder) != ANNOTATIONS[0]:
         raise AnnotationError(f"{root}: expected XML files in it or in Annotations, got none; see `annotation_dir`")
+    rows = Rows(
+        root if split is None else f"{root} ({split})",
+        where="{file}, `object[{place}]/bndbox`",
+        on_problem=on_problem,
+        ignored_as=IgnoreReason.DIFFICULT,
+    )
     if split is None:
         chosen = {image_id: os.path.join(folder, file_of[image_id]) for image_id in sorted(file_of)}
     else:
-        chosen = _listed(root, split, folder, file_of, notes, on_problem)
+        chosen = _listed(root, split, folder, file_of, notes, rows.add_problem)
     images = Images(image_folder, file_of, notes)
     labels: set[str] = set()
 
@@ -109,12 +113,6 @@ def read_voc(
         ]
         return ImageRow(os.path.join(image_folder, image), image_id, objects, hw)
 
-    rows = Rows(
-        root if split is None else f"{root} ({split})",
-        where="{file}, `object[{place}]/bndbox`",
-        on_problem=on_problem,
-        ignored_as=IgnoreReason.DIFFICULT,
-    )
     for image_id, file in chosen.items():
         if not rows.add_file(file, partial(read_image, image_id)):
             images.leave_out(image_id)
@@ -147,7 +145,7 @@ def _files_by_id(folder: str) -> dict[str, str]:
 
 
 def _listed(
-    root: str, split: str, folder: str, file_of: dict[str, str], notes: Notes, on_problem: OnProblem | None
+    root: str, split: str, folder: str, file_of: dict[str, str], notes: Notes, on_problem: OnProblem
 ) -> dict[str, str]:
     """XML files of a split by image id, in the order of its list."""
     file = os.path.join(root, "ImageSets", "Main", f"{split}.txt")
@@ -282,8 +280,9 @@ def _size(file: str, tree: ElementTree.Element) -> tuple[int, int] | None:
     size = tree.find("size")
     if size is None:
         return None
+    _check_once(file, size, "size/", ("width", "height"))
     height, width = (
-        0 if _is_unknown(size.findtext(side)) else _number(file, size, side, "size") for side in ("height", "width")
+        0 if is_unknown(size.findtext(side)) else _number(file, size, side, "size") for side in ("height", "width")
     )
     for side, pixels in (("height", height), ("width", width)):
         if pixels > MAX_SIDE:
@@ -291,13 +290,9 @@ def _size(file: str, tree: ElementTree.Element) -> tuple[int, int] | None:
     return (int(height), int(width)) if min(height, width) >= 1 else None
 
 
-def _is_unknown(text: str | None) -> bool:
-    return text is None or text.strip().lower() in _UNKNOWN
-
-
 def _flag(file: str, item: ElementTree.Element, name: str, where: str) -> bool:
     text = item.findtext(name)
-    if _is_unknown(text):
+    if is_unknown(text):
         return False
     known = _FLAGS.get((text or "").strip().lower())
     return _number(file, item, name, where) != 0 if known is None else known

@@ -12,7 +12,7 @@ from detfeed.errors import AnnotationError, MissingImageError, among, shorten
 from detfeed.readers.bad_boxes import Invalid
 from detfeed.readers.notes import Notes
 from detfeed.readers.paths import ELSEWHERE, Near, is_image, list_folder, path_inside, to_id, walk_images
-from detfeed.readers.problems import OnProblem, tell, tell_repeated
+from detfeed.readers.problems import OnProblem, tell_repeated
 from detfeed.readers.rows import ImageRow, ObjectRow, Rows
 from detfeed.readers.texts import MOST_OF_LIST, parse_lines, read_lines, read_lines_if_any, to_number
 from detfeed.readers.yolo_layouts import keypoints_of, layout_file, names_of, read_layout, root_of, split_of
@@ -101,19 +101,19 @@ def read_yolo(
         return _object(line, fields, name_of, has_keypoints, masks, shape)
 
     rows = Rows(f"{source} ({split})", where="{file}, line {place}", on_problem=on_problem)
-    names = _images(content[key], key, folder, source, notes, on_problem)
+    names = _images(content[key], key, folder, source, notes, rows.add_problem)
     for name in names:
         path = os.path.join(folder, name)
         file = label_path(path)
         if rows.add_file(file, partial(read_image, name, path)):
             image_of[file] = path
+    rows.stop()
     if len(rows) and len(unlabelled) == len(names):
         raise AnnotationError(
             f"{source}: expected label files of {len(names)} images, got none, not even {unlabelled[0]} - at "
             f"`{split}`; label files of images/... are in labels/..., so written, those of other folders beside the "
             "images"
         )
-    rows.stop()
     notes.warn(rows.source)
     return rows.to_annotations(
         list(name_of.values()),
@@ -149,7 +149,7 @@ def _object(
     raise ValueError(f"expected a class with 4 numbers or with 3 or more points, got {len(values)} numbers{hint}")
 
 
-def _images(given: Any, split: str, folder: str, source: str, notes: Notes, on_problem: OnProblem | None) -> list[str]:
+def _images(given: Any, split: str, folder: str, source: str, notes: Notes, on_problem: OnProblem) -> list[str]:
     """Paths of a split's images below the root, which are their ids."""
     entries = given if isinstance(given, list) else [given]
     names: list[str] = []
@@ -163,7 +163,7 @@ def _images(given: Any, split: str, folder: str, source: str, notes: Notes, on_p
             try:
                 names.append(to_id(name))
             except ValueError as error:
-                tell(on_problem, path, AnnotationError(f"{path}: {error}"))
+                on_problem(path, AnnotationError(f"{path}: {error}"))
 
     for number, entry in enumerate(entries):
         if not isinstance(entry, str):
@@ -258,7 +258,7 @@ def _inside(folder: str, name: str, message: str) -> str:
         raise AnnotationError(message.format(error)) from None
 
 
-def _report_orphans(folder: str, images: list[str], notes: Notes, on_problem: OnProblem | None) -> None:
+def _report_orphans(folder: str, images: list[str], notes: Notes, on_problem: OnProblem) -> None:
     """Report the label files that belong to no image in a folder: as errors if labels have a folder of their own."""
     top = os.path.dirname(label_path(os.path.join(folder, "any")))
     known = set(map(label_path, images))
@@ -278,7 +278,7 @@ def _report_orphans(folder: str, images: list[str], notes: Notes, on_problem: On
         for file in orphans:
             stem = os.path.splitext(os.path.basename(file))[0]
             got = f"{shorten(others[stem])}, whose format is not supported" if stem in others else "none"
-            tell(on_problem, file, MissingImageError(f"{file}: expected an image {stem}.* in {place}, got {got}"))
+            on_problem(file, MissingImageError(f"{file}: expected an image {stem}.* in {place}, got {got}"))
 
 
 def _has_labels(file: str) -> bool:

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from detfeed import AnnotationError, MissingImageError, read_voc
+from detfeed import AnnotationError, MissingImageError, RepeatedImageError, read_voc
 
 SIZE = "<size><width>30</width><height>20</height><depth>3</depth></size>"
 CAT = (
@@ -435,11 +435,12 @@ def test_file_in_an_encoding_that_is_not_read_is_to_be_saved_as_utf8(tmp_path):
         (CAT.replace("<difficult>", "<difficult>1</difficult><difficult>"), "difficult", "object[1]/difficult[2]"),
         (CAT + "<filename>a.jpg</filename><filename>b.jpg</filename>", "filename", "filename[2]"),
         ("<size><width>15</width><height>10</height></size>" + CAT, "size", "size[2]"),
+        ("<size><width>15</width><width>30</width></size>", "width", "size/width[2]"),
     ],
 )
 def test_elements_that_stand_twice_and_differ_are_an_error(voc, body, tag, place):
     with pytest.raises(AnnotationError, match=f"expected one `{tag}`, got 2 that differ - at `{re.escape(place)}`"):
-        voc({"a": SIZE + body})
+        voc({"a": body if tag == "width" else SIZE + body})
 
 
 def test_elements_that_stand_twice_alike_are_one(voc):
@@ -461,3 +462,11 @@ def test_xml_that_does_not_parse_is_shown_with_what_to_write(voc, name, hint):
     file.write_bytes(file.read_bytes().replace(b"<name>cat", b"<name>" + name))
     with pytest.raises(AnnotationError, match=f"(?s)a.xml: expected .*{hint}"):
         read_voc(voc.root)
+
+
+def test_images_listed_again_are_counted_with_the_other_errors(voc):
+    voc({"a": SIZE + CAT, "b": SIZE})
+    (voc.root / "Annotations" / "b.xml").write_text("<annotation>")
+    (voc.root / "ImageSets" / "Main" / "train.txt").write_text("a\na\nb\na\n")
+    with pytest.raises(RepeatedImageError, match=r"again - at line 2, first at line 1; .*; and 2 more; detfeed check"):
+        read_voc(voc.root, "train")

@@ -557,3 +557,12 @@ def test_polygons_of_lines_that_are_left_out_are_not_told(read):
 def test_split_that_is_nearly_there_is_named(read, folder, hint):
     with pytest.raises(AnnotationError, match=f"which is neither - at `train`; .*({hint})"):
         read({"train/a": "0 .5 .5 .2 .2\n"}, text=f"path: .\ntrain: {folder}\nnames: [cat]\n".replace("\\\\", "\\"))
+
+
+def test_images_listed_again_and_labels_without_images_are_counted_with_the_other_errors(read, tmp_path):
+    read({"train/a": "0 .5 .5 .2 .2\n", "train/b": "0 .5 .5 .2 .2\n"})
+    (tmp_path / "labels" / "train" / "c.txt").write_text("0 .5 .5 .2 .2\n")
+    (tmp_path / "labels" / "train" / "b.txt").write_text("0 x .5 .2 .2\n")
+    text = YAML.replace("train: images/train", "train: [images/train, images/train/a.png]")
+    with pytest.raises(MissingImageError, match=r"c\.txt: .*; and 2 more; detfeed check lists them all$"):
+        read({}, text=text)
