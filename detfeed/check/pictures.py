@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import cv2
@@ -20,6 +21,7 @@ from detfeed.images.files import is_url, read_bytes
 from detfeed.images.headers import Header, read_header
 from detfeed.images.segments import picture_end
 from detfeed.processes.process import cores
+from detfeed.readers.many_files import read_files
 
 OnProgress = Callable[[int, int], None]  # (images done, images in all)
 
@@ -150,7 +152,7 @@ _in_flight = _InFlight(_PIXELS_AT_ONCE)
 def inspect_images(
     paths: Sequence[str], *, fast: bool = False, workers: int | None = None, on_progress: OnProgress | None = None
 ) -> list[Inspected]:
-    """Inspect image files in threads; decoding releases the GIL.
+    """Inspect image files: in threads, since decoding releases the GIL; headers alone without, which is faster.
 
     Args:
         paths: the files.
@@ -165,16 +167,18 @@ def inspect_images(
     if workers is not None and workers < 1:
         raise ValueError(f"Expected workers to be at least 1. Received: {workers}")
     inspected: list[Inspected] = []
-    with ThreadPoolExecutor(workers or cores()) as executor:
-        images = executor.map(lambda path: inspect_image(path, fast=fast), paths)
-        try:
-            for image in images:
-                inspected.append(image)
-                if on_progress is not None:
-                    on_progress(len(inspected), len(paths))
-        except BaseException:
-            executor.shutdown(cancel_futures=True)  # a Ctrl-C does not wait for the remaining images
-            raise
+    with contextlib.ExitStack() as stack:
+        images: Iterator[Inspected]
+        if fast and not any(map(is_url, paths)):
+            images = (read() for read in read_files(partial(inspect_image, fast=True), paths))
+        else:
+            executor = stack.enter_context(ThreadPoolExecutor(workers or cores()))
+            stack.callback(executor.shutdown, cancel_futures=True)  # a Ctrl-C does not wait for the remaining images
+            images = executor.map(lambda path: inspect_image(path, fast=fast), paths)
+        for image in images:
+            inspected.append(image)
+            if on_progress is not None:
+                on_progress(len(inspected), len(paths))
     return inspected
 
 

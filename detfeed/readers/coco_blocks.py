@@ -11,11 +11,8 @@ import gc
 import itertools
 import math
 import os
-import pickle
 import re
-import threading
 from array import array
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
@@ -25,7 +22,7 @@ from numpy.typing import NDArray
 
 from detfeed.annotations import MAX_SIDE
 from detfeed.masks import Runs, parse_runs
-from detfeed.processes.process import Process, cores
+from detfeed.processes.helpers import Helpers, helper_count
 from detfeed.processes.slots import Allocate, Parts
 from detfeed.readers.coco_entries import (
     MASK,
@@ -45,9 +42,7 @@ from detfeed.readers.coco_entries import (
 from detfeed.readers.json_files import repeated_key
 
 BLOCK = 2**21  # bytes; with 8 MB, Python gives its memory back after each block, and reading takes a sixth longer
-BLOCKS_A_PROCESS = 32  # one more process is started for so many blocks, since its start takes a third of a second
-MAX_PROCESSES = 4
-MAX_AT_ONCE = 8  # blocks that a helping process is asked for in one call
+BLOCKS_A_PROCESS = 32  # one more process is started for so many blocks
 
 # Where an array of objects may be cut, and where it ends if it is a value of the outermost object.
 _BETWEEN = re.compile(rb"\}[ \t\r\n]*,[ \t\r\n]*\{")
@@ -342,56 +337,21 @@ def read(
         As `Pieces.read`. After one of `UNDECODED`, decode the file as a whole: either only a cut was wrong, or the
         error then names the place in the file.
     """
-    with contextlib.ExitStack() as stack:
-        pieces = Pieces(path, all_masks, keypoints)
-        helpers = _start_helpers(pieces, stack)
+    pieces = Pieces(path, all_masks, keypoints)
+    # The helpers are started before anything else, since it takes a while.
+    with Helpers(pieces, helper_count(os.path.getsize(path), BLOCK * BLOCKS_A_PROCESS)) as helpers:
         found = cut(path, form)
-        return found and (found[0], _read_all(pieces, found[1], helpers, stack))
-
-
-def _start_helpers(pieces: Pieces, stack: contextlib.ExitStack) -> list[Process]:
-    """Start processes that will read blocks, before anything else, since it takes a while; `stack` ends them."""
-    helpers: list[Process] = []
-    wanted = min(cores(), MAX_PROCESSES, os.path.getsize(pieces.path) // (BLOCK * BLOCKS_A_PROCESS)) - 1
-    if wanted > 0 and os.name == "posix":
-        with contextlib.suppress(Exception):  # no memory, no more processes allowed, no sys.executable: go without
-            for _ in range(wanted):
-                helpers.append(Process(pickle.dumps(pieces)))
-                stack.callback(helpers[-1].end)
-                stack.callback(helpers[-1].kill)  # first
-    return helpers
-
-
-def _read_all(pieces: Pieces, spans: list[Span], helpers: list[Process], stack: contextlib.ExitStack) -> Columns:
-    """Read all blocks: from the first on in this process, from the last on in the helpers."""
-    done: list[Columns | None] = [None] * len(spans)
-    waiting = deque(range(len(spans)))
-    for helper in helpers:
-        thread = threading.Thread(target=_help, args=(helper, spans, waiting, done), name="detfeed reader", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # no more threads allowed: go without
-            break
-        stack.callback(thread.join)
-        stack.callback(helper.kill)  # first
-    with contextlib.suppress(IndexError):
-        while True:
-            index = waiting.popleft()
-            # In one block, since a tool that writes keys twice does so throughout, and since it takes a third longer.
-            done[index] = pieces.read(spans[index], looking_for_repeats=index == 0)
-    # Read the blocks that helpers failed at or are still at, so that nobody waits for a slow process.
-    return join([pieces.read(span) if columns is None else columns for span, columns in zip(spans, done, strict=True)])
-
-
-def _help(helper: Process, spans: list[Span], waiting: deque[int], done: list[Columns | None]) -> None:
-    """The thread of a helping process: let it read blocks from the end on until all are taken, or it fails."""
-    with contextlib.suppress(Exception):  # IndexError: all are taken. After any other, they are read again here.
-        while True:
-            # Several in a call: a call waits for the interpreter lock, which this process holds. Fewer towards the end.
-            indices = [waiting.pop() for _ in range(max(1, min(len(waiting) // 8, MAX_AT_ONCE)))]
-            answer = helper.call(*(spans[index] for index in indices))
-            for index, columns in zip(indices, answer.arrays, strict=True):
-                done[index] = Columns(**columns)
+        if found is None:
+            return None
+        content, spans = found
+        # Keys that repeat are looked for in one block, since a tool that writes keys twice does so throughout, and
+        # since it takes a third longer.
+        blocks = helpers.share(
+            spans,
+            lambda number: pieces.read(spans[number], looking_for_repeats=number == 0),
+            lambda arrays: Columns(**arrays),
+        )
+        return content, join(list(blocks))
 
 
 @contextlib.contextmanager

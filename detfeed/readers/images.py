@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError
+from detfeed.readers.many_files import read_files
 from detfeed.readers.paths import walk_images
-from detfeed.readers.problems import OnProblem, tell_repeated
+from detfeed.readers.problems import OnProblem, hw_if_read, tell_repeated
 from detfeed.readers.rows import ImageRow, Rows
 
 AnyPath = str | os.PathLike[str]
@@ -39,15 +40,22 @@ def read_images(source: AnyPath | Sequence[AnyPath], *, on_problem: OnProblem | 
     name = ", ".join(sources[:3]) + (", ..." if len(sources) > 3 else "")
     rows = Rows(name, where="{file}", on_problem=on_problem)
     seen: dict[str, tuple[str, str]] = {}
+    named: list[tuple[str, str]] = []
     for place, one in enumerate(sources, start=1):
         for path in _images_of(one):
             image_id = os.path.relpath(path, one) if alone and path != one else path
-            if tell_repeated(seen, image_id, path, f"image source {place}", rows.add_problem):
-                continue
-            rows.add_file(path, partial(ImageRow, image_id=image_id, objects=()))
+            if not tell_repeated(seen, image_id, path, f"image source {place}", rows.add_problem):
+                named.append((path, image_id))
     if not seen:
         raise AnnotationError(f"{name or 'read_images'}: expected images, got none")
+    reads = read_files(hw_if_read, [(path, None) for path, _ in named])
+    for (path, image_id), read in zip(named, reads, strict=True):
+        rows.add_file(path, partial(_to_image, image_id, read))
     return rows.to_annotations([], invalid="raise")
+
+
+def _to_image(image_id: str, read: Callable[[], tuple[int, int] | None], path: str) -> ImageRow:
+    return ImageRow(path, image_id, (), read())
 
 
 def _images_of(source: str) -> list[str]:

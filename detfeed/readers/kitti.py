@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 from detfeed.annotations import Annotations, IgnoreReason
-from detfeed.errors import among, shorten
+from detfeed.errors import AnnotationError, among, shorten
 from detfeed.readers.bad_boxes import Invalid
 from detfeed.readers.folder_images import Images
+from detfeed.readers.many_files import read_files
 from detfeed.readers.notes import Notes
 from detfeed.readers.paths import walk_files
-from detfeed.readers.problems import OnProblem
+from detfeed.readers.problems import OnProblem, hw_if_read
 from detfeed.readers.rows import ImageRow, ObjectRow, Rows
 from detfeed.readers.texts import is_number, parse_lines, read_lines, to_number
 
 DONT_CARE = "DontCare"
 # Folders of text files and of images: KITTI's and FiftyOne's.
 LABELS, IMAGES = ("label_2", "labels"), ("image_2", "data")
+
+_Read = tuple[Sequence[ObjectRow], tuple[int, int] | None]  # objects of a text file, height and width of its image
 
 
 def read_kitti(
@@ -64,15 +67,24 @@ def read_kitti(
     images = Images(kitti_folder(root, image_dir, IMAGES), file_of.values(), notes)
     allowed = None if class_names is None else (*class_names, DONT_CARE)
 
-    def read_image(stem: str, file: str) -> ImageRow:
-        image = images.of(file, stem)
-        lines = read_lines(file, "a text file of objects")
-        objects = parse_lines(lines, file, lambda line, fields: _object(line, fields, allowed))
-        return ImageRow(os.path.join(images.folder, image), stem, objects)
+    def image_of(file: str, stem: str) -> str | AnnotationError:
+        try:
+            return os.path.join(images.folder, images.of(file, stem))
+        except AnnotationError as error:
+            return error
+
+    def to_image(image: str | AnnotationError, stem: str, read: Callable[[], _Read], file: str) -> ImageRow:
+        if isinstance(image, AnnotationError):
+            raise image
+        objects, hw = read()
+        return ImageRow(image, stem, objects, hw)
 
     rows = Rows(root, where="{file}, line {place}", on_problem=on_problem, ignored_as=IgnoreReason.UNLABELLED)
-    for name, stem in file_of.items():
-        if not rows.add_file(os.path.join(folder, name), partial(read_image, stem)):
+    files = [os.path.join(folder, name) for name in file_of]
+    image_files = [image_of(file, stem) for file, stem in zip(files, file_of.values(), strict=True)]
+    reads = read_files(partial(_read, allowed), list(zip(files, image_files, strict=True)))
+    for file, image, stem, read in zip(files, image_files, file_of.values(), reads, strict=True):
+        if not rows.add_file(file, partial(to_image, image, stem, read)):
             images.leave_out(stem)
     rows.stop()
     images.note_left_over("a text file")
@@ -94,6 +106,14 @@ def kitti_folder(root: str, given: str | None, names: tuple[str, str]) -> str:
     others_there = all(os.path.isdir(os.path.join(root, name)) for _, name in (LABELS, IMAGES))
     there = other if others_there and not os.path.lexists(os.path.join(root, ours)) else ours
     return os.path.join(root, there if given is None else given)
+
+
+def _read(allowed: Collection[str] | None, files: tuple[str, str | AnnotationError]) -> _Read:
+    """The objects of a text file, and height and width of its image, if its header can be read."""
+    file, image = files
+    lines = read_lines(file, "a text file of objects")
+    objects = parse_lines(lines, file, lambda line, fields: _object(line, fields, allowed))
+    return objects, None if isinstance(image, AnnotationError) else hw_if_read((image, None))
 
 
 def _object(line: int, fields: list[str], allowed: Collection[str] | None) -> ObjectRow:

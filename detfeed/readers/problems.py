@@ -110,3 +110,9 @@ def read_hw(
             error = ImageError(f"{error}; there is {' and '.join(map(shorten, there[:3]))}: correct the name")
         on_problem(path, error)
         return None
+
+
+def hw_if_read(image: tuple[str, StatedSize | None]) -> tuple[int, int] | None:
+    """What `read_hw` gives for a path and a stated size, for processes that help; its problems are not reported."""
+    path, stated = image
+    return read_hw(path, lambda *_: None, stated=stated)

@@ -16,8 +16,9 @@ from detfeed.keypoints import Keypoints
 from detfeed.mask_columns import NO_MASKS, MaskColumns
 from detfeed.readers.bad_boxes import Invalid
 from detfeed.readers.draft import Draft
+from detfeed.readers.many_files import read_files
 from detfeed.readers.paths import NamedImages
-from detfeed.readers.problems import OnProblem, Problems, StatedSize, read_hw
+from detfeed.readers.problems import OnProblem, Problems, StatedSize, hw_if_read, read_hw
 from detfeed.readers.table import to_annotations
 
 
@@ -179,10 +180,12 @@ class Rows:
                 continue
             if item is not None and position is not None:
                 self._add_object(position, item)
-        for position, (path, image_id) in enumerate(zip(images.paths, images.ids, strict=True)):
+        known = [(path, stated.get(position)) for position, path in enumerate(images.paths)]
+        reads = read_files(hw_if_read, known)
+        for position, (path, image_id, read_size) in enumerate(zip(images.paths, images.ids, reads, strict=True)):
             hw = None
             if position not in self._left_out:
-                hw = read_hw(path, self.add_problem, images.near, stated.get(position))
+                hw = read_size() or read_hw(path, self.add_problem, images.near, stated.get(position))
             if hw is None:
                 self._left_out.add(position)
             self._add_image(path, image_id, hw or (1, 1), path)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 from xml.etree import ElementTree
 from xml.parsers import expat
 
@@ -14,6 +14,7 @@ from detfeed.annotations import MAX_SIDE, Annotations, IgnoreReason
 from detfeed.errors import AnnotationError, among, shorten
 from detfeed.readers.bad_boxes import Invalid
 from detfeed.readers.folder_images import Images
+from detfeed.readers.many_files import read_files
 from detfeed.readers.notes import Notes
 from detfeed.readers.paths import Near, is_image, path_inside, to_id, walk_files
 from detfeed.readers.problems import OnProblem, tell_repeated
@@ -37,6 +38,24 @@ class VocArguments(TypedDict, total=False):
     one_based: bool
     invalid: Invalid
     on_problem: OnProblem | None
+
+
+class _VocFile(NamedTuple):
+    """What an XML file holds.
+
+    Attributes:
+        labels: names of the classes of its objects.
+        filename: the image that it names, or empty.
+        objects: its objects.
+        hw: height and width in pixels, None if it does not say.
+        error: what is wrong with its objects or sizes, which are missing then.
+    """
+
+    labels: set[str]
+    filename: str
+    objects: Sequence[ObjectRow]
+    hw: tuple[int, int] | None
+    error: AnnotationError | None = None
 
 
 def read_voc(
@@ -101,20 +120,17 @@ def read_voc(
     images = Images(image_folder, file_of, notes)
     labels: set[str] = set()
 
-    def read_image(image_id: str, file: str) -> ImageRow:
-        tree = _parse(file)
-        labels.update(_labels(tree))
-        image = images.of(file, image_id, (tree.findtext("filename") or "").strip())
-        hw = _size(file, tree)
-        _check_once(file, tree, "", ("filename", "size"))
-        objects = [
-            _object(file, item, place, class_names, one_based)
-            for place, item in enumerate(tree.findall("object"), start=1)
-        ]
-        return ImageRow(os.path.join(image_folder, image), image_id, objects, hw)
+    def to_image(image_id: str, read: Callable[[], _VocFile], file: str) -> ImageRow:
+        found = read()
+        labels.update(found.labels)
+        image = images.of(file, image_id, found.filename)
+        if found.error:
+            raise found.error
+        return ImageRow(os.path.join(image_folder, image), image_id, found.objects, found.hw)
 
-    for image_id, file in chosen.items():
-        if not rows.add_file(file, partial(read_image, image_id)):
+    reads = read_files(partial(_read, class_names, one_based), list(chosen.values()))
+    for (image_id, file), read in zip(chosen.items(), reads, strict=True):
+        if not rows.add_file(file, partial(to_image, image_id, read)):
             images.leave_out(image_id)
     if split is None:
         images.note_left_over("an XML file")
@@ -188,17 +204,36 @@ def _no_list(root: str, split: str, file: str) -> AnnotationError:
     return AnnotationError(f"{file}: expected a list of images, got no such file; there are {have}{hint}")
 
 
+def _read(class_names: tuple[str, ...] | None, one_based: bool, file: str) -> _VocFile:
+    tree = _parse(file)
+    labels, filename = _labels(tree), (tree.findtext("filename") or "").strip()
+    try:
+        hw = _size(file, tree)
+        _check_once(file, tree, "", ("filename", "size"))
+        objects = [
+            _object(file, item, place, class_names, one_based)
+            for place, item in enumerate(tree.findall("object"), start=1)
+        ]
+    except AnnotationError as error:
+        return _VocFile(labels, filename, (), None, error)
+    return _VocFile(labels, filename, objects, hw)
+
+
 def _labels(tree: ElementTree.Element) -> set[str]:
     """Names of the classes of a file's objects."""
     return {(item.findtext("name") or "").strip() for item in tree.findall("object")} - {""}
 
 
+def _read_labels(file: str) -> set[str]:
+    return _labels(_parse(file))
+
+
 def _other_labels(xml_files: list[str], on_problem: OnProblem) -> set[str]:
     """Names of classes in XML files outside the split."""
     labels: set[str] = set()
-    for xml_file in xml_files:
+    for xml_file, read in zip(xml_files, read_files(_read_labels, xml_files), strict=True):
         try:
-            labels |= _labels(_parse(xml_file))
+            labels |= read()
         except AnnotationError as error:
             problem = AnnotationError(
                 f"{error}; the file is outside the split and read for the names of classes; `class_names=` gives them"

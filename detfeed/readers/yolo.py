@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from detfeed.annotations import Annotations
 from detfeed.errors import AnnotationError, MissingImageError, among, shorten
 from detfeed.readers.bad_boxes import Invalid
+from detfeed.readers.many_files import read_files
 from detfeed.readers.notes import Notes
 from detfeed.readers.paths import ELSEWHERE, Near, is_image, list_folder, path_inside, to_id, walk_images
-from detfeed.readers.problems import OnProblem, tell_repeated
+from detfeed.readers.problems import OnProblem, hw_if_read, tell_repeated
 from detfeed.readers.rows import ImageRow, ObjectRow, Rows
 from detfeed.readers.texts import MOST_OF_LIST, parse_lines, read_lines, read_lines_if_any, to_number
 from detfeed.readers.yolo_layouts import keypoints_of, layout_file, names_of, read_layout, root_of, split_of
@@ -76,36 +78,29 @@ def read_yolo(
     key = split_of(content, split, source, notes)
     if not os.path.isdir(folder):
         raise AnnotationError(f"{source}: expected a folder, got {folder}, which is none - at `path`; see `root`")
-    has_keypoints = "kpt_shape" in content
     shape, points = keypoints_of(content, source, notes) if keypoints else ((0, 0), None)
     image_of: dict[str, str] = {}  # by label file
     unlabelled: list[str] = []  # label files that are not there
 
-    def read_image(name: str, path: str, file: str) -> ImageRow:
-        lines = read_lines_if_any(file, "a text file of boxes")
-        if lines is None:
+    def to_image(name: str, path: str, read: Callable[[], _LabelFile], file: str) -> ImageRow:
+        found = read()
+        if found.objects is None:
             unlabelled.append(file)
         elif file in image_of:
             raise AnnotationError(
                 f"{file}: expected one image, got {image_of[file]} and {path}; remove or rename all but one"
             )
-        around: list[int] = []
-        objects = parse_lines(lines or (), file, partial(read_object, around))
-        for line in around:
+        for line in found.around:
             notes.add("polygons and rotated boxes are read as the boxes around them", f"{file}, line {line}")
-        return ImageRow(path, name, objects)
-
-    def read_object(around: list[int], line: int, fields: list[str]) -> ObjectRow:
-        if len(fields) > 5 and not has_keypoints and not masks:
-            around.append(line)
-        return _object(line, fields, name_of, has_keypoints, masks, shape)
+        return ImageRow(path, name, found.objects or (), found.hw)
 
     rows = Rows(f"{source} ({split})", where="{file}, line {place}", on_problem=on_problem)
     names = _images(content[key], key, folder, source, notes, rows.add_problem)
-    for name in names:
-        path = os.path.join(folder, name)
-        file = label_path(path)
-        if rows.add_file(file, partial(read_image, name, path)):
+    files = [(label_path(path), path) for path in (os.path.join(folder, name) for name in names)]
+    lines = _Lines(classes=name_of, has_keypoints="kpt_shape" in content, masks=masks, shape=shape)
+    reads = read_files(lines.read, files)
+    for name, (file, path), read in zip(names, files, reads, strict=True):
+        if rows.add_file(file, partial(to_image, name, path, read)):
             image_of[file] = path
     rows.stop()
     if len(rows) and len(unlabelled) == len(names):
@@ -125,28 +120,59 @@ def read_yolo(
     )
 
 
-def _object(
-    line: int, fields: list[str], labels: Collection[int], has_keypoints: bool, masks: bool, shape: Shape
-) -> ObjectRow:
-    """The box of a line, as shares of the image's sizes."""
-    category, *values = map(to_number, fields)
-    if category not in labels:
-        raise ValueError(f"expected a class among {among(labels)}, got {shorten(fields[0])}")
-    if has_keypoints and len(values) >= 4:
-        return boxed(int(category), values, line, shape)
-    if len(values) == 4:
-        return boxed(int(category), values, line)
-    # 2, "visible", is no share; without one, a polygon along the image's border has such numbers, too.
-    count, left = divmod(len(values) - 4, 3)
-    if count > 0 and not left and 2 in values[6::3] and {0, 1, 2}.issuperset(values[6::3]):
-        raise ValueError(
-            f"expected a class with 4 numbers or with 3 or more points, got a box and {count} keypoints, each with its "
-            f"visibility; write `kpt_shape: [{count}, 3]` in the file of classes"
-        )
-    if len(values) >= 6 and len(values) % 2 == 0:
-        return outlined(int(category), values, line, masks=masks)
-    hint = "; remove the fifth, which is the confidence of a prediction" if len(values) == 5 else ""
-    raise ValueError(f"expected a class with 4 numbers or with 3 or more points, got {len(values)} numbers{hint}")
+class _LabelFile(NamedTuple):
+    """What belongs to an image.
+
+    Attributes:
+        objects: those of its label file; None if there is none.
+        around: lines whose polygon became the box around it.
+        hw: height and width in pixels, if the image's header can be read.
+    """
+
+    objects: Sequence[ObjectRow] | None
+    around: Sequence[int]
+    hw: tuple[int, int] | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Lines:
+    """How the lines of label files are read: with classes of these numbers, as the arguments of `read_yolo` say."""
+
+    classes: Collection[int]
+    has_keypoints: bool
+    masks: bool
+    shape: Shape
+
+    def read(self, files: tuple[str, str]) -> _LabelFile:
+        """Read a label file and its image's header."""
+        file, image = files
+        lines = read_lines_if_any(file, "a text file of boxes")
+        around: list[int] = []
+        objects = parse_lines(lines or (), file, partial(self._object, around))
+        return _LabelFile(None if lines is None else objects, around, hw_if_read((image, None)))
+
+    def _object(self, around: list[int], line: int, fields: list[str]) -> ObjectRow:
+        """The box of a line, as shares of the image's sizes."""
+        category, *values = map(to_number, fields)
+        if category not in self.classes:
+            raise ValueError(f"expected a class among {among(self.classes)}, got {shorten(fields[0])}")
+        if self.has_keypoints and len(values) >= 4:
+            return boxed(int(category), values, line, self.shape)
+        if len(values) == 4:
+            return boxed(int(category), values, line)
+        # 2, "visible", is no share; without one, a polygon along the image's border has such numbers, too.
+        count, left = divmod(len(values) - 4, 3)
+        if count > 0 and not left and 2 in values[6::3] and {0, 1, 2}.issuperset(values[6::3]):
+            raise ValueError(
+                f"expected a class with 4 numbers or with 3 or more points, got a box and {count} keypoints, each with "
+                f"its visibility; write `kpt_shape: [{count}, 3]` in the file of classes"
+            )
+        if len(values) >= 6 and len(values) % 2 == 0:
+            if not self.masks:
+                around.append(line)
+            return outlined(int(category), values, line, masks=self.masks)
+        hint = "; remove the fifth, which is the confidence of a prediction" if len(values) == 5 else ""
+        raise ValueError(f"expected a class with 4 numbers or with 3 or more points, got {len(values)} numbers{hint}")
 
 
 def _images(given: Any, split: str, folder: str, source: str, notes: Notes, on_problem: OnProblem) -> list[str]:

@@ -4,6 +4,16 @@ import pytest
 from keras import ops
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _fixtures_of_a_module_draw_the_same_weights():
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _each_test_draws_the_same_weights():
+    keras.utils.set_random_seed(0)
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

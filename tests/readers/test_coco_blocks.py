@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from detfeed import AnnotationError, read_coco
+from detfeed.processes import helpers
 from detfeed.processes.process import Process
 from detfeed.readers import coco_blocks as blocks
 from detfeed.readers import coco_entries
@@ -124,10 +125,10 @@ def helped(monkeypatch):
             super().__init__(task)
             started.append(self)
 
-    monkeypatch.setattr(blocks, "Process", Counted)
+    monkeypatch.setattr(helpers, "Process", Counted)
     monkeypatch.setattr(blocks, "BLOCK", 300)
     monkeypatch.setattr(blocks, "BLOCKS_A_PROCESS", 1)
-    monkeypatch.setattr(blocks, "cores", lambda: 3)
+    monkeypatch.setattr(helpers, "cores", lambda: 3)
     return started
 
 
@@ -148,7 +149,7 @@ def before_own(monkeypatch):
 def test_file_read_by_several_processes_is_the_same(read, monkeypatch, helped):
     table = read(crowds(60))
     assert len(helped) == 2
-    monkeypatch.setattr(blocks, "cores", lambda: 1)
+    monkeypatch.setattr(helpers, "cores", lambda: 1)
     assert_same(table, read(crowds(60)))
     assert len(helped) == 2
     assert len(table.masks) == 20
@@ -171,14 +172,14 @@ def test_helping_processes_do_their_share_and_are_gone_afterwards(read, monkeypa
     table = read(crowds(90))
     assert len(shares) >= 6 and max(shares) > 1
     assert [process.end() for process in helped] == ["was killed by SIGKILL"] * 2
-    monkeypatch.setattr(blocks, "cores", lambda: 1)
+    monkeypatch.setattr(helpers, "cores", lambda: 1)
     assert_same(table, read(crowds(90)))
 
 
 @pytest.mark.parametrize("fault", ["killed", "without threads", "unable to start", "without Python"])
 def test_file_is_read_whatever_becomes_of_the_helping_processes(read, monkeypatch, helped, before_own, fault):
     with monkeypatch.context() as alone:
-        alone.setattr(blocks, "cores", lambda: 1)
+        alone.setattr(helpers, "cores", lambda: 1)
         before_own.set()
         expected = read(crowds(60))
     if fault == "killed":
@@ -215,7 +216,7 @@ def test_faults_in_blocks_that_helping_processes_read_have_their_places_too(read
     text = json.dumps(content)
     (tmp_path / "a.json").write_text(text)
     for processes in (3, 1):
-        monkeypatch.setattr(blocks, "cores", lambda processes=processes: processes)
+        monkeypatch.setattr(helpers, "cores", lambda processes=processes: processes)
         told = []
         read_coco(tmp_path / "a.json", "", on_problem=lambda path, error, told=told: told.append(str(error)))
         assert [message.partition(" - at ")[2] for message in told] == [
