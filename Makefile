@@ -10,7 +10,7 @@ export NO_ALBUMENTATIONS_UPDATE ?= 1
 # share of objects found among 100 proposals varies from 0.80 to 0.88 between runs.
 DEMO := --shapes-dir runs/demo/shapes --shapes 1500 --anchor-sizes 8 16 32 64 128 --batch-size 4
 
-.PHONY: help demo test lint docs wheel bench clean
+.PHONY: help demo test lint docs wheel bench detectors clean
 help:
 	@echo "make demo   draw the built-in data set, train the RPN on it, score it, write pictures"
 	@echo "make test   run the tests"
@@ -18,6 +18,7 @@ help:
 	@echo "make docs   build the manual, with warnings as errors"
 	@echo "make wheel  build sdist and wheel, and try the wheel in an empty environment"
 	@echo "make bench  run the benchmarks"
+	@echo "make detectors  train the detectors of docs/detectors.md, on each backend"
 	@echo "make clean  remove everything that these targets made"
 
 $(VENV)/runtime: pyproject.toml constraints.txt | detfeed/models
@@ -84,6 +85,13 @@ bench: $(VENV)/dev
 	$(BIN)/python scripts/bench_reading.py --repeats 3
 	$(BIN)/python scripts/bench_small_files.py --repeats 3
 	$(BIN)/python scripts/bench_feed.py $(if $(BENCH_COCO),--coco $(BENCH_COCO) --images $(BENCH_IMAGES))
+
+# Detectors of other packages, on each backend. No part of `make test`: they install 5 GB, and warn of their own.
+detectors: $(VENV)/dev
+	$(BIN)/python -m pip $(INSTALL) --editable '.[detectors,torch]' transformers
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -W default docs/detectors.md README.md
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -W default docs/detectors.md
+	KERAS_BACKEND=torch $(BIN)/python -m pytest -W default docs/detectors.md
 
 clean:
 	rm -rf $(VENV) docs/reference runs dist .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -3,6 +3,7 @@
 import doctest
 import importlib.util
 import json
+import os
 import shutil
 import warnings
 from pathlib import Path
@@ -53,8 +54,9 @@ def pytest_collection_modifyitems(config, items):
 
 
 def offer_installed(namespace):
-    """For `<!-- skip: next if(not installed("torch")) -->`."""
+    """For `<!-- skip: next if(not installed("torch") or backend() != "torch") -->`."""
     namespace["installed"] = lambda package: importlib.util.find_spec(package) is not None
+    namespace["backend"] = lambda: os.environ.get("KERAS_BACKEND", "tensorflow")
 
 
 pytest_collect_file = Sybil(

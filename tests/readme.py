@@ -26,6 +26,8 @@ SMALLER = {
     "post_nms=300": "post_nms=20",
     "save_freq=1000": "save_freq=4",
     'weights="imagenet", ': "",
+    '"retinanet_resnet50_fpn_coco"': '"./retinanet"',
+    "(800, 800)": "(64, 64)",
 }
 
 
