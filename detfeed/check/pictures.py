@@ -170,7 +170,8 @@ def inspect_images(
     with contextlib.ExitStack() as stack:
         images: Iterator[Inspected]
         if fast and not any(map(is_url, paths)):
-            images = (read() for read in read_files(partial(inspect_image, fast=True), paths))
+            reads = stack.enter_context(read_files(partial(inspect_image, fast=True), paths))
+            images = (read() for read in reads)
         else:
             executor = stack.enter_context(ThreadPoolExecutor(workers or cores()))
             stack.callback(executor.shutdown, cancel_futures=True)  # a Ctrl-C does not wait for the remaining images

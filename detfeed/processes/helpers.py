@@ -42,7 +42,7 @@ class Helpers(contextlib.ExitStack):
         """Start processes.
 
         Args:
-            task: answers a call of some jobs with a dict of arrays for each; an empty one if this process shall do it.
+            task: answers a call of some jobs with a dict of arrays for each.
             count: how many; 0 or fewer for none.
         """
         super().__init__()
@@ -85,7 +85,7 @@ class Helpers(contextlib.ExitStack):
             with contextlib.suppress(IndexError):  # the helpers have taken all that are left
                 waiting.popleft()
             arrays, done[number] = done[number], None
-            yield receive(arrays) if arrays else do(number)
+            yield do(number) if arrays is None else receive(arrays)
 
 
 def _help(process: Process, jobs: Sequence[Any], waiting: deque[int], done: list[Mapping[str, Any] | None]) -> None:

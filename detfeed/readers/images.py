@@ -48,9 +48,9 @@ def read_images(source: AnyPath | Sequence[AnyPath], *, on_problem: OnProblem | 
                 named.append((path, image_id))
     if not seen:
         raise AnnotationError(f"{name or 'read_images'}: expected images, got none")
-    reads = read_files(hw_if_read, [(path, None) for path, _ in named])
-    for (path, image_id), read in zip(named, reads, strict=True):
-        rows.add_file(path, partial(_to_image, image_id, read))
+    with read_files(hw_if_read, [(path, None) for path, _ in named]) as reads:
+        for (path, image_id), read in zip(named, reads, strict=True):
+            rows.add_file(path, partial(_to_image, image_id, read))
     return rows.to_annotations([], invalid="raise")
 
 

@@ -82,10 +82,10 @@ def read_kitti(
     rows = Rows(root, where="{file}, line {place}", on_problem=on_problem, ignored_as=IgnoreReason.UNLABELLED)
     files = [os.path.join(folder, name) for name in file_of]
     image_files = [image_of(file, stem) for file, stem in zip(files, file_of.values(), strict=True)]
-    reads = read_files(partial(_read, allowed), list(zip(files, image_files, strict=True)))
-    for file, image, stem, read in zip(files, image_files, file_of.values(), reads, strict=True):
-        if not rows.add_file(file, partial(to_image, image, stem, read)):
-            images.leave_out(stem)
+    with read_files(partial(_read, allowed), list(zip(files, image_files, strict=True))) as reads:
+        for file, image, stem, read in zip(files, image_files, file_of.values(), reads, strict=True):
+            if not rows.add_file(file, partial(to_image, image, stem, read)):
+                images.leave_out(stem)
     rows.stop()
     images.note_left_over("a text file")
     notes.warn(root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,20 +21,24 @@ _J = TypeVar("_J")
 _T = TypeVar("_T")
 
 
-def read_files(read: Callable[[_J], _T], files: Sequence[_J]) -> Iterator[Callable[[], _T]]:
+@contextlib.contextmanager
+def read_files(read: Callable[[_J], _T], files: Sequence[_J]) -> Iterator[Iterator[Callable[[], _T]]]:
     """For each file in turn, a function without arguments that gives what `read` gives, or raises what it raises.
+
+    A context, at whose end the processes end: an error that somebody keeps would else keep them, too.
 
     Args:
         read: reads a file and nothing else; is pickled, and gives what can be pickled and is not None.
         files: the argument of `read` for each file.
     """
     jobs = [files[start : start + _AT_ONCE] for start in range(0, len(files), _AT_ONCE)]
-    unread = [None] * _AT_ONCE
     with Helpers(_Reading(read), helper_count(len(files), FILES_A_PROCESS)) as helpers:
-        shares = helpers.share(jobs, lambda number: unread[: len(jobs[number])], _unpickled)
-        for job, found in zip(jobs, shares, strict=True):
-            for file, one in zip(job, found, strict=True):
-                yield partial(read, file) if one is None else partial(_same, one)
+        shares = helpers.share(jobs, lambda number: [None] * len(jobs[number]), _unpickled)
+        yield (
+            partial(read, file) if one is None else partial(_same, one)
+            for job, found in zip(jobs, shares, strict=True)
+            for file, one in zip(job, found, strict=True)
+        )
 
 
 @dataclasses.dataclass

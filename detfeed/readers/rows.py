@@ -181,14 +181,14 @@ class Rows:
             if item is not None and position is not None:
                 self._add_object(position, item)
         known = [(path, stated.get(position)) for position, path in enumerate(images.paths)]
-        reads = read_files(hw_if_read, known)
-        for position, (path, image_id, read_size) in enumerate(zip(images.paths, images.ids, reads, strict=True)):
-            hw = None
-            if position not in self._left_out:
-                hw = read_size() or read_hw(path, self.add_problem, images.near, stated.get(position))
-            if hw is None:
-                self._left_out.add(position)
-            self._add_image(path, image_id, hw or (1, 1), path)
+        with read_files(hw_if_read, known) as reads:
+            for position, (path, image_id, read_size) in enumerate(zip(images.paths, images.ids, reads, strict=True)):
+                hw = None
+                if position not in self._left_out:
+                    hw = read_size() or read_hw(path, self.add_problem, images.near, stated.get(position))
+                if hw is None:
+                    self._left_out.add(position)
+                self._add_image(path, image_id, hw or (1, 1), path)
 
     def _add_image(self, path: str, image_id: str, hw: tuple[int, int], file: str) -> None:
         self._paths.append(path)

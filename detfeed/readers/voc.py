@@ -128,10 +128,10 @@ def read_voc(
             raise found.error
         return ImageRow(os.path.join(image_folder, image), image_id, found.objects, found.hw)
 
-    reads = read_files(partial(_read, class_names, one_based), list(chosen.values()))
-    for (image_id, file), read in zip(chosen.items(), reads, strict=True):
-        if not rows.add_file(file, partial(to_image, image_id, read)):
-            images.leave_out(image_id)
+    with read_files(partial(_read, class_names, one_based), list(chosen.values())) as reads:
+        for (image_id, file), read in zip(chosen.items(), reads, strict=True):
+            if not rows.add_file(file, partial(to_image, image_id, read)):
+                images.leave_out(image_id)
     if split is None:
         images.note_left_over("an XML file")
     if class_names is None:
@@ -231,14 +231,13 @@ def _read_labels(file: str) -> set[str]:
 def _other_labels(xml_files: list[str], on_problem: OnProblem) -> set[str]:
     """Names of classes in XML files outside the split."""
     labels: set[str] = set()
-    for xml_file, read in zip(xml_files, read_files(_read_labels, xml_files), strict=True):
-        try:
-            labels |= read()
-        except AnnotationError as error:
-            problem = AnnotationError(
-                f"{error}; the file is outside the split and read for the names of classes; `class_names=` gives them"
-            )
-            on_problem(xml_file, problem)
+    with read_files(_read_labels, xml_files) as reads:
+        for xml_file, read in zip(xml_files, reads, strict=True):
+            try:
+                labels |= read()
+            except AnnotationError as error:
+                hint = "the file is outside the split and read for the names of classes; `class_names=` gives them"
+                on_problem(xml_file, AnnotationError(f"{error}; {hint}"))
     return labels
 
 

@@ -98,10 +98,10 @@ def read_yolo(
     names = _images(content[key], key, folder, source, notes, rows.add_problem)
     files = [(label_path(path), path) for path in (os.path.join(folder, name) for name in names)]
     lines = _Lines(classes=name_of, has_keypoints="kpt_shape" in content, masks=masks, shape=shape)
-    reads = read_files(lines.read, files)
-    for name, (file, path), read in zip(names, files, reads, strict=True):
-        if rows.add_file(file, partial(to_image, name, path, read)):
-            image_of[file] = path
+    with read_files(lines.read, files) as reads:
+        for name, (file, path), read in zip(names, files, reads, strict=True):
+            if rows.add_file(file, partial(to_image, name, path, read)):
+                image_of[file] = path
     rows.stop()
     if len(rows) and len(unlabelled) == len(names):
         raise AnnotationError(

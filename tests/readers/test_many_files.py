@@ -60,14 +60,16 @@ def helped(monkeypatch):
     assert set(started) <= {0, 2}
 
 
-def results(reads):
-    found = []
-    for read in reads:
-        try:
-            found.append(read())
-        except ValueError as error:
-            found.append(str(error))
-    return found
+def results(context):
+    with context as reads:
+        return list(map(result, reads))
+
+
+def result(read):
+    try:
+        return read()
+    except ValueError as error:
+        return str(error)
 
 
 TEXTS = [str(number) if number % 5 else "no number" for number in range(23)]
@@ -119,9 +121,10 @@ def test_helping_processes_end_with_a_reading_that_is_broken_off(monkeypatch):
     monkeypatch.setattr(helpers, "Process", Counted)
     monkeypatch.setattr(many_files, "FILES_A_PROCESS", 1)
     monkeypatch.setattr(helpers, "cores", lambda: 3)
-    reads = read_files(json.loads, TEXTS)
-    next(reads)
-    reads.close()
+    with pytest.raises(ZeroDivisionError) as kept, read_files(json.loads, TEXTS) as reads:
+        next(reads)
+        _ = 1 // 0
+    assert kept.value.__traceback__ is not None, "which keeps the frame that reads"
     assert [process.ended for process in started] == [True, True]
 
 
