@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import keras
 from keras import ops
@@ -48,6 +49,7 @@ def resnet50(
     frozen_stages: int = 0,
     frozen_batch_norm: bool = False,
     batch_norm_momentum: float = 0.9,
+    stride_in_1x1: bool | None = None,
     last_stage: int = 5,
 ) -> keras.Model:
     """The stages of keras.applications' ResNet50 that a detector uses.
@@ -61,6 +63,9 @@ def resnet50(
             weights with the small batches of detection.
         batch_norm_momentum: share of the moving average that a step keeps. The 0.99 of keras.applications needs
             hundreds of steps to forget the initial statistics.
+        stride_in_1x1: whether stages 3 to 5 halve the image in the 1x1 convolution of their first block, which drops
+            three of four cells unseen, as in He et al. and Keras's ImageNet weights; or in the 3x3 convolution after
+            it, as in torchvision. None: in the 1x1 with weights, in the 3x3 without.
         last_stage: number of the last stage to return, 2 to 5.
 
     Returns:
@@ -83,7 +88,7 @@ def resnet50(
             "resnet50 expects images as (B, H, W, 3), but Keras is set to channels_first. "
             'Call keras.config.set_image_data_format("channels_last") first.'
         )
-    full = _full_resnet50(weights, frozen_stages, frozen_batch_norm, batch_norm_momentum)
+    full = _full_resnet50(weights, frozen_stages, frozen_batch_norm, batch_norm_momentum, stride_in_1x1)
     outputs = [full.get_layer(STAGE_OUTPUTS[stage]).output for stage in range(2, last_stage + 1)]
     return keras.Model(full.input, outputs, name="resnet50")
 
@@ -94,11 +99,12 @@ def resnet50_stage5(
     frozen_stages: int = 0,
     frozen_batch_norm: bool = False,
     batch_norm_momentum: float = 0.9,
+    stride_in_1x1: bool | None = None,
 ) -> keras.Model:
     """The last stage of keras.applications' ResNet50 alone: the head of a C4 detector.
 
     Args:
-        weights, frozen_stages, frozen_batch_norm, batch_norm_momentum: see `resnet50`.
+        weights, frozen_stages, frozen_batch_norm, batch_norm_momentum, stride_in_1x1: see `resnet50`.
 
     Returns:
         A functional model from features of stage 4 (N, h, w, 1024) to those of stage 5 (N, ceil(h / 2), ceil(w / 2),
@@ -109,14 +115,20 @@ def resnet50_stage5(
 
     Source: He et al. 2016, appendix A.
     """
-    full = _full_resnet50(weights, frozen_stages, frozen_batch_norm, batch_norm_momentum)
+    full = _full_resnet50(weights, frozen_stages, frozen_batch_norm, batch_norm_momentum, stride_in_1x1)
     return keras.Model(full.get_layer(STAGE_OUTPUTS[4]).output, full.get_layer(STAGE_OUTPUTS[5]).output, name="stage5")
 
 
 def _full_resnet50(
-    weights: str | os.PathLike | None, frozen_stages: int, frozen_batch_norm: bool, batch_norm_momentum: float
+    weights: str | os.PathLike | None,
+    frozen_stages: int,
+    frozen_batch_norm: bool,
+    batch_norm_momentum: float,
+    stride_in_1x1: bool | None,
 ) -> keras.Model:
     full = _load(weights)
+    if not (weights is not None if stride_in_1x1 is None else stride_in_1x1):
+        full = _with_strides_in_3x3(full)
     if weights is None:
         # The start of He et al. 2015 and torchvision; keras.applications has Glorot's. Without the generator, the
         # initializer would give kernels of the same shape the same numbers.
@@ -134,6 +146,26 @@ def _full_resnet50(
         if layer.name.startswith(frozen_prefixes) or (frozen_batch_norm and is_batch_norm):
             layer.trainable = False
     return full
+
+
+def _with_strides_in_3x3(full: keras.Model) -> keras.Model:
+    def clone(layer):
+        config = layer.get_config()
+        if re.fullmatch("conv[345]_block1_1_conv", layer.name):
+            config["strides"] = 1
+        elif re.fullmatch("conv[345]_block1_2_conv", layer.name):
+            config |= {"strides": 2, "padding": "valid"}
+        return type(layer).from_config(config)
+
+    def call(layer, *inputs, **keywords):
+        if re.fullmatch("conv[345]_block1_2_conv", layer.name):
+            # Equal on both sides, which "same" is not with a stride: cell i has its centre at cell 2 i of the input.
+            inputs = (keras.layers.ZeroPadding2D(1, name=f"{layer.name}_pad")(*inputs),)
+        return layer(*inputs, **keywords)
+
+    moved = keras.models.clone_model(full, clone_function=clone, call_function=call)
+    moved.set_weights(full.get_weights())
+    return moved
 
 
 def _load(weights: str | os.PathLike | None) -> keras.Model:

@@ -108,6 +108,7 @@ class FasterRCNN(ImageModel):
                 frozen_stages=rpn.frozen_stages,
                 frozen_batch_norm=rpn.frozen_batch_norm,
                 batch_norm_momentum=rpn.batch_norm_momentum,
+                stride_in_1x1=rpn.stride_in_1x1,
             )
             self.head = stage5_head(stage5, num_classes)
         self.rpn_objectness_loss = keras.metrics.Mean(name="rpn_objectness_loss")

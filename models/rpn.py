@@ -34,7 +34,7 @@ class RPN(ImageModel):
     Args:
         anchors: the grid of the targets. Strides (4, 8, 16, 32, 64) give a feature pyramid P2 to P6, (16,) gives C4.
             All levels have the same number of anchors per cell, K, since they share one head.
-        weights, frozen_stages, frozen_batch_norm, batch_norm_momentum: see `resnet50`.
+        weights, frozen_stages, frozen_batch_norm, batch_norm_momentum, stride_in_1x1: see `resnet50`.
 
     Call args:
         inputs: {"image": uint8 (B, H, W, 3), RGB, padded at the bottom and the right,
@@ -58,6 +58,7 @@ class RPN(ImageModel):
         frozen_stages: int = 0,
         frozen_batch_norm: bool = False,
         batch_norm_momentum: float = 0.9,
+        stride_in_1x1: bool | None = None,
         name: str = "rpn",
     ):
         super().__init__(name=name)
@@ -77,12 +78,14 @@ class RPN(ImageModel):
         self.frozen_stages = frozen_stages
         self.frozen_batch_norm = frozen_batch_norm
         self.batch_norm_momentum = batch_norm_momentum
+        self.stride_in_1x1 = weights is not None if stride_in_1x1 is None else stride_in_1x1
         self.normalize = CaffeNormalize(name="normalize")
         self.backbone = resnet50(
             weights=weights,
             frozen_stages=frozen_stages,
             frozen_batch_norm=frozen_batch_norm,
             batch_norm_momentum=batch_norm_momentum,
+            stride_in_1x1=self.stride_in_1x1,
             last_stage=5 if has_pyramid else 4,
         )
         stage_channels = [stage.shape[-1] for stage in self.backbone.outputs]
@@ -159,12 +162,14 @@ class RPN(ImageModel):
             "frozen_stages": self.frozen_stages,
             "frozen_batch_norm": self.frozen_batch_norm,
             "batch_norm_momentum": self.batch_norm_momentum,
+            "stride_in_1x1": self.stride_in_1x1,
             "name": self.name,
         }
 
     @classmethod
     def from_config(cls, config):
-        return cls(AnchorGrid(**config.pop("anchors")), **config)
+        # Models that were saved without it have it there.
+        return cls(AnchorGrid(**config.pop("anchors")), **{"stride_in_1x1": True, **config})
 
 
 def rpn_loss(objectness, deltas, y, sample_weight=None):

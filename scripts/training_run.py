@@ -73,6 +73,12 @@ def _add_model_options(parser: Parser) -> None:
         help="of the backbone [with weights, else not]",
     )
     model.add_argument(
+        "--stride-in-1x1",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="of the backbone's stages, not in their 3x3 [with weights, else not]",
+    )
+    model.add_argument(
         "--batch-norm-momentum",
         type=share,
         default=0.9,
@@ -167,6 +173,7 @@ def _earlier_settings(path: Path, arguments: argparse.Namespace) -> dict[str, An
         raise argparse.ArgumentError(
             None, f"{option}: expected the settings of an earlier run in {path}, got {got}; give the folder of a run"
         ) from None
+    stored.setdefault("stride_in_1x1", True)  # runs from before it was an option
     if any(getattr(arguments, name) is not None for name in FORMATS):
         stored.update(dict.fromkeys((*TRAINING, *VALIDATION)))
     elif any(getattr(arguments, name) is not None for name in VALIDATION):
@@ -264,6 +271,7 @@ def build_rpn(arguments: argparse.Namespace) -> RPN:
         frozen_stages=(2 if pretrained else 0) if arguments.frozen_stages is None else arguments.frozen_stages,
         batch_norm_momentum=arguments.batch_norm_momentum,
         frozen_batch_norm=pretrained if arguments.frozen_batch_norm is None else arguments.frozen_batch_norm,
+        stride_in_1x1=pretrained if arguments.stride_in_1x1 is None else arguments.stride_in_1x1,
     )
 
 

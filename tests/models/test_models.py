@@ -176,6 +176,50 @@ def test_frozen_stages_freeze_a_prefix_and_momentum_is_set():
     assert [stage.shape[-1] for stage in backbone.outputs] == [256, 512, 1024]
 
 
+@pytest.mark.parametrize("stride_in_1x1", [True, False])
+def test_a_stride_in_the_3x3_convolution_sees_each_cell_and_one_in_the_1x1_a_fourth(
+    with_gradients, rng, stride_in_1x1
+):
+    backbone = resnet50(stride_in_1x1=stride_in_1x1)
+
+    def part(name):
+        return keras.Model(backbone.get_layer("conv2_block3_out").output, backbone.get_layer(f"conv3_block1_{name}").output)
+
+    cells = ops.convert_to_tensor(rng.normal(size=(1, 8, 12, 256)).astype(np.float32))
+    _, (gradients,) = with_gradients(part("2_conv"))(cells)
+    seen = (to_numpy(gradients)[0] != 0).any(axis=-1)
+    even = np.add.outer(np.arange(8) % 2, np.arange(12) % 2) == 0
+    np.testing.assert_array_equal(seen, even if stride_in_1x1 else np.ones((8, 12), bool))
+    # The shortcut reads cell 2 i; the middle of a 3x3 filter must lie there too.
+    middle = np.zeros((3, 3, 128, 128), np.float32)
+    middle[1, 1] = np.eye(128)
+    backbone.get_layer("conv3_block1_2_conv").kernel.assign(middle)
+    step = 1 if stride_in_1x1 else 2
+    before, after = (to_numpy(part(name)(cells)) for name in ("1_relu", "2_conv"))
+    np.testing.assert_allclose(after, before[:, ::step, ::step], atol=1e-5)
+
+
+def test_the_stride_is_where_the_weights_were_trained_with_it(grid, tmp_path):
+    def strides(model):
+        return {name: model.backbone.get_layer(f"conv4_block1_{name}_conv").strides for name in "12"}
+
+    keras.applications.ResNet50(include_top=False, weights=None).save_weights(tmp_path / "notop.weights.h5")
+    in_1x1, in_3x3 = {"1": (2, 2), "2": (1, 1)}, {"1": (1, 1), "2": (2, 2)}
+    assert strides(RPN(grid)) == in_3x3
+    pretrained = RPN(grid, weights=tmp_path / "notop.weights.h5")
+    assert strides(pretrained) == in_1x1
+    # A loaded model is made without the weights that it began with.
+    assert strides(RPN.from_config(pretrained.get_config())) == in_1x1
+    assert strides(RPN.from_config(RPN(grid).get_config())) == in_3x3
+    older = pretrained.get_config()
+    del older["stride_in_1x1"]
+    assert strides(RPN.from_config(older)) == in_1x1
+    moved = RPN(grid, weights=tmp_path / "notop.weights.h5", stride_in_1x1=False)
+    assert strides(moved) == in_3x3
+    for ours, theirs in zip(moved.backbone.weights, pretrained.backbone.weights, strict=True):
+        np.testing.assert_array_equal(to_numpy(ours), to_numpy(theirs))
+
+
 def test_frozen_batch_norm_and_weights_from_a_file(tmp_path):
     source = keras.applications.ResNet50(include_top=False, weights=None)
     source.save_weights(tmp_path / "notop.weights.h5")
