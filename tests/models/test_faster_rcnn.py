@@ -271,6 +271,34 @@ def test_saved_models_are_the_same_when_loaded(model, rng, tmp_path):
     assert loaded.faster_rcnn.rpn.anchors == model.rpn.anchors
 
 
+@pytest.mark.parametrize("kind", ["rpn", "faster_rcnn"])
+def test_checkpoint_of_the_best_epoch_is_the_whole_model_of_that_epoch(rng, tmp_path, kind):
+    model = build(seed=0)
+    inputs = make_inputs(rng)
+    x, y = {**inputs, **make_truth()}, make_anchor_targets(rng)
+    if kind == "rpn":
+        model, x = model.rpn, inputs
+    model.compile(optimizer=keras.optimizers.SGD(1e-6), **without_compiling)
+    figures, weights = [0.1, 0.3, 0.2], []
+    file = str(tmp_path / "best.keras")
+
+    def score(epoch, logs):
+        logs["val_AP"] = figures[epoch]
+        weights.append([to_numpy(weight) for weight in model.weights])
+
+    callbacks = [
+        keras.callbacks.LambdaCallback(on_epoch_end=score),
+        keras.callbacks.ModelCheckpoint(file, monitor="val_AP", mode="max", save_best_only=True),
+    ]
+    model.fit(x, y, batch_size=2, epochs=3, verbose=0, callbacks=callbacks)
+    best = keras.saving.load_model(file)
+    assert type(best) is type(model) and best.get_config() == model.get_config()
+    for saved, second, last in zip(best.weights, *weights[1:], strict=True):
+        np.testing.assert_array_equal(to_numpy(saved), second)
+    assert any((second != last).any() for second, last in zip(*weights[1:], strict=True))
+    best.fit(x, y, batch_size=2, verbose=0)  # it was compiled, and goes on
+
+
 def test_restored_weights_draw_the_rois_that_would_have_come(model, tmp_path):
     boxes = np.tile(np.arange(400, dtype=np.float32).reshape(1, 100, 4), (2, 1, 1))
     boxes[..., 2:] += 10
@@ -297,6 +325,27 @@ def test_exported_detections_are_the_models_at_any_size(model, rng, tmp_path):
         served, computed = (to_numpy(outputs) for outputs in (loaded.serve(inputs), detector(inputs)))
         for name, output in computed.items():
             np.testing.assert_allclose(served[name], output, rtol=0, atol=1e-2)
+
+
+@pytest.mark.skipif(backend != "tensorflow", reason="images of any size have scalars in TensorFlow's graphs alone")
+@pytest.mark.parametrize("kind", ["proposals", "detections"])
+def test_onnx_finds_what_the_model_finds_at_any_size(model, rng, tmp_path, kind):
+    pytest.importorskip("tf2onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if kind == "proposals":
+        finder = ProposalModel(model.rpn, pre_nms=60, post_nms=20)
+    else:
+        finder = DetectionModel(model, score_threshold=0.0, max_detections=20)
+    finder(make_inputs(rng))
+    finder.export(tmp_path / "finder.onnx", format="onnx", verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "finder.onnx")
+    names = [output.name for output in session.get_outputs()]
+    for hw in ((61, 83), (150, 201), input_hw):
+        inputs = make_inputs(rng, hw=hw)
+        computed = to_numpy(finder(inputs))
+        assert set(names) == set(computed)
+        for name, served in zip(names, session.run(None, inputs), strict=True):
+            np.testing.assert_allclose(served, computed[name], rtol=0, atol=1e-2)
 
 
 @pytest.mark.parametrize("other", ["jax", "torch"])
