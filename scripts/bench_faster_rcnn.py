@@ -19,7 +19,6 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +27,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from detfeed import AnchorGrid, AnchorTargets, PaddedBoxes, Sample
+from detfeed import AnchorGrid, AnchorTargets, Sample
 from detfeed.commands.parser import Parser, whole
 
 NUM_CLASSES = 80
@@ -114,7 +113,7 @@ def of_torchvision(work: str, image_hw: tuple[int, int], batch_size: int) -> Wor
 
     def step() -> None:
         optimizer.zero_grad()
-        sum(model(images, truth).values()).backward()
+        torch.stack(list(model(images, truth).values())).sum().backward()
         optimizer.step()
 
     return step
@@ -130,7 +129,7 @@ def of_keras(work: str, image_hw: tuple[int, int], batch_size: int, *, xla: bool
     batch = draw_batch(image_hw, batch_size)
     grid = AnchorGrid.fpn()
     model = FasterRCNN(RPN(grid), NUM_CLASSES)
-    x: dict[str, Any] = {"image": batch.images, "image_hw": np.tile(np.int32(image_hw), (batch_size, 1))}
+    x: dict[str, Any] = {"image": batch.images, "image_hw": np.full((batch_size, 2), image_hw, np.int32)}
     if work == "detection":
         detector = DetectionModel(model)
         detector.compile(jit_compile=xla)
@@ -190,7 +189,7 @@ def roi_align_of_keras(
         with tf.GradientTape() as tape:
             tape.watch(levels)
             total = tf.reduce_sum(pool(*levels))
-        return tape.gradient(total, levels, unconnected_gradients="zero")
+        return tape.gradient(total, list(levels), unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
     graph = tf.function(in_graph, jit_compile=xla)
     return lambda: keras.tree.map_structure(lambda tensor: tensor.numpy()[..., :1], graph(*levels))
@@ -228,8 +227,14 @@ WAYS = {
 WORKS = ("training step", "detection", "RoIAlign", "RoIAlign and gradients")
 
 
-def serve(asked: Connection, name: str, *where: Any) -> None:
-    """In a process of its own: build a work and call it once, then time a call for each request."""
+def serve(asked: Any, name: str, *where: Any) -> None:
+    """In a process of its own: build a work and call it once, then time a call for each request.
+
+    Args:
+        asked: end of a pipe. It sends None or what failed, then (seconds, MiB) for each request.
+        name: of the way.
+        where: the work, the size and the number of images.
+    """
     way = WAYS[name]
     if way.backend:
         os.environ["KERAS_BACKEND"] = way.backend
@@ -251,7 +256,7 @@ def measure(names: list[str], repeats: int, *where: Any) -> dict[str, dict[str, 
     context = multiprocessing.get_context("spawn")
     results: dict[str, dict[str, float] | str] = {}
     with ExitStack() as stack:
-        asking: dict[str, Connection] = {}
+        asking: dict[str, Any] = {}
         for name in names:
             mine, other = context.Pipe()
             process = context.Process(target=serve, args=(other, name, *where), daemon=True)
@@ -299,7 +304,12 @@ def main() -> None:
     there = [name for name, way in WAYS.items() if importlib.util.find_spec(way.needs) is not None]
     parser.add_argument("--sizes", nargs="+", default=["240x320", "800x1344"], metavar="HxW", help="[240x320 800x1344]")
     parser.add_argument(
-        "--batch-sizes", nargs="+", type=whole(1), default=[2, 1], metavar="N", help="images a batch, at each size [2 1]"
+        "--batch-sizes",
+        nargs="+",
+        type=whole(1),
+        default=[2, 1],
+        metavar="N",
+        help="images a batch, at each size [2 1]",
     )
     parser.add_argument("--ways", nargs="+", choices=there, default=there, metavar="WAY", help="some of the ways [all]")
     parser.add_argument("--works", nargs="+", choices=WORKS, default=WORKS, metavar="WORK", help="[all]")

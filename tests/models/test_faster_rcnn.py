@@ -293,7 +293,7 @@ def test_checkpoint_of_the_best_epoch_is_the_whole_model_of_that_epoch(rng, tmp_
     model.fit(x, y, batch_size=2, epochs=3, verbose=0, callbacks=callbacks)
     best = keras.saving.load_model(file)
     assert type(best) is type(model) and best.get_config() == model.get_config()
-    for saved, second, last in zip(best.weights, *weights[1:], strict=True):
+    for saved, second in zip(best.weights, weights[1], strict=True):
         np.testing.assert_array_equal(to_numpy(saved), second)
     assert any((second != last).any() for second, last in zip(*weights[1:], strict=True))
     best.fit(x, y, batch_size=2, verbose=0)  # it was compiled, and goes on

@@ -177,13 +177,13 @@ def test_frozen_stages_freeze_a_prefix_and_momentum_is_set():
 
 
 @pytest.mark.parametrize("stride_in_1x1", [True, False])
-def test_a_stride_in_the_3x3_convolution_sees_each_cell_and_one_in_the_1x1_a_fourth(
-    with_gradients, rng, stride_in_1x1
-):
+def test_a_stride_in_the_3x3_convolution_sees_each_cell_and_one_in_the_1x1_a_fourth(with_gradients, rng, stride_in_1x1):
     backbone = resnet50(stride_in_1x1=stride_in_1x1)
 
     def part(name):
-        return keras.Model(backbone.get_layer("conv2_block3_out").output, backbone.get_layer(f"conv3_block1_{name}").output)
+        return keras.Model(
+            backbone.get_layer("conv2_block3_out").output, backbone.get_layer(f"conv3_block1_{name}").output
+        )
 
     cells = ops.convert_to_tensor(rng.normal(size=(1, 8, 12, 256)).astype(np.float32))
     _, (gradients,) = with_gradients(part("2_conv"))(cells)
