@@ -84,6 +84,7 @@ bench: $(VENV)/dev
 	$(BIN)/python scripts/bench_boxes.py
 	$(BIN)/python scripts/bench_reading.py --repeats 3
 	$(BIN)/python scripts/bench_small_files.py --repeats 3
+	$(BIN)/python scripts/bench_faster_rcnn.py
 	$(BIN)/python scripts/bench_feed.py $(if $(BENCH_COCO),--coco $(BENCH_COCO) --images $(BENCH_IMAGES))
 
 # Detectors of other packages, on each backend. No part of `make test`: they install 5 GB, and warn of their own.

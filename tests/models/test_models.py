@@ -199,6 +199,22 @@ def test_a_stride_in_the_3x3_convolution_sees_each_cell_and_one_in_the_1x1_a_fou
     np.testing.assert_allclose(after, before[:, ::step, ::step], atol=1e-5)
 
 
+def test_blocks_begin_as_their_shortcuts_without_weights_and_learn_to_differ(rng):
+    backbone = resnet50(last_stage=2)
+    first, last = (backbone.get_layer(f"conv2_block{block}_out").output for block in (1, 3))
+    blocks = keras.Model(backbone.input, [first, last])
+    image = rng.normal(size=(1, 32, 32, 3)).astype(np.float32)
+    before, after = to_numpy(blocks(image))
+    np.testing.assert_array_equal(before, after)
+    assert before.std() > 0
+    for layer in backbone.layers:
+        if layer.name.endswith("_3_bn"):
+            assert layer.gamma.trainable
+            layer.gamma.assign(np.full(layer.gamma.shape, 0.1, np.float32))
+    before, after = to_numpy(blocks(image))
+    assert (before != after).mean() > 0.3
+
+
 def test_the_stride_is_where_the_weights_were_trained_with_it(grid, tmp_path):
     def strides(model):
         return {name: model.backbone.get_layer(f"conv4_block1_{name}_conv").strides for name in "12"}
