@@ -132,8 +132,8 @@ def _full_resnet50(
     if weights is None:
         # The start of He et al. 2015 and torchvision; keras.applications has Glorot's. Without the generator, the
         # initializer would give kernels of the same shape the same numbers. The last batch norm of each block begins at
-        # 0, so that the block begins as its shortcut (Goyal et al. 2017, section 5.1): the loss of Faster R-CNN on drawn
-        # shapes falls to 0.92 in 450 steps instead of 650.
+        # 0, so that the block begins as its shortcut (Goyal et al. 2017, section 5.1). The loss of Faster R-CNN on
+        # drawn shapes falls to 0.92 in 450 steps then, instead of 650.
         start = keras.initializers.VarianceScaling(
             2.0, mode="fan_out", distribution="untruncated_normal", seed=keras.random.SeedGenerator()
         )
