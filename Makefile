@@ -12,7 +12,7 @@ DEMO := --shapes-dir runs/demo/shapes --shapes 1500 --anchor-sizes 8 16 32 64 12
 
 # 64 RoIs an image, not 512: the head would take most of the time then.
 DETECTOR_DEMO := --shapes-dir runs/demo_detector/shapes --shapes 1500 --anchor-sizes 8 16 32 64 128 --batch-size 4 \
-	--epochs 3 --learning-rate 6e-4 --batch-norm-momentum 0.97 --roi-samples 64 --train-proposals 300 --proposals 100 \
+	--epochs 3 --learning-rate 4e-4 --batch-norm-momentum 0.97 --roi-samples 64 --train-proposals 300 --proposals 100 \
 	--validate-every 3
 
 .PHONY: help demo demo-detector test lint docs wheel bench detectors clean
