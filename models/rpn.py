@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from detfeed.models.backbone import CaffeNormalize, resnet50
@@ -154,6 +155,18 @@ class RPN(ImageModel):
         """Keras's metrics. The two losses of this model are among them unless other losses were compiled."""
         own = (self.objectness_loss, self.box_loss)
         return [metric for metric in super().metrics if self.loss is None or metric not in own]
+
+    def save_own_variables(self, store):
+        store["stride_in_1x1"] = np.array(self.stride_in_1x1)
+
+    def load_own_variables(self, store):
+        # The shapes of weights are the same either way. Files from before it was saved have the stride in the 1x1.
+        stored = bool(np.array(store["stride_in_1x1"])) if "stride_in_1x1" in store.keys() else True  # noqa: SIM118
+        if stored != self.stride_in_1x1:
+            raise ValueError(
+                f"RPN expects weights of a model with stride_in_1x1={self.stride_in_1x1}. Received: weights of one "
+                f"with stride_in_1x1={stored}; make the model with that"
+            )
 
     def get_config(self):
         # Without `weights`: a loaded model gets its own.

@@ -236,6 +236,23 @@ def test_the_stride_is_where_the_weights_were_trained_with_it(grid, tmp_path):
         np.testing.assert_array_equal(to_numpy(ours), to_numpy(theirs))
 
 
+def test_weights_are_refused_by_a_model_with_the_stride_elsewhere(grid, tmp_path, monkeypatch):
+    file = tmp_path / "rpn.weights.h5"
+    with quick_backbone():
+        in_1x1, in_3x3 = (RPN(grid, stride_in_1x1=stride_in_1x1) for stride_in_1x1 in (True, False))
+    for saved, other in ((in_1x1, in_3x3), (in_3x3, in_1x1)):
+        saved.save_weights(file)
+        saved.load_weights(file)
+        message = f"stride_in_1x1={other.stride_in_1x1}. Received: .*stride_in_1x1={saved.stride_in_1x1}; make"
+        with pytest.raises(ValueError, match=message):
+            other.load_weights(file)
+    monkeypatch.setattr(RPN, "save_own_variables", lambda self, store: None)  # as before it was saved
+    in_1x1.save_weights(file)
+    in_1x1.load_weights(file)
+    with pytest.raises(ValueError, match="make the model with that"):
+        in_3x3.load_weights(file)
+
+
 def test_frozen_batch_norm_and_weights_from_a_file(tmp_path):
     source = keras.applications.ResNet50(include_top=False, weights=None)
     source.save_weights(tmp_path / "notop.weights.h5")
