@@ -216,7 +216,7 @@ class _Page:
                 self._parts["first"].append(
                     {
                         "severity": finding.severity,
-                        "text": f"{finding.data}: {finding.count} {finding.what}.",
+                        "text": f"{finding.data}: {finding.what} ({finding.count:,} found).",
                         "link": f"finding-{number}",
                         "where": finding.kind,
                     }
