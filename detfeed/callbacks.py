@@ -51,8 +51,20 @@ class ResumeFeed(SequenceCallback):
         steps = int(self.model.optimizer.iterations)
         epoch, batch = divmod(steps, self.sequence.loader.num_batches)
         self.sequence.seek(epoch, batch)
+        self._left = len(self.sequence)
         # BackupAndRestore sets this, too, but from a note that counts from 0 again after each restoration.
         self.model._initial_epoch = epoch
+
+    def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Called by Keras."""
+        # Keras has counted the batches of the epoch before on_train_begin, and asks for a whole epoch. In a graph of
+        # TensorFlow, a step without a batch fails, but counts as a step of the optimizer and draws random numbers.
+        if batch >= self._left:
+            raise StopIteration
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Called by Keras."""
+        self._left = self.sequence.loader.num_batches
 
 
 class FeedMonitor(SequenceCallback):

@@ -22,9 +22,9 @@ class Small(keras.Model):
         return self.scale(keras.ops.cast(inputs["position"], "float32"))
 
 
-def build():
+def build(*, optimizer="sgd", run_eagerly=True):
     model = Small()
-    model.compile(optimizer="sgd", loss="mse", run_eagerly=True)
+    model.compile(optimizer=optimizer, loss="mse", run_eagerly=run_eagerly)
     return model
 
 
@@ -167,6 +167,48 @@ def test_restored_model_goes_on_in_the_midst_of_the_epoch_with_what_it_was_not_t
     sequence, model = fit()
     assert int(model.optimizer.iterations) == 18
     assert (sequence.epoch, len(sequence)) == (3, 6)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@pytest.mark.parametrize("steps_per_execution", [1, 4])
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_resumed_run_counts_its_steps_and_ends_as_one_that_was_never_interrupted(
+    shapes, tmp_path, run_eagerly, steps_per_execution
+):
+    class Watch(keras.callbacks.Callback):
+        def __init__(self, last=None):
+            super().__init__()
+            self.last = last
+            self.counted = []
+
+        def on_train_batch_end(self, batch, logs=None):
+            if self.last is not None and int(self.model.optimizer.iterations) >= self.last:
+                raise KeyboardInterrupt
+
+        def on_epoch_end(self, epoch, logs=None):
+            self.counted.append(int(self.model.optimizer.iterations))
+
+    def fit(folder, last=None):
+        keras.utils.set_random_seed(0)
+        sequence = make(shapes)
+        model = build(optimizer="adam", run_eagerly=run_eagerly)
+        model.steps_per_execution = steps_per_execution
+        model(sequence[0][0])
+        watch = Watch(last)
+        backup = keras.callbacks.BackupAndRestore(folder, save_freq=2, double_checkpoint=True, delete_checkpoint=False)
+        model.fit(sequence, shuffle=False, epochs=3, callbacks=[backup, ResumeFeed(sequence), watch], verbose=0)
+        return watch.counted, model.get_weights()
+
+    counted, weights = fit(tmp_path / "whole")
+    assert counted == [6, 12, 18]
+    for last in (3, 4, 10):  # in the first epoch, and in the second
+        folder = tmp_path / str(last)
+        with pytest.raises(KeyboardInterrupt):
+            fit(folder, last)
+        resumed, its_weights = fit(folder)
+        assert resumed == counted[-len(resumed) :]
+        for ours, theirs in zip(its_weights, weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
