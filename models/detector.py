@@ -17,7 +17,7 @@ from detfeed import boxes as geometry
 from detfeed.annotations import Annotations
 from detfeed.boxes import Boxes
 from detfeed.detections import Detections, predict_detections
-from detfeed.errors import DetfeedError
+from detfeed.errors import DetfeedError, shorten
 from detfeed.images.canvases import Fixed, Resize, ShortSide
 from detfeed.images.resizing import Image, resize_into
 from detfeed.models.detections import DetectionModel
@@ -197,24 +197,46 @@ def load_detector(run_dir: str | os.PathLike[str], *, best: bool = True) -> Dete
         best: take the weights after the epoch that was scored best, where there was a validation. False: the last.
 
     Raises:
-        DetfeedError: the folder has no detector, or none whose weights were saved yet.
+        DetfeedError: the folder has no detector, or none whose weights were saved yet, or weights that can't be read.
     """
     folder = Path(run_dir)
-    path = folder / DETECTOR
+    detector = read_description(folder)
+    files = [weights_file(detector.model, folder, best=wanted) for wanted in ((True, False) if best else (False,))]
+    saved = next((file for file in files if file.is_file()), None)
+    if saved is None:
+        raise DetfeedError(f"{files[-1]}: expected weights, got none; they are saved after each epoch of a training")
+    try:
+        trained_part(detector.model).load_weights(saved)
+    except (OSError, ValueError, KeyError) as error:
+        reason = shorten(str(error).partition("\n")[0])  # Keras lists each layer below
+        others = weights_file(detector.model, folder)
+        advice = (
+            "resume the training" if saved == others else "take those of the last epoch: best=False (--checkpoint last)"
+        )
+        raise DetfeedError(
+            f"{saved}: expected weights of the model in {DETECTOR}, got a file that does not load, {reason}; {advice}"
+        ) from error
+    return detector
+
+
+def read_description(run_dir: Path) -> Detector:
+    """A run's detector without its trained weights.
+
+    Raises:
+        DetfeedError: the folder has no description of a detector, or one that can't be read.
+    """
+    path = run_dir / DETECTOR
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         ((sizes, settings),) = description["resize"].items()
         model = keras.saving.deserialize_keras_object(description["model"])
+        if not isinstance(model, DetectionModel | ProposalModel):
+            raise TypeError(f"a model of type {type(model).__name__}")
         resize = _SIZES[sizes](**{name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()})
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return Detector(model, description["class_names"], resize)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         got = getattr(error, "strerror", None) or f"a file that describes none: {error}"
         raise DetfeedError(f"{path}: expected a detector, got {got}; give the folder of a training run") from error
-    files = [weights_file(model, folder, best=wanted) for wanted in ((True, False) if best else (False,))]
-    saved = next((file for file in files if file.is_file()), None)
-    if saved is None:
-        raise DetfeedError(f"{files[-1]}: expected weights, got none; they are saved after each epoch of a training")
-    trained_part(model).load_weights(saved)
-    return Detector(model, description["class_names"], resize)
 
 
 def _is_image(picture: Any) -> bool:

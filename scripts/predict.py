@@ -11,16 +11,19 @@ import collections
 import csv
 import io
 import json
+import os
 import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detfeed import SampleError, read_image, read_images
-from detfeed.commands.parser import Parser, share, whole
+from detfeed.check.printing import printable
+from detfeed.commands.parser import Parser, run_program, share, whole
 from detfeed.drawing.detections import draw_detections
 from detfeed.drawing.sheets import write_png
-from detfeed.errors import DetfeedError
+from detfeed.errors import DetfeedError, RepeatedImageError
+from detfeed.images.headers import SUFFIXES
 from detfeed.writing import replace_file
 
 SIDE = 1280  # pixels of the longer side of a drawn picture, at most
@@ -59,6 +62,8 @@ def main(argv: list[str] | None = None) -> int:
     unreadable: list[DetfeedError] = []
     with parser.one_line_errors():
         pictures = read_images(arguments.pictures, on_problem=lambda path, error: unreadable.append(error))
+        unreadable = [error for error in unreadable if not isinstance(error, RepeatedImageError)]  # it is found once
+        check_outputs(arguments, pictures)
 
         from detfeed.detections import Detections
         from detfeed.models import load_detector
@@ -73,8 +78,6 @@ def main(argv: list[str] | None = None) -> int:
                 pictures = _readable(pictures, unreadable)
                 found = find(pictures) if len(pictures) else Detections([], [], [])
             answers = [_best(detector.name(*one), arguments) for one in zip(*found, strict=True)]
-        for position, answer in enumerate(answers):
-            print(f"{pictures.paths[position]}: {_summary(answer)}")
         for file in (arguments.json, arguments.csv):
             if file:
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -84,9 +87,33 @@ def main(argv: list[str] | None = None) -> int:
             replace_file(arguments.csv, _csv(pictures, answers))
         if arguments.draw:
             _draw(pictures, answers, arguments.draw)
+        for path, answer in zip(pictures.paths, answers, strict=True):
+            print(printable(f"{path}: {_summary(answer)}"))
     for error in unreadable:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        print(printable(f"{parser.prog}: {error}"), file=sys.stderr)
     return 1 if unreadable else 0
+
+
+def check_outputs(arguments: argparse.Namespace, pictures: Annotations) -> None:
+    """Check that nothing that is written replaces a picture.
+
+    Raises:
+        argparse.ArgumentError: drawings would go into a folder of pictures, or JSON or CSV into an image file.
+    """
+    if arguments.draw:
+        folder = os.path.realpath(arguments.draw)
+        beside = next((path for path in pictures.paths if os.path.dirname(os.path.realpath(path)) == folder), None)
+        if beside is not None:
+            raise argparse.ArgumentError(
+                None,
+                f"--draw: expected a folder of its own, got {arguments.draw}, the folder of {beside}, which a drawing "
+                "could replace; give another",
+            )
+    for option, file in (("--json", arguments.json), ("--csv", arguments.csv)):
+        if file and file.suffix.lower() in SUFFIXES:
+            raise argparse.ArgumentError(
+                None, f"{option}: expected a file to write, got {file}, the name of a picture; give another"
+            )
 
 
 def _readable(pictures: Annotations, unreadable: list[DetfeedError]) -> Annotations:
@@ -125,7 +152,7 @@ def _json(pictures: Annotations, answers: list[Found]) -> bytes:
         json.dumps({"file": path, "height": height, "width": width, "objects": _objects(found)}, ensure_ascii=False)
         for path, (height, width), found in zip(pictures.paths, pictures.image_hw.tolist(), answers, strict=True)
     ]
-    return ("[" + ",\n ".join(lines) + "]\n").encode()
+    return _encoded("[" + ",\n ".join(lines) + "]\n")
 
 
 def _csv(pictures: Annotations, answers: list[Found]) -> bytes:
@@ -135,7 +162,12 @@ def _csv(pictures: Annotations, answers: list[Found]) -> bytes:
     rows.writerow(("file", "class", "score", "x0", "y0", "x1", "y1"))
     for path, found in zip(pictures.paths, answers, strict=True):
         rows.writerows((path, one["class"], one["score"], *one["box"]) for one in _objects(found))
-    return content.getvalue().encode()
+    return _encoded(content.getvalue())
+
+
+def _encoded(content: str) -> bytes:
+    """UTF-8. A byte of a file name that is none of UTF-8 becomes \\udcXX, as Python has it in strings."""
+    return content.encode(errors="backslashreplace")
 
 
 def _draw(pictures: Annotations, answers: list[Found], folder: Path) -> None:
@@ -153,4 +185,4 @@ def _draw(pictures: Annotations, answers: list[Found], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(main))

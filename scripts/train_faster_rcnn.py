@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import training_run
 from detfeed import Annotations, RoiTargets
-from detfeed.commands.parser import Parser, whole
+from detfeed.check.printing import printable
+from detfeed.commands.parser import Parser, run_program, whole
 
 if TYPE_CHECKING:
     from detfeed.models import DetectionModel
@@ -59,23 +62,25 @@ def main(argv: list[str] | None = None) -> None:
     parser = build_parser()
     with parser.one_line_errors():
         arguments = training_run.parse_arguments(parser, argv)
-    figures = training_run.run(arguments, parser, build_model, boxes=True)
+    figures = training_run.run(arguments, parser, "DetectionModel", build_model, boxes=True)
     if figures:
         print_precision(figures)
     print(f"wrote {arguments.out}")
 
 
 def print_precision(figures: dict[str, float]) -> None:
-    table = Table(title="detections against the validation boxes")
-    for column in ("", "AP", "AP50", "AP75", "AP small", "AP medium", "AP large", "AR@100"):
-        table.add_column(column, justify="right" if column else "left")
+    table = Table(title="detections against the validation boxes\n(AP: COCO's mAP, the mean over IoU 0.5 to 0.95)")
+    table.add_column(no_wrap=True)
+    for column in ("AP", "AP50", "AP75", "AP small", "AP medium", "AP large", "AR@100"):
+        table.add_column(column, justify="right", min_width=5)
     names = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR@100")
     table.add_row("all classes", *(training_run.shown(figures, name) for name in names))
     for name in figures:
         if name.startswith("AP/"):
-            table.add_row(name.removeprefix("AP/"), training_run.shown(figures, name))
+            class_name = Text(printable(name.removeprefix("AP/")))  # no markup: a name may have brackets
+            table.add_row(class_name, training_run.shown(figures, name))
     Console().print(table)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program(main))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from rich.table import Table
 
 import training_run
 from detfeed import Annotations
-from detfeed.commands.parser import Parser
+from detfeed.commands.parser import Parser, run_program
 from detfeed.recall import MAX_PROPOSALS
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = build_parser()
     with parser.one_line_errors():
         arguments = training_run.parse_arguments(parser, argv)
-    recall = training_run.run(arguments, parser, build_model)
+    recall = training_run.run(arguments, parser, "ProposalModel", build_model)
     if recall:
         print_recall(recall)
     print(f"wrote {arguments.out}")
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
 def print_recall(recall: dict[str, float]) -> None:
     table = Table(title="proposals against the validation boxes")
     for column in ("proposals an image", "AR", "AR small", "AR medium", "AR large", "recall at IoU 0.5"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", min_width=5)
     for most in MAX_PROPOSALS:
         names = [
             f"AR@{most}",
@@ -54,4 +55,4 @@ def print_recall(recall: dict[str, float]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_program(main))

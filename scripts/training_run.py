@@ -6,7 +6,8 @@ import argparse
 import json
 import math
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,6 +15,7 @@ from data_arguments import add_data_arguments, choose_feed, read_training, read_
 from detfeed import Annotations, Replace, anchor_coverage, suggest_anchors
 from detfeed.commands.anchor_options import add_anchor_options, chosen_grid
 from detfeed.commands.parser import Parser, not_negative, positive, share, whole
+from detfeed.errors import AnnotationError
 from detfeed.readers.formats import FORMATS, LAYOUT, TRAINING, VALIDATION
 from detfeed.writing import replace_file
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
     Model: TypeAlias = ProposalModel | DetectionModel
 
+# By what each trains.
+SCRIPTS = {"ProposalModel": "train_rpn.py", "DetectionModel": "train_faster_rcnn.py"}
 LOOKED_AT = 2000  # images that the anchors are compared with
 
 
@@ -34,7 +38,7 @@ def build_parser(description: str | None, out: Path) -> Parser:
         out: the run folder unless another is given.
     """
     parser = Parser(description=description)
-    parser.set_defaults(default_out=out)
+    parser.set_defaults(default_out=out, num_batches=None)
     run = parser.add_argument_group("run")
     run.add_argument("--out", type=Path, metavar="DIR", help=f"run folder [{out}, or that of --evaluate]")
     run.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in this folder, with its settings")
@@ -194,12 +198,20 @@ def save_settings(arguments: argparse.Namespace) -> None:
     replace_file(arguments.out / "settings.json", (json.dumps(kept, indent=2) + "\n").encode())
 
 
-def check_run(arguments: argparse.Namespace) -> None:
+def check_run(arguments: argparse.Namespace, kind: str) -> None:
     """Check what can be checked before data is read.
 
     Raises:
         argparse.ArgumentError: options do not go together, or do not fit the run in the folder.
     """
+    earlier = arguments.resume or arguments.evaluate
+    found = _kind_of_run(earlier) if earlier else None
+    if found not in (None, kind):
+        option = "--resume" if arguments.resume else "--evaluate"
+        raise argparse.ArgumentError(
+            None,
+            f"{option}: expected a run of {SCRIPTS[kind]}, got {earlier}, one of {SCRIPTS[found]}; use that script",
+        )
     if not (arguments.resume or arguments.evaluate) and (arguments.out / "backup").exists():
         raise argparse.ArgumentError(
             None,
@@ -218,6 +230,45 @@ def check_run(arguments: argparse.Namespace) -> None:
         )
 
 
+def _kind_of_run(folder: Path) -> str | None:
+    """The type of model in a run folder, without Keras; None if there is none that is known."""
+    try:
+        kind = json.loads((folder / "detector.json").read_text(encoding="utf-8"))["model"]["class_name"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return kind if kind in SCRIPTS else None
+
+
+def check_resumed(arguments: argparse.Namespace, model: Model, class_names: Sequence[str]) -> None:
+    """Check that a model is the one that a run trained, before anything is written into its folder.
+
+    Raises:
+        argparse.ArgumentError: it has other anchors, another backbone or other classes.
+        DetfeedError: the folder's description of the model can't be read.
+    """
+    from detfeed.models import DetectionModel
+    from detfeed.models.detector import DETECTOR, read_description, trained_part
+
+    if not (arguments.resume / DETECTOR).exists():  # a run from before there was one, or that was stopped at once
+        return
+    earlier = read_description(arguments.resume)
+    rpns = [getattr(part, "rpn", part) for part in map(trained_part, (earlier.model, model))]
+    compared: list[tuple[str, Any, Any]] = [
+        ("strides of --model", *(rpn.anchors.strides for rpn in rpns)),
+        ("anchors", *(rpn.anchors for rpn in rpns)),
+        ("--stride-in-1x1", *(rpn.stride_in_1x1 for rpn in rpns)),
+    ]
+    if isinstance(model, DetectionModel):
+        compared.append(("classes", list(earlier.class_names), list(class_names)))
+    for what, expected, got in compared:
+        if expected != got:
+            raise argparse.ArgumentError(
+                None,
+                f"--resume: expected the {what} of the run in {arguments.resume}, {expected}, got {got}; give the "
+                "run's own data and options, or begin another run",
+            )
+
+
 def read_data(arguments: argparse.Namespace) -> tuple[Annotations | None, Annotations | None]:
     """Training data, None if the run is only evaluated; and validation data, None if there is none.
 
@@ -233,7 +284,12 @@ def read_data(arguments: argparse.Namespace) -> tuple[Annotations | None, Annota
     train_set = None if arguments.evaluate else read_training(arguments)
     if train_set is not None:
         print(f"training on {train_set}")
-    print(f"scored on {val_set}" if val_set else "no validation data: give it for scores, such as --val-coco")
+    if val_set is None:
+        print("no validation data, so nothing is scored; such as --val-coco gives it")
+    elif not len(val_set):
+        raise AnnotationError(f"{val_set.source}: expected validation images, got none")
+    else:
+        print(f"scored on {val_set}")
     return train_set, val_set
 
 
@@ -293,6 +349,7 @@ def build_schedule(arguments: argparse.Namespace) -> Schedule:
 def run(
     arguments: argparse.Namespace,
     parser: Parser,
+    kind: str,
     build_model: Callable[[argparse.Namespace, Annotations], Model],
     **of_sequence: Any,
 ) -> dict[str, float]:
@@ -301,6 +358,7 @@ def run(
     Args:
         arguments: parsed by `parse_arguments`.
         parser: for errors.
+        kind: the type of model that the script trains, one of SCRIPTS.
         build_model: makes a new model for the training data.
         of_sequence: more arguments of the AnchorTargetSequence.
 
@@ -308,7 +366,7 @@ def run(
         The figures of the last validation, empty without validation data.
     """
     with parser.one_line_errors():
-        check_run(arguments)
+        check_run(arguments, kind)
         feed = choose_feed(arguments)
         train_set, val_set = read_data(arguments)
         if train_set is not None and len(train_set):
@@ -331,7 +389,10 @@ def run(
             detector = load_detector(arguments.evaluate, best=arguments.checkpoint == "best")
         model, class_names = detector.model, detector.class_names
     else:
-        model, class_names = build_model(arguments, train_set), train_set.class_names
+        with parser.one_line_errors():
+            model, class_names = build_model(arguments, train_set), train_set.class_names
+            if arguments.resume:
+                check_resumed(arguments, model, class_names)
     validation = None
     if val_set is not None:
         if isinstance(model, DetectionModel):
@@ -341,8 +402,8 @@ def run(
         validation = DetectionSequence(val_set, targets=lambda sample: {}, shuffle=False, **sizes)
     figures: dict[str, float] = {}
     if train_set is not None:
-        save_settings(arguments)
-        figures = _train(arguments, model, train_set, validation, feed | of_sequence)
+        with parser.one_line_errors():
+            figures = _train(arguments, model, train_set, validation, feed | of_sequence)
     if validation is None:
         return {}
     # A run that was finished before it was resumed trains no epoch, and so has no figures yet.
@@ -366,15 +427,28 @@ def _train(
         use_multiprocessing=arguments.use_multiprocessing,
         on_error=Replace(arguments.max_replaced, arguments.out / "replaced.jsonl") if replaces else "raise",
     )
-    return train(
-        model,
-        sequence,
-        validation,
-        arguments.out,
-        schedule=build_schedule(arguments),
-        validate_every=arguments.validate_every,
-        backup_every=arguments.backup_every,
-    )
+    if arguments.resume and arguments.num_batches not in (None, len(sequence)):
+        raise argparse.ArgumentError(
+            None,
+            f"--resume: expected {arguments.num_batches} batches an epoch, as the run had, got {len(sequence)}, so "
+            "that the place where it stopped is not known; give the same images and --batch-size",
+        )
+    arguments.num_batches = len(sequence)
+    save_settings(arguments)
+    try:
+        return train(
+            model,
+            sequence,
+            validation,
+            arguments.out,
+            schedule=build_schedule(arguments),
+            validate_every=arguments.validate_every,
+            backup_every=arguments.backup_every,
+        )
+    except KeyboardInterrupt:
+        if (arguments.out / "backup").exists():
+            print(f"\nstopped; --resume {arguments.out} goes on", file=sys.stderr)
+        raise
 
 
 def shown(figures: dict[str, float], name: str) -> str:

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
-import sys
-
-from detfeed.check.printing import say
 from detfeed.commands.anchors import add_anchors
 from detfeed.commands.check import add_check
 from detfeed.commands.convert import add_convert
-from detfeed.commands.parser import Parser
+from detfeed.commands.parser import Parser, run_program
 from detfeed.commands.report import add_report
 from detfeed.commands.show import add_show
 from detfeed.commands.split import add_split
@@ -47,17 +41,10 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.run is None:
         parser.print_help()
         return 0
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name that can't be encoded does not end the printing
-    try:
+
+    def run() -> int:
         with arguments.parser.one_line_errors():
             status: int = arguments.run(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the program behind the pipe has ended, as `head` does
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout at its end
-        return 1
-    except KeyboardInterrupt:
-        say("interrupted")
-        return 130
-    return status
+        return status
+
+    return run_program(run)

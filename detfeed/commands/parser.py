@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import io
 import math
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn, TypeVar
 
@@ -67,7 +70,7 @@ class Parser(argparse.ArgumentParser):
             self.error(str(error))
         except BrokenPipeError:
             raise
-        except (DetfeedError, OSError) as error:
+        except (DetfeedError, FloatingPointError, OSError) as error:
             self.exit(1, f"{self.prog}: {printable(str(error))}\n")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
@@ -90,6 +93,30 @@ class Parser(argparse.ArgumentParser):
             return f"expected options, got {argument}; see {self.prog} --help"
         near = _nearest(name, self._option_string_actions)
         return f"{name}: expected an option of {self.prog}, got an unknown one{near or f'; see {self.prog} --help'}"
+
+
+def run_program(main: Callable[[], int | None]) -> int:
+    """Run a program whose output may be piped, or hold names that the terminal can't show.
+
+    Args:
+        main: the program; returns its exit status, None for 0.
+
+    Returns:
+        The exit status: that of `main`, 1 if the program behind the pipe has ended, 130 on an interrupt.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that can't be encoded does not end the printing
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the program behind the pipe has ended, as `head` does
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout at its end
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return status or 0
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

@@ -83,7 +83,18 @@ def test_detector_needs_a_name_for_each_class(detector):
         Detector(detector.model, ("cat",))
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", "{}", json.dumps({"resize": {"x": {}}, "model": None})])
+SIZES = {"fixed": {"input_hw": [64, 64]}}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(None, "{", "[]", "{}"),
+        json.dumps({"resize": {"x": {}}, "model": None}),
+        json.dumps({"resize": [1], "model": None}),
+        json.dumps({"resize": SIZES, "model": None, "class_names": ["a"]}),
+    ],
+)
 def test_folder_without_a_detector_is_an_error_with_an_address(tmp_path, content):
     if content is not None:
         (tmp_path / "detector.json").write_text(content)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 
 import cv2
@@ -12,6 +13,7 @@ import pytest
 import detfeed
 import predict
 import train_faster_rcnn
+import train_rpn
 from detfeed.models import load_detector
 from detfeed.models.run_callbacks import Progress
 from small_resnet50 import small_resnet50
@@ -143,3 +145,96 @@ def test_validation_class_that_was_not_trained_ends_the_script_with_one_line(run
         train_faster_rcnn.main(["--evaluate", str(run), "--out", str(tmp_path / "out"), *data])
     line = capsys.readouterr().err
     assert "expected boxes of the classes ['ellipse', 'rectangle', 'triangle', 'star'], got some of ['cube']" in line
+
+
+def other_class(run, file):
+    """The training data of the run with another name for a class."""
+    train = run.parent / "shapes" / "train"
+    content = json.loads((train / "instances.json").read_text())
+    content["categories"][0]["name"] = "cube"
+    file.write_text(json.dumps(content))
+    return ["--coco", str(file), "--images", str(train / "images")]
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "message"),
+    [
+        (train_rpn, [], "expected a run of train_rpn.py, got RUN, one of train_faster_rcnn.py; use that script"),
+        (train_faster_rcnn, ["--model", "c4", "--anchor-sizes", "8", "16"], "expected the strides of --model"),
+        (train_faster_rcnn, ["--anchor-sizes", "8", "16", "32", "64", "99"], "expected the anchors of the run in RUN"),
+        (train_faster_rcnn, ["--stride-in-1x1"], "expected the --stride-in-1x1 of the run in RUN, False, got True"),
+        (train_faster_rcnn, ["--batch-size", "3"], "expected 4 batches an epoch, as the run had, got 3"),
+        (train_faster_rcnn, ["CLASSES"], "expected the classes of the run in RUN, ['ellipse', "),
+    ],
+)
+def test_run_that_can_not_be_resumed_so_stays_as_it_is(run, tmp_path, capsys, script, options, message):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    options = other_class(run, tmp_path / "other.json") if options == ["CLASSES"] else options
+    with pytest.raises(SystemExit):
+        script.main(["--resume", str(run), *options])
+    assert f"--resume: {message.replace('RUN', str(run))}" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_run_is_not_evaluated_as_one_of_another_model(run, capsys):
+    with pytest.raises(SystemExit):
+        train_rpn.main(["--evaluate", str(run)])
+    assert "--evaluate: expected a run of train_rpn.py, got" in capsys.readouterr().err
+
+
+def test_validation_data_without_images_is_an_error(run, tmp_path, capsys):
+    (tmp_path / "none.json").write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
+    with pytest.raises(SystemExit):
+        train_faster_rcnn.main(
+            ["--evaluate", str(run), "--val-coco", str(tmp_path / "none.json"), "--val-images", str(tmp_path)]
+        )
+    assert f"{tmp_path / 'none.json'}: expected validation images, got none" in capsys.readouterr().err
+
+
+def test_names_of_classes_are_printed_as_they_are(capsys):
+    names = ("[/red] a", "[bold]star", ":dog:", "a [x1]", "猫")
+    train_faster_rcnn.print_precision({f"AP/{name}": 0.5 for name in names})
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in names)
+
+
+def test_drawings_and_files_never_replace_pictures(run, tmp_path, capsys):
+    shutil.copy(next((run.parent / "shapes" / "val" / "images").iterdir()), tmp_path / "p.png")
+    before = (tmp_path / "p.png").read_bytes()
+    (tmp_path / "link").symlink_to(tmp_path)
+    for options in (["--draw", str(tmp_path)], ["--draw", str(tmp_path / "link")], ["--json", str(tmp_path / "p.png")]):
+        with pytest.raises(SystemExit):
+            predict.main([str(run), str(tmp_path / "p.png"), *options])
+        assert f"{options[0]}: expected " in capsys.readouterr().err
+    assert (tmp_path / "p.png").read_bytes() == before
+
+
+def test_picture_that_is_named_twice_is_found_once(run, tmp_path, capsys):
+    shutil.copy(next((run.parent / "shapes" / "val" / "images").iterdir()), tmp_path / "p.jpg")
+    assert predict.main([str(run), str(tmp_path), str(tmp_path / "p.jpg")]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.count("p.jpg: ") == 1 and not printed.err
+
+
+def test_file_name_that_is_not_utf_8_is_written_as_python_has_it(run, tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    path = os.path.join(os.fsencode(folder), b"\xff.jpg")
+    shutil.copy(next((run.parent / "shapes" / "val" / "images").iterdir()), path)
+    files = [tmp_path / "a.json", tmp_path / "a.csv"]
+    assert predict.main([str(run), str(folder), "--json", str(files[0]), "--csv", str(files[1])]) == 0
+    assert "\\udcff.jpg: " in capsys.readouterr().out
+    (one,) = json.loads(files[0].read_text())
+    assert os.fsencode(one["file"]) == path
+    assert files[1].read_text().startswith("file,class")
+
+
+@pytest.mark.parametrize(
+    ("best", "advice"), [(True, "take those of the last epoch: best=False"), (False, "resume the training")]
+)
+def test_weights_that_do_not_load_are_an_error_that_says_which_others_do(run, tmp_path, best, advice):
+    shutil.copy(run / "detector.json", tmp_path)
+    name = "faster_rcnn.best.weights.h5" if best else "faster_rcnn.weights.h5"
+    (tmp_path / name).write_bytes((run / name).read_bytes()[:9999])
+    with pytest.raises(detfeed.DetfeedError, match=rf"{tmp_path}/{name}: expected weights of the model.*{advice}"):
+        load_detector(tmp_path, best=best)
