@@ -255,7 +255,7 @@ def _check_boxes(
     fed_sides = np.sqrt(fed.prod(axis=1)).astype(np.float32)
     objects = ~table.ignore
 
-    def add(kind: str, rows: NDArray[np.bool_], values: NDArray[np.floating] | None = None) -> None:
+    def add(kind: str, rows: NDArray[np.bool_], values: NDArray[np.floating] | None = None, done: str = "") -> None:
         examples = []
         for row in np.flatnonzero(rows)[: findings.max_examples].tolist():
             position = int(positions[row])
@@ -265,13 +265,15 @@ def _check_boxes(
                 detail += f", fed {values[row, 0]:.3g} wide and {values[row, 1]:.3g} high"
             place = row - int(table.offsets[position])
             examples.append(Example(table.paths[position], table.image_id(position), place, detail, corners))
-        findings.add(kind, name, examples, count=int(rows.sum()))
+        findings.add(kind, name, examples, count=int(rows.sum()), done=done)
 
     add("thin-box", objects & (sides <= 1).any(axis=1))
     add("ignored-boxes", table.ignore)
     below = objects & (fed < 1).any(axis=1)
     add("fed-below-a-pixel", below, fed)
-    add("fed-below-half-an-anchor", objects & ~below & (fed_sides < smallest_anchor / 2), fed)
+    small = objects & ~below & (fed_sides < smallest_anchor / 2)
+    done = f" ({smallest_anchor:.4g} pixels), so anchors match them poorly"
+    add("fed-below-half-an-anchor", small, fed, done)
     return fed_sides[objects]
 
 

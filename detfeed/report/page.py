@@ -24,7 +24,7 @@ from detfeed.check.printing import printable
 from detfeed.images.canvases import Resize
 from detfeed.readers.formats import Read
 from detfeed.report import charts
-from detfeed.report.anchors import fit
+from detfeed.report.anchors import fit, smallest_side
 from detfeed.report.examples import SHOWN, ExamplePictures
 from detfeed.report.gallery import add_fed, found_shapes
 from detfeed.report.pictures import LARGE, Pictures, Shape, spread
@@ -105,6 +105,7 @@ def write_report(
         train,
         val,
         resize=resize,
+        smallest_anchor=smallest_side(targets.anchors),
         fast=fast,
         workers=workers,
         image_dirs=image_dirs,
