@@ -207,10 +207,31 @@ def _check_images(name: str, table: Annotations, images: list[Inspected], findin
         boxes = table.boxes[table.rows(position)]
         for kind, detail in _problems_of(path, image, annotated_hw, boxes):
             found[kind].append(Example(path, image_id, detail=detail))
-            usable[position] &= kind not in ("size-mismatch", image.problem)
+            usable[position] &= not _prevents_feeding(kind, image)
     for kind, examples in found.items():
         findings.add(kind, name, examples)
     return usable
+
+
+def find_unusable(table: Annotations, images: Sequence[Inspected]) -> dict[int, str]:
+    """The images that can't be fed, as `Checked.usable` tells them: their positions, and for each its file and why.
+
+    Args:
+        table: P images.
+        images: P results of `inspect_images`.
+    """
+    unusable: dict[int, str] = {}
+    for position, image in enumerate(images):
+        annotated_hw = tuple(table.image_hw[position].tolist())
+        path, boxes = table.paths[position], table.boxes[table.rows(position)]
+        for kind, detail in _problems_of(path, image, annotated_hw, boxes):
+            if _prevents_feeding(kind, image):
+                unusable.setdefault(position, f"{path}: {detail}")
+    return unusable
+
+
+def _prevents_feeding(kind: str, image: Inspected) -> bool:
+    return kind in ("size-mismatch", image.problem)
 
 
 def _problems_of(path: str, image: Inspected, annotated_hw: tuple[int, ...], boxes: Boxes) -> list[tuple[str, str]]:

@@ -35,7 +35,9 @@ def add_anchors(commands: Any) -> None:
     )
     add_training_options(parser)
     add_validation_options(parser, title="validation data, to check suggestions on, one of")
-    parser.add_argument("--skip-unreadable", action="store_true", help="leave out what can't be read, and tell")
+    parser.add_argument(
+        "--skip-unreadable", action="store_true", help="leave out unreadable annotations, and name them"
+    )
     add_size_options(parser, fixed=True)
     anchors = add_anchor_options(parser)
     anchors.add_argument(
