@@ -51,17 +51,23 @@ def add_report(commands: Any) -> None:
     add_validation_options(parser)
     add_size_options(parser, fixed=True)
     anchors = add_anchor_options(parser, title="anchors and feed, of the gallery")
-    anchors.add_argument("--augment", choices=RECIPES, metavar="RECIPE", help=f"{any_of(RECIPES)} [none, or the run's]")
-    anchors.add_argument("--pictures", type=whole(0), default=PICTURES, metavar="N", help=f"in it [{PICTURES}]")
-    anchors.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of the draw and the feed [0]")
+    anchors.add_argument("--augment", choices=RECIPES, metavar="RECIPE", help=f"{any_of(RECIPES)} [run's or none]")
+    anchors.add_argument(
+        "--pictures", type=whole(0), default=PICTURES, metavar="N", help=f"training images in the gallery [{PICTURES}]"
+    )
+    anchors.add_argument(
+        "--seed", type=whole(0), default=0, metavar="N", help="seed of the images drawn and of the feed [0]"
+    )
     work = parser.add_argument_group("work")
     work.add_argument("--run", dest="run_dir", type=Path, metavar="DIR", help="folder of a run of a training script")
-    work.add_argument("--speed", type=whole(1), metavar="N", help="time the feed on so many images [none]")
+    work.add_argument("--speed", type=whole(1), metavar="N", help="time each stage of the feed on N images [not timed]")
     work.add_argument("--fast", action="store_true", help="check image headers only, and compare paths")
-    work.add_argument("--workers", type=whole(1), metavar="N", help="threads of the check [one for each core]")
+    work.add_argument("--workers", type=whole(1), metavar="N", help="threads that check images [one for each core]")
     out = parser.add_argument_group("output")
-    out.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="where to [report.html]")
-    out.add_argument("--title", metavar="TEXT", help="of the page")
+    out.add_argument(
+        "--out", type=Path, default=Path("report.html"), metavar="FILE", help="page to write [report.html]"
+    )
+    out.add_argument("--title", metavar="TEXT", help="title of the page [made of the data's name]")
     parser.set_defaults(run=_report, parser=parser, model=None, invalid=None)  # None: the run's
 
 

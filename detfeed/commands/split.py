@@ -50,16 +50,22 @@ def add_split(commands: Any) -> None:
     parser.add_argument("--skip-unreadable", action="store_true", help="leave out unreadable annotations and images")
     parts = parser.add_argument_group("parts")
     parts.add_argument(
-        "--shares", type=share, nargs="+", metavar="S", help="of all images, which add up to 1 [0.8 0.2]"
+        "--shares", type=share, nargs="+", metavar="S", help="share of the images for each part [0.8 0.2]"
     )
-    parts.add_argument("--names", nargs="+", metavar="N", help="of the parts [train val, or train val test]")
-    parts.add_argument("--seed", type=whole(0), default=0, metavar="N", help="another seed, another split [0]")
-    parts.add_argument("--group", metavar="PATTERN", help="regular expression; the same text stays together")
+    parts.add_argument("--names", nargs="+", metavar="N", help="names of the parts [train val, or train val test]")
+    parts.add_argument(
+        "--seed", type=whole(0), default=0, metavar="N", help="seed of the draw: another one, another split [0]"
+    )
+    parts.add_argument(
+        "--group",
+        metavar="PATTERN",
+        help="regular expression: same text in names, same part",
+    )
     parts.add_argument("--fast", action="store_true", help="do not read images, to find those alike or damaged")
-    parts.add_argument("--workers", type=whole(1), metavar="N", help="threads [one for each core]")
+    parts.add_argument("--workers", type=whole(1), metavar="N", help="threads that read images [one for each core]")
     out = parser.add_argument_group("output, one of")
     out.add_argument("--to-coco", metavar="DIR", help="a new folder with a COCO JSON for each part")
-    out.add_argument("--to-lists", metavar="DIR", help="a new folder with a list for each (VOC: of ids)")
+    out.add_argument("--to-lists", metavar="DIR", help="a new folder with a list for each part (VOC: of ids)")
     parser.set_defaults(run=_split, parser=parser)
 
 
