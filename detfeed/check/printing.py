@@ -141,7 +141,7 @@ def _lines(finding: Finding) -> list[str]:
 def _place(example: Example, kind: str) -> str:
     place = example.file
     if example.box is not None and kind not in get_args(Kind):  # the detail of a bad box has its place in the file
-        place += f", box {example.box} as read, from 0"
+        place += f", box {example.box} (as read, counted from 0)"
     return f"{place}: {example.detail}" if example.detail else place
 
 

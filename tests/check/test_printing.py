@@ -52,7 +52,7 @@ def test_place_of_a_box_is_that_in_the_file_for_bad_boxes_and_among_those_kept_f
     print_report(check(partial(read_coco, tmp_path / "set" / "a.json", tmp_path / "set")))
     lines = capsys.readouterr().out
     assert "0.png: [70, 10, 90, 30], `annotations[0].bbox` (image_id 0)\n" in lines
-    assert "0.png, box 2 as read, from 0: [10, 10, 11, 50]\n" in lines
+    assert "0.png, box 2 (as read, counted from 0): [10, 10, 11, 50]\n" in lines
 
 
 def test_verdict_is_the_last_line_and_goes_by_the_worst_finding(coco, tmp_path, capsys):
