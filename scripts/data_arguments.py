@@ -26,14 +26,22 @@ MAX_VAL_SHAPES = 100  # about 370 objects, so a recall is exact to 2 %
 
 def add_data_arguments(parser: argparse.ArgumentParser, *, validation: bool = False) -> None:
     """Add the options that `read_training`, `choose_feed` and, if asked for, `read_validation` use."""
-    add_training_options(parser, title="data, one of (none: the built-in shapes)")
+    add_training_options(parser, title="training data, one of; left out: the built-in shapes")
     if validation:
-        add_validation_options(parser, title="validation data, one of (none: the built-in shapes, with those)")
+        add_validation_options(
+            parser, title="validation data, one of; left out: no scores (the built-in shapes have some)"
+        )
     shapes = parser.add_argument_group("built-in shapes")
     shapes.add_argument(
-        "--shapes-dir", type=Path, default=Path("runs/shapes"), metavar="DIR", help="where to draw them [runs/shapes]"
+        "--shapes-dir",
+        type=Path,
+        default=Path("runs/shapes"),
+        metavar="DIR",
+        help="folder to draw the shapes into [runs/shapes]",
     )
-    shapes.add_argument("--shapes", type=whole(1), default=400, metavar="N", help="training images to draw [400]")
+    shapes.add_argument(
+        "--shapes", type=whole(1), default=400, metavar="N", help="how many training images to draw [400]"
+    )
     add_feed_options(parser, short_side="800; shapes: 96")
 
 

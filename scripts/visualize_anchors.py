@@ -15,6 +15,7 @@ from detfeed import AnchorTargets, BatchLoader, show
 from detfeed.commands.anchor_options import add_anchor_options, chosen_grid
 from detfeed.commands.parser import Parser, whole
 from detfeed.commands.show import write_sheets
+from detfeed.drawing.text import counted
 
 
 def build_parser() -> Parser:
@@ -23,9 +24,11 @@ def build_parser() -> Parser:
     sheets.add_argument(
         "--out", type=Path, default=Path("runs/anchors"), metavar="DIR", help="where to write the sheets [runs/anchors]"
     )
-    sheets.add_argument("--epoch", type=whole(0), default=0, metavar="N", help="whose order and augmentation [0]")
+    sheets.add_argument(
+        "--epoch", type=whole(0), default=0, metavar="N", help="epoch whose order and augmentation are shown [0]"
+    )
     sheets.add_argument("--images-per-sheet", type=whole(1), default=12, metavar="N", help="images on a sheet [12]")
-    sheets.add_argument("--sheets", type=whole(1), default=1, metavar="N", help="how many [1]")
+    sheets.add_argument("--sheets", type=whole(1), default=1, metavar="N", help="how many sheets [1]")
     add_data_arguments(parser)
     add_anchor_options(parser, title="anchors (as given to train_rpn.py)")
     return parser
@@ -43,10 +46,11 @@ def main(argv: list[str] | None = None) -> None:
     for path in write_sheets(sheet, arguments.out, f"anchors_epoch{arguments.epoch}", per_sheet=per_sheet):
         print(path)
     unmatched = sheet.num_unmatched
-    print(f"{len(sheet.pictures)} images, {sheet.num_objects} objects, {unmatched} matched by no anchor")
+    images, objects = counted(len(sheet.pictures), "image"), counted(sheet.num_objects, "object")
+    print(f"{images}, {objects}, {unmatched:,} matched by no anchor")
     if unmatched:
         print(
-            f"warning: nothing is learned from the {unmatched} objects drawn in red; "
+            f"warning: nothing is learned from {counted(unmatched, 'object')} drawn in red; "
             "try smaller --anchor-sizes or a larger --short-side"
         )
 

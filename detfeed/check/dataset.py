@@ -207,10 +207,31 @@ def _check_images(name: str, table: Annotations, images: list[Inspected], findin
         boxes = table.boxes[table.rows(position)]
         for kind, detail in _problems_of(path, image, annotated_hw, boxes):
             found[kind].append(Example(path, image_id, detail=detail))
-            usable[position] &= kind not in ("size-mismatch", image.problem)
+            usable[position] &= not _prevents_feeding(kind, image)
     for kind, examples in found.items():
         findings.add(kind, name, examples)
     return usable
+
+
+def find_unusable(table: Annotations, images: Sequence[Inspected]) -> dict[int, str]:
+    """The images that can't be fed, as `Checked.usable` tells them: their positions, and for each its file and why.
+
+    Args:
+        table: P images.
+        images: P results of `inspect_images`.
+    """
+    unusable: dict[int, str] = {}
+    for position, image in enumerate(images):
+        annotated_hw = tuple(table.image_hw[position].tolist())
+        path, boxes = table.paths[position], table.boxes[table.rows(position)]
+        for kind, detail in _problems_of(path, image, annotated_hw, boxes):
+            if _prevents_feeding(kind, image):
+                unusable.setdefault(position, f"{path}: {detail}")
+    return unusable
+
+
+def _prevents_feeding(kind: str, image: Inspected) -> bool:
+    return kind in ("size-mismatch", image.problem)
 
 
 def _problems_of(path: str, image: Inspected, annotated_hw: tuple[int, ...], boxes: Boxes) -> list[tuple[str, str]]:
@@ -255,7 +276,7 @@ def _check_boxes(
     fed_sides = np.sqrt(fed.prod(axis=1)).astype(np.float32)
     objects = ~table.ignore
 
-    def add(kind: str, rows: NDArray[np.bool_], values: NDArray[np.floating] | None = None) -> None:
+    def add(kind: str, rows: NDArray[np.bool_], values: NDArray[np.floating] | None = None, done: str = "") -> None:
         examples = []
         for row in np.flatnonzero(rows)[: findings.max_examples].tolist():
             position = int(positions[row])
@@ -265,13 +286,15 @@ def _check_boxes(
                 detail += f", fed {values[row, 0]:.3g} wide and {values[row, 1]:.3g} high"
             place = row - int(table.offsets[position])
             examples.append(Example(table.paths[position], table.image_id(position), place, detail, corners))
-        findings.add(kind, name, examples, count=int(rows.sum()))
+        findings.add(kind, name, examples, count=int(rows.sum()), done=done)
 
     add("thin-box", objects & (sides <= 1).any(axis=1))
     add("ignored-boxes", table.ignore)
     below = objects & (fed < 1).any(axis=1)
     add("fed-below-a-pixel", below, fed)
-    add("fed-below-half-an-anchor", objects & ~below & (fed_sides < smallest_anchor / 2), fed)
+    small = objects & ~below & (fed_sides < smallest_anchor / 2)
+    done = f" ({smallest_anchor:.4g} pixels), so anchors match them poorly"
+    add("fed-below-half-an-anchor", small, fed, done)
     return fed_sides[objects]
 
 

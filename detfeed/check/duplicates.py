@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detfeed.annotations import Annotations
-from detfeed.check.pictures import OnProgress, group_alike, inspect_images
+from detfeed.check.pictures import Inspected, OnProgress, group_alike, inspect_images
 from detfeed.images.files import is_url
 from detfeed.splitting import joined, numbered
 
@@ -33,8 +34,17 @@ def group_duplicates(
         ValueError: workers is below 1.
         DetfeedError: images are URLs, and the library that reads them is not installed.
     """
+    return group_inspected(annotations, inspect_images(annotations.paths, workers=workers, on_progress=on_progress))
+
+
+def group_inspected(annotations: Annotations, inspected: Sequence[Inspected]) -> NDArray[np.int64]:
+    """`group_duplicates` of images that were inspected already.
+
+    Args:
+        annotations: the table; P images.
+        inspected: P results of `inspect_images`.
+    """
     files = numbered([path if is_url(path) else os.path.realpath(path) for path in annotations.paths])
-    inspected = inspect_images(annotations.paths, workers=workers, on_progress=on_progress)
     rows = [row for row, image in enumerate(inspected) if image.thumbnail]
     alike = np.arange(len(annotations))
     if rows:

@@ -200,7 +200,7 @@ KINDS: dict[str, tuple[Severity, str, str]] = {
     ),
     "fed-below-half-an-anchor": (
         "note",
-        "objects are fed smaller than half of the smallest anchor, so anchors match them poorly",
+        "objects are fed smaller than half of the smallest anchor",
         "feed larger images, or use smaller anchors",
     ),
 }

@@ -5,13 +5,13 @@ from __future__ import annotations
 import collections
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
 from detfeed.annotations import Annotations
-from detfeed.check.findings import Checked, Example, Finding, Report
+from detfeed.check.findings import Checked, Example, Finding, Report, class_counts
 from detfeed.check.pictures import OnProgress
 from detfeed.readers.bad_boxes import Kind
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # rich is imported where it is used: it takes 0.1 s, and most commands end without it.
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
+_MOST_CLASSES = 10
 _SHOWN = 3  # printed examples of a finding; the JSON has all
 
 
@@ -48,7 +49,9 @@ def print_report(report: Report) -> None:
     from rich.text import Text
 
     console = Console()
-    lines = [_summary(data, data.annotations) for data in report.checked if data.annotations is not None]
+    lines = [
+        line for data in report.checked if data.annotations is not None for line in _summary(data, data.annotations)
+    ]
     if console.is_terminal:
         for line in lines:
             console.print(Text(line))
@@ -99,8 +102,8 @@ def _print_table(report: Report, console: Console) -> None:
     console.print(table)
 
 
-def _summary(data: Checked, table: Annotations) -> str:
-    """One line about a data set."""
+def _summary(data: Checked, table: Annotations) -> list[str]:
+    """A line about a data set, and one about its most frequent classes."""
     line = (
         f"{data.name}: {len(table)} images, {len(table.boxes)} boxes ({int(table.ignore.sum())} ignored), "
         f"{len(table.class_names)} classes, from {printable(table.source)}"
@@ -110,7 +113,19 @@ def _summary(data: Checked, table: Annotations) -> str:
     if len(data.fed_sides):
         low, median, high = np.quantile(data.fed_sides, [0, 0.5, 1]).tolist()
         line += f"; objects are fed {low:.3g} to {high:.3g} pixels large, half of them under {median:.3g}"
-    return line
+    if not table.class_names:
+        return [line]
+    counts = class_counts(table)
+    order = np.argsort(-counts, kind="stable")[:_MOST_CLASSES].tolist()
+    return [line, objects_line(table, order)]
+
+
+def objects_line(table: Annotations, class_ids: Sequence[int]) -> str:
+    """How many objects of some classes there are, with "..." for the others."""
+    counts = class_counts(table)
+    named = [f"{table.class_names[class_id]} {counts[class_id]}" for class_id in class_ids]
+    others = ["..."] if len(class_ids) < len(table.class_names) else []
+    return printable(f"  objects: {', '.join([*named, *others])}")
 
 
 def _lines(finding: Finding) -> list[str]:
@@ -126,7 +141,7 @@ def _lines(finding: Finding) -> list[str]:
 def _place(example: Example, kind: str) -> str:
     place = example.file
     if example.box is not None and kind not in get_args(Kind):  # the detail of a bad box has its place in the file
-        place += f", box {example.box} of those kept"
+        place += f", box {example.box} (as read, counted from 0)"
     return f"{place}: {example.detail}" if example.detail else place
 
 

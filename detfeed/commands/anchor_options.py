@@ -19,15 +19,23 @@ def add_anchor_options(parser: argparse.ArgumentParser, *, title: str = "anchors
         The group, for more options.
     """
     anchors = parser.add_argument_group(title)
-    anchors.add_argument("--model", choices=tuple(_GRIDS), default="fpn", metavar="NAME", help="fpn or c4 [fpn]")
+    anchors.add_argument(
+        "--model",
+        choices=tuple(_GRIDS),
+        default="fpn",
+        metavar="NAME",
+        help="levels of anchors: fpn (five) or c4 (one) [fpn]",
+    )
     anchors.add_argument(
         "--anchor-sizes",
         type=positive,
         nargs="+",
         metavar="N",
-        help="sides in pixels [32 64 128 256 512]; fpn: finest level first, as many for each",
+        help="sides of anchors in pixels [32 64 128 256 512]; fpn: finest level first, as many for each",
     )
-    anchors.add_argument("--anchor-ratios", type=positive, nargs="+", metavar="R", help="height / width [0.5 1 2]")
+    anchors.add_argument(
+        "--anchor-ratios", type=positive, nargs="+", metavar="R", help="height / width of anchors [0.5 1 2]"
+    )
     return anchors
 
 

@@ -35,14 +35,20 @@ def add_anchors(commands: Any) -> None:
     )
     add_training_options(parser)
     add_validation_options(parser, title="validation data, to check suggestions on, one of")
-    parser.add_argument("--skip-unreadable", action="store_true", help="leave out what can't be read, and tell")
+    parser.add_argument(
+        "--skip-unreadable", action="store_true", help="leave out unreadable annotations, and name them"
+    )
     add_size_options(parser, fixed=True)
     anchors = add_anchor_options(parser)
     anchors.add_argument(
-        "--positive-iou", type=positive_share, default=0.7, metavar="IOU", help="of a true positive, at least [0.7]"
+        "--positive-iou", type=positive_share, default=0.7, metavar="IOU", help="least IoU of a true positive [0.7]"
     )
     anchors.add_argument(
-        "--negative-iou", type=positive_share, default=0.3, metavar="IOU", help="of background, below [0.3]"
+        "--negative-iou",
+        type=positive_share,
+        default=0.3,
+        metavar="IOU",
+        help="anchors below this IoU are background [0.3]",
     )
     feed = parser.add_argument_group("feed")
     feed.add_argument(
@@ -53,7 +59,9 @@ def add_anchors(commands: Any) -> None:
         help=f"{any_of(RECIPES)} [none]",
     )
     feed.add_argument("--at-most", type=whole(1), metavar="N", help="look at N images, drawn at random [all]")
-    feed.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of what is drawn [0]")
+    feed.add_argument(
+        "--seed", type=whole(0), default=0, metavar="N", help="seed of the images drawn and of the search [0]"
+    )
     out = parser.add_argument_group("output")
     out.add_argument("--suggest", action="store_true", help="find sizes and ratios that fit better")
     out.add_argument("--json", metavar="FILE", help="write the report as JSON; - prints it")

@@ -42,11 +42,15 @@ def add_check(commands: Any) -> None:
     add_training_options(parser, invalid=("clip", "drop", "ignore"))
     add_validation_options(parser)
     add_size_options(parser).add_argument(
-        "--smallest-anchor", type=not_negative, default=32.0, metavar="N", help="side of the smallest anchor [32]"
+        "--smallest-anchor",
+        type=not_negative,
+        default=32.0,
+        metavar="N",
+        help="side of the smallest anchor in pixels [32]",
     )
     work = parser.add_argument_group("work")
     work.add_argument("--fast", action="store_true", help="read image headers only, and compare paths")
-    work.add_argument("--workers", type=whole(1), metavar="N", help="threads [one for each core]")
+    work.add_argument("--workers", type=whole(1), metavar="N", help="threads that read images [one for each core]")
     out = parser.add_argument_group("output")
     out.add_argument("--json", metavar="FILE", help="write the report as JSON; - prints it")
     out.add_argument("--write", metavar="FILE", help="write a COCO JSON of the usable training data")
@@ -55,7 +59,7 @@ def add_check(commands: Any) -> None:
         action="append",
         choices=get_args(Repeat),
         metavar="WHAT",
-        help="not in it: identical, similar or leaked images",
+        help="--write: without identical, similar or leaked images",
     )
     parser.set_defaults(run=_check, parser=parser)
 

@@ -36,7 +36,9 @@ def add_convert(commands: Any) -> None:
     )
     add_training_options(parser)
     add_validation_options(parser)
-    parser.add_argument("--skip-unreadable", action="store_true", help="leave out what can't be read, and tell")
+    parser.add_argument(
+        "--skip-unreadable", action="store_true", help="leave out unreadable annotations, and name them"
+    )
     out = parser.add_argument_group("output, one of")
     out.add_argument("--to-coco", metavar="FILE", help="a new COCO instances JSON, of one data set")
     out.add_argument("--to-yolo", metavar="DIR", help="a new folder with data.yaml, images and labels")

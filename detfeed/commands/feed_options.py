@@ -22,7 +22,7 @@ def add_feed_options(parser: argparse.ArgumentParser, *, short_side: str = str(S
     """
     add_size_options(parser, default=short_side, fixed=True)
     feed = parser.add_argument_group("feed")
-    feed.add_argument("--batch-size", type=whole(1), default=2, metavar="N", help="images [2]")
+    feed.add_argument("--batch-size", type=whole(1), default=2, metavar="N", help="images in a batch [2]")
     feed.add_argument(
         "--augment",
         choices=RECIPES,
@@ -33,7 +33,7 @@ def add_feed_options(parser: argparse.ArgumentParser, *, short_side: str = str(S
     feed.add_argument(
         "--repeat-factor", type=positive_share, metavar="SHARE", help="repeat images of rarer classes (LVIS: 0.001)"
     )
-    feed.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of order and augmentation [0]")
+    feed.add_argument("--seed", type=whole(0), default=0, metavar="N", help="seed of order and augmentation [0]")
 
 
 def choose_feed(arguments: argparse.Namespace, *, short_side: int = SHORT_SIDE) -> dict[str, Any]:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import collections
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from detfeed.check.findings import Severity
 from detfeed.check.printing import progress, say
 from detfeed.commands.anchor_options import add_anchor_options, chosen_grid
 from detfeed.commands.check import whole_folder
 from detfeed.commands.feed_options import RECIPES
 from detfeed.commands.parser import whole
 from detfeed.commands.sizes import add_size_options, choose_resize
-from detfeed.errors import any_of
+from detfeed.drawing.text import counted
+from detfeed.errors import AnnotationError, any_of
+from detfeed.images.files import is_url
 from detfeed.readers.formats import (
     FORMATS,
     TRAINING,
@@ -26,6 +31,7 @@ from detfeed.readers.formats import (
 from detfeed.report.page import PICTURES, write_report
 from detfeed.report.run import read_settings
 
+_PATHS = (*FORMATS, "images", "classes", "root")
 SHAPES_SIDE = 96  # at which the scripts feed the built-in shapes
 
 
@@ -45,17 +51,23 @@ def add_report(commands: Any) -> None:
     add_validation_options(parser)
     add_size_options(parser, fixed=True)
     anchors = add_anchor_options(parser, title="anchors and feed, of the gallery")
-    anchors.add_argument("--augment", choices=RECIPES, metavar="RECIPE", help=f"{any_of(RECIPES)} [none, or the run's]")
-    anchors.add_argument("--pictures", type=whole(0), default=PICTURES, metavar="N", help=f"in it [{PICTURES}]")
-    anchors.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of the draw and the feed [0]")
+    anchors.add_argument("--augment", choices=RECIPES, metavar="RECIPE", help=f"{any_of(RECIPES)} [run's or none]")
+    anchors.add_argument(
+        "--pictures", type=whole(0), default=PICTURES, metavar="N", help=f"training images in the gallery [{PICTURES}]"
+    )
+    anchors.add_argument(
+        "--seed", type=whole(0), default=0, metavar="N", help="seed of the images drawn and of the feed [0]"
+    )
     work = parser.add_argument_group("work")
     work.add_argument("--run", dest="run_dir", type=Path, metavar="DIR", help="folder of a run of a training script")
-    work.add_argument("--speed", type=whole(1), metavar="N", help="time the feed on so many images [none]")
+    work.add_argument("--speed", type=whole(1), metavar="N", help="time each stage of the feed on N images [not timed]")
     work.add_argument("--fast", action="store_true", help="check image headers only, and compare paths")
-    work.add_argument("--workers", type=whole(1), metavar="N", help="threads of the check [one for each core]")
+    work.add_argument("--workers", type=whole(1), metavar="N", help="threads that check images [one for each core]")
     out = parser.add_argument_group("output")
-    out.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="where to [report.html]")
-    out.add_argument("--title", metavar="TEXT", help="of the page")
+    out.add_argument(
+        "--out", type=Path, default=Path("report.html"), metavar="FILE", help="page to write [report.html]"
+    )
+    out.add_argument("--title", metavar="TEXT", help="title of the page [made of the data's name]")
     parser.set_defaults(run=_report, parser=parser, model=None, invalid=None)  # None: the run's
 
 
@@ -89,11 +101,9 @@ def _report(arguments: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         say(str(error))
         return 1
-    errors, warnings = (sum(one.severity == severity for one in report.findings) for severity in ("error", "warning"))
-    print(
-        f"wrote {arguments.out}, {arguments.out.stat().st_size / 1e6:.1f} MB: {errors} kinds of errors, "
-        f"{warnings} of warnings"
-    )
+    counts = collections.Counter(one.severity for one in report.findings)
+    found = [counted(counts[each], each) if counts[each] else f"no {each}s" for each in get_args(Severity)]
+    print(f"wrote {arguments.out}, {arguments.out.stat().st_size / 1e6:.1f} MB: {', '.join(found)}")
     return 0
 
 
@@ -120,17 +130,18 @@ def _take_settings(arguments: argparse.Namespace, settings: dict[str, Any]) -> N
     if arguments.fixed is None and arguments.short_side is None and arguments.max_side is None:
         names += ["fixed", "short_side", "max_side"]
     if all(getattr(arguments, name) is None for name in FORMATS):
-        settings = _with_shapes(settings)
         names += (*TRAINING, "invalid")
         if all(getattr(arguments, name) is None for name in VALIDATION):
             names += VALIDATION
-    for name in names:
-        if getattr(arguments, name) is None:
-            setattr(arguments, name, settings.get(name))
+    settings = _with_shapes(settings)
+    taken = {name: settings.get(name) for name in names if getattr(arguments, name) is None}
+    _refuse_missing(taken, arguments.run_dir / "settings.json")
+    for name, value in taken.items():
+        setattr(arguments, name, value)
 
 
 def _with_shapes(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a run on the built-in shapes, with the files that these were drawn to."""
+    """The settings of a run on the built-in shapes, with the files that these were drawn to, and their size."""
     folder = settings.get("shapes_dir")
     if not isinstance(folder, str) or any(settings.get(name) is not None for name in FORMATS):
         return settings
@@ -140,8 +151,24 @@ def _with_shapes(settings: dict[str, Any]) -> dict[str, Any]:
         | {
             f"{prefix}{name}": str(path)
             for prefix, file in files.items()
-            if file.is_file()
+            if not prefix or file.is_file()
             for name, path in (("coco", file), ("images", file.parent / "images"))
         }
-        | ({} if settings.get("short_side") else {"short_side": SHAPES_SIDE})
+        | ({} if settings.get("short_side") or settings.get("fixed") else {"short_side": SHAPES_SIDE})
     )
+
+
+def _refuse_missing(taken: dict[str, Any], file: Path) -> None:
+    """Raise an error for the first path that a run's settings name and that is not there."""
+    for name, path in taken.items():
+        if name.removeprefix("val_") not in _PATHS or not isinstance(path, str) or is_url(path):
+            continue
+        if not os.path.exists(path):
+            where, start = "", ""
+            if not os.path.isabs(path):
+                where = f" from {os.getcwd()} on"
+                start = "start the command in the folder where the training was started, or "
+            raise AnnotationError(
+                f"{file}: expected paths of the run's data, got {path}, where nothing is{where}; {start}give the data "
+                "with options, such as --coco and --images"
+            )

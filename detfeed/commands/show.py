@@ -45,21 +45,27 @@ def add_show(commands: Any) -> None:
         epilog="Defaults are in [brackets].",
     )
     which = parser.add_argument_group("what to show")
-    which.add_argument("--image-id", nargs="+", metavar="ID", help="these images")
+    which.add_argument("--image-id", nargs="+", metavar="ID", help="show the images with these ids")
     which.add_argument(
-        "--class", nargs="+", dest="of_class", metavar="C", help="images with one of these classes, by name"
+        "--class", nargs="+", dest="of_class", metavar="C", help="show images with one of these classes, by name"
     )
-    which.add_argument("--worst", action="store_true", help="most objects without a positive first")
-    which.add_argument("--among", type=whole(1), default=1000, metavar="N", help="images compared by --worst [1000]")
-    which.add_argument("--epoch", type=whole(0), default=0, metavar="N", help="whose order and augmentation [0]")
-    which.add_argument("--batch", type=whole(0), metavar="N", help="this batch of the epoch [all]")
-    which.add_argument("--number", type=whole(1), default=12, metavar="N", help="images [12]")
+    which.add_argument("--worst", action="store_true", help="show images with most objects without a positive")
+    which.add_argument(
+        "--among", type=whole(1), default=1000, metavar="N", help="number of images that --worst compares [1000]"
+    )
+    which.add_argument(
+        "--epoch", type=whole(0), default=0, metavar="N", help="epoch whose order and augmentation are shown [0]"
+    )
+    which.add_argument("--batch", type=whole(0), metavar="N", help="show this batch of the epoch [all]")
+    which.add_argument("--number", type=whole(1), default=12, metavar="N", help="show at most so many images [12]")
     which.add_argument("--labels", action="store_true", help="draw labels.png instead: classes, sizes, places")
     add_training_options(parser)
     add_target_options(parser)
     add_feed_options(parser)
     out = parser.add_argument_group("output")
-    out.add_argument("--out", type=Path, default=Path("runs/show"), metavar="DIR", help="where to write [runs/show]")
+    out.add_argument(
+        "--out", type=Path, default=Path("runs/show"), metavar="DIR", help="folder for the pictures [runs/show]"
+    )
     out.add_argument("--per-sheet", type=whole(1), default=12, metavar="N", help="images on a sheet [12]")
     parser.set_defaults(run=_show, parser=parser)
 
@@ -70,7 +76,7 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
     targets.add_argument(
         "--targets", default="anchors", metavar="NAME", help=f"{', '.join(TARGETS)}, or MODULE:NAME [anchors]"
     )
-    targets.add_argument("--proposals", metavar="FILE", help="of rois and masks, as read_proposals reads them")
+    targets.add_argument("--proposals", metavar="FILE", help="file of proposals for the targets rois and masks")
     add_anchor_options(parser)
 
 

@@ -24,9 +24,15 @@ def add_size_options(parser: argparse.ArgumentParser, *, default: str = str(SHOR
     """
     size = parser.add_argument_group("size of the images fed")
     size.add_argument("--short-side", type=whole(1), metavar="N", help=f"shorter side in pixels [{default}]")
-    size.add_argument("--max-side", type=whole(1), metavar="N", help="longer side at most [5/3 of the shorter side]")
+    size.add_argument("--max-side", type=whole(1), metavar="N", help="longest side at most [5/3 of the shorter side]")
     if fixed:
-        size.add_argument("--fixed", type=whole(1), nargs=2, metavar=("H", "W"), help="one canvas instead")
+        size.add_argument(
+            "--fixed",
+            type=whole(1),
+            nargs=2,
+            metavar=("H", "W"),
+            help="feed all images on one canvas of this size instead",
+        )
     return size
 
 

@@ -14,11 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detfeed.annotations import Annotations
-from detfeed.check.duplicates import group_duplicates
-from detfeed.check.printing import progress, say
+from detfeed.check.dataset import find_unusable
+from detfeed.check.duplicates import group_inspected
+from detfeed.check.findings import class_counts
+from detfeed.check.pictures import inspect_images
+from detfeed.check.printing import objects_line, progress, say
 from detfeed.commands.output import chosen_output
 from detfeed.commands.parser import share, whole
 from detfeed.commands.reading import counted, read_sets
+from detfeed.drawing.text import counted as number_of
 from detfeed.errors import among, shorten
 from detfeed.images.files import is_url
 from detfeed.readers.coco_writer import NOT_WRITTEN, write_coco
@@ -26,6 +30,7 @@ from detfeed.readers.formats import add_training_options, required, training_set
 from detfeed.splitting import joined, numbered
 from detfeed.writing import new_folder
 
+_MOST_CLASSES = 20  # of which the objects in each part are printed
 _NAMES = {2: ["train", "val"], 3: ["train", "val", "test"]}
 
 
@@ -42,19 +47,25 @@ def add_split(commands: Any) -> None:
         epilog=textwrap.fill(f"Defaults are in [brackets]. A COCO file that is written lacks {NOT_WRITTEN}.", 78),
     )
     add_training_options(parser)
-    parser.add_argument("--skip-unreadable", action="store_true", help="leave out what can't be read, and tell")
+    parser.add_argument("--skip-unreadable", action="store_true", help="leave out unreadable annotations and images")
     parts = parser.add_argument_group("parts")
     parts.add_argument(
-        "--shares", type=share, nargs="+", metavar="S", help="of all images, which add up to 1 [0.8 0.2]"
+        "--shares", type=share, nargs="+", metavar="S", help="share of the images for each part [0.8 0.2]"
     )
-    parts.add_argument("--names", nargs="+", metavar="N", help="of the parts [train val, or train val test]")
-    parts.add_argument("--seed", type=whole(0), default=0, metavar="N", help="another seed, another split [0]")
-    parts.add_argument("--group", metavar="PATTERN", help="regular expression; the same text stays together")
-    parts.add_argument("--fast", action="store_true", help="do not look for images that look alike")
-    parts.add_argument("--workers", type=whole(1), metavar="N", help="threads [one for each core]")
+    parts.add_argument("--names", nargs="+", metavar="N", help="names of the parts [train val, or train val test]")
+    parts.add_argument(
+        "--seed", type=whole(0), default=0, metavar="N", help="seed of the draw: another one, another split [0]"
+    )
+    parts.add_argument(
+        "--group",
+        metavar="PATTERN",
+        help="regular expression: same text in names, same part",
+    )
+    parts.add_argument("--fast", action="store_true", help="do not read images, to find those alike or damaged")
+    parts.add_argument("--workers", type=whole(1), metavar="N", help="threads that read images [one for each core]")
     out = parser.add_argument_group("output, one of")
     out.add_argument("--to-coco", metavar="DIR", help="a new folder with a COCO JSON for each part")
-    out.add_argument("--to-lists", metavar="DIR", help="a new folder with a list for each (VOC: of ids)")
+    out.add_argument("--to-lists", metavar="DIR", help="a new folder with a list for each part (VOC: of ids)")
     parser.set_defaults(run=_split, parser=parser)
 
 
@@ -66,13 +77,20 @@ def _split(arguments: argparse.Namespace) -> int:
     pattern = _pattern(arguments.group)
     data_set = required(training_set(arguments))
     table = read_sets({"train": data_set}, skip_unreadable=arguments.skip_unreadable)["train"]
-    groups = numbered(range(len(table)))
-    if pattern is not None:
-        groups = _named_groups(table, data_set.image_dir, pattern)
+    alike = numbered(range(len(table)))
     if not arguments.fast:
         with progress("comparing images") as on_progress:
-            alike = group_duplicates(table, workers=arguments.workers, on_progress=on_progress)
-        groups = joined(groups, alike)
+            inspected = inspect_images(table.paths, workers=arguments.workers, on_progress=on_progress)
+        alike = group_inspected(table, inspected)
+        unusable = find_unusable(table, inspected)
+        _tell_unusable(unusable, skip=arguments.skip_unreadable)
+        if unusable and arguments.skip_unreadable:
+            kept = ~np.isin(np.arange(len(table)), list(unusable))
+            table, alike = table.select(kept), numbered(alike[kept])
+            if not len(table):
+                say(f"{out} was not written: no image can be fed")
+                return 1
+    groups = alike if pattern is None else joined(_named_groups(table, data_set.image_dir, pattern), alike)
     _tell_groups(groups)
     parts = dict(zip(names, table.split(shares, seed=arguments.seed, groups=groups, keep_classes=True), strict=True))
     try:
@@ -86,7 +104,13 @@ def _split(arguments: argparse.Namespace) -> int:
         say(f"{out} was not written: {error}")
         return 1
     for name, part in parts.items():
-        print(f"wrote {name}: {counted(part)}{_absent(part, table)}, to {out}")
+        print(f"wrote {name}: {counted(part)}, to {out}")
+        if 0 < len(table.class_names) <= _MOST_CLASSES:
+            print(objects_line(part, np.argsort(-class_counts(table), kind="stable").tolist()))
+    for name, part in parts.items():
+        absent = np.flatnonzero((class_counts(table) > 0) & (class_counts(part) == 0)).tolist()
+        if absent:
+            say(f"warning: {name} has no object of {among(table.class_names[class_id] for class_id in absent)}")
     return 0
 
 
@@ -126,6 +150,20 @@ def _named_groups(table: Annotations, image_dir: str | None, pattern: re.Pattern
     return numbered(found)
 
 
+def _tell_unusable(unusable: dict[int, str], *, skip: bool) -> None:
+    """Tell of images that can't be fed."""
+    if skip:
+        for why in unusable.values():
+            say(f"skipped: {why}")
+    if unusable and skip:
+        print(f"left out {number_of(len(unusable), 'image')} that can't be fed")
+    elif unusable:
+        say(
+            f"warning: the parts hold {number_of(len(unusable), 'image')} that can't be fed, such as "
+            f"{next(iter(unusable.values()))}; --skip-unreadable leaves them out, and detfeed check names them all"
+        )
+
+
 def _tell_groups(groups: NDArray[np.int64]) -> None:
     sizes = np.bincount(groups)
     together = sizes[sizes > 1]
@@ -142,10 +180,3 @@ def _write_list(part: Annotations, file: Path, *, ids: bool) -> None:
         if "\n" in name or "\r" in name:
             raise ValueError(f"Expected names of images that a line can hold. Received: {shorten(name)}")
     file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8", newline="\n")
-
-
-def _absent(part: Annotations, table: Annotations) -> str:
-    """The classes that a part lacks, for a message."""
-    have, all_have = (set(each.class_ids[~each.ignore].tolist()) for each in (part, table))
-    absent = [table.class_names[class_id] for class_id in sorted(all_have - have)]
-    return f", without {among(absent)}" if absent else ""

@@ -77,13 +77,9 @@ class AnchorSuggestion:
                 f"anchors: none are suggested: it takes {FEWEST} objects to fit to and as many to check on, and levels "
                 "with room for the sizes"
             )
-        before, after = percent(self.before.all.positive), percent(self.after.all.positive)
         if not self.is_better:
-            lost = f"{percent(self.after.all.unmatched)} instead of {percent(self.before.all.unmatched)}"
-            return (
-                f"anchors: none better were found: {after} of objects instead of {before} have a true positive, and "
-                f"{lost} no anchor, in {checked}"
-            )
+            return f"anchors: none better were found, in {checked}"
+        before, after = percent(self.before.all.positive), percent(self.after.all.positive)
         return f"anchors: {self.options} give {after} of objects a true positive instead of {before}, in {checked}"
 
     def to_dict(self) -> dict[str, Any]:

@@ -33,7 +33,7 @@ DETECTION_KEYS = (
     Key("thick", RED, "object that is not"),
     Key("hatch", PURPLE, "ignored region"),
     Key("thick", BLUE, "right: detection of an object"),
-    Key("box", GREY, "detection of none"),
+    Key("box", GREY, "wrong detection: no such object is there"),
 )
 TAG_SIZE, TAG_HEIGHT = 13, 18
 
@@ -100,7 +100,7 @@ def compare_detections(
         np.concatenate([left, np.full((len(left), GAP, 3), PAPER, np.uint8), beside], axis=1),
         (
             f"{objects - int(missed.sum())} of {counted(objects, 'object')} found; "
-            f"{counted(int((~right).sum()), 'detection')} of none",
+            f"{counted(int((~right).sum()), 'wrong detection')}",
         ),
         alert=bool(missed.any()),
     )

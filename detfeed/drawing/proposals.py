@@ -13,9 +13,9 @@ from detfeed.drawing.text import counted
 
 PROPOSAL_KEYS = (
     Key("thick", YELLOW, "object that a proposal finds"),
-    Key("thick", RED, "object that none finds"),
+    Key("thick", RED, "object that no proposal finds"),
     Key("thick", BLUE, "proposal on an object"),
-    Key("box", GREY, "proposal on none"),
+    Key("box", GREY, "proposal on no object"),
 )
 
 

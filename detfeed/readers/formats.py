@@ -222,22 +222,26 @@ def add_training_options(
         data.add_argument(f"--{format.name}", metavar=format.metavar, help=format.help)
     layout = parser.add_argument_group("layout of the data")
     layout.add_argument("--images", metavar="DIR", help="folder or URL that file names start from")
-    layout.add_argument("--classes", metavar="FILE", help="CSV of classes")
+    layout.add_argument("--classes", metavar="FILE", help="CSV, OpenImages: file of classes")
     layout.add_argument("--split", metavar="NAME", help="VOC: list in ImageSets/Main [all]; YOLO: [train]")
     layout.add_argument("--root", metavar="DIR", help="YOLO: folder of the splits [as data.yaml says]")
-    layout.add_argument("--annotation-dir", metavar="NAME", help="VOC: [Annotations]; KITTI: [label_2]")
-    layout.add_argument("--image-dir", metavar="NAME", help="VOC: [JPEGImages]; KITTI: [image_2]")
+    layout.add_argument("--annotation-dir", metavar="NAME", help="folder of labels (VOC: Annotations; KITTI: label_2)")
+    layout.add_argument("--image-dir", metavar="NAME", help="folder of images (VOC: JPEGImages; KITTI: image_2)")
     layout.add_argument(
         "--zero-based", dest="one_based", action="store_const", const=False, help="VOC: corners are edges from 0 on"
     )
     layout.add_argument(
-        "--crowds", choices=get_args(Crowds), metavar="WHAT", help="COCO: iscrowd is ignore or object [ignore]"
+        "--crowds", choices=get_args(Crowds), metavar="WHAT", help="COCO: read iscrowd as ignore or object [ignore]"
     )
     layout.add_argument(
-        "--exif", choices=get_args(Exif), metavar="HOW", help="COCO: boxes on the picture turned by EXIF [auto]"
+        "--exif",
+        choices=get_args(Exif),
+        metavar="HOW",
+        help=f"COCO, EXIF orientation: {any_of(get_args(Exif))} [auto]",
     )
-    for name, what in (("masks", "COCO, LVIS, YOLO, NDJSON: outlines"), ("keypoints", "the same: keypoints")):
-        layout.add_argument(f"--{name}", action="store_const", const=True, help=f"{what}, to write them")
+    for name, what in (("masks", "outlines"), ("keypoints", "keypoints")):
+        takers = "COCO, LVIS, YOLO, NDJSON"
+        layout.add_argument(f"--{name}", action="store_const", const=True, help=f"{takers}: read {what} as well")
     layout.add_argument(
         "--invalid", choices=invalid, default="clip", metavar="POLICY", help=f"bad boxes: {any_of(invalid)} [clip]"
     )
@@ -253,8 +257,8 @@ def add_validation_options(parser: argparse.ArgumentParser, *, title: str = "val
     data = parser.add_argument_group(title, "Layout options hold for it as well.")
     for format in FORMATS.values():
         data.add_argument(f"--val-{format.name}", metavar=format.metavar, help=format.help.partition(";")[0])
-    data.add_argument("--val-images", metavar="DIR", help="its folder or URL of images [as --images]")
-    data.add_argument("--val-split", metavar="NAME", help="its split, or one of --voc or --yolo [YOLO: val]")
+    data.add_argument("--val-images", metavar="DIR", help="folder or URL of validation images [as --images]")
+    data.add_argument("--val-split", metavar="NAME", help="split to validate on, also one of --voc [YOLO: val]")
 
 
 def training_set(arguments: argparse.Namespace) -> DataSet | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from detfeed.coverage.suggestion import AnchorSuggestion, suggest_anchors
 from detfeed.images.canvases import Resize
 from detfeed.report.charts import Chart, chart
 from detfeed.targets.anchor_targets import AnchorTargets
+from detfeed.targets.anchors import AnchorGrid
 
 # 10,000 images with 7 boxes tell a share to 0.4 %, in seconds.
 MOST_IMAGES = 10_000
@@ -89,6 +91,11 @@ def fit(
         suggestion.python if better else "",
         suggestion.options if better else "",
     )
+
+
+def smallest_side(grid: AnchorGrid) -> float:
+    """Side of the smallest anchor in pixels: the root of its area."""
+    return round(min(math.sqrt(width * height) for cell in grid.cell_sizes_wh for width, height in cell), 3)
 
 
 def _plain(line: str) -> str:

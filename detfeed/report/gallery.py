@@ -26,6 +26,7 @@ def add_fed(
     positions: Sequence[int],
     *,
     name: str,
+    class_numbers: Sequence[int],
     detections: Callable[[int], list[Shape]] | None = None,
 ) -> list[int]:
     """Add pictures of samples as they are fed in epoch 0.
@@ -36,6 +37,7 @@ def add_fed(
         targets: in the sampled form, drawn as training would draw them.
         positions: which images.
         name: of the data set.
+        class_numbers: of each of its classes, the number in the page's list of the classes of all data sets.
         detections: gives the shapes of an image's detections on its canvas. Only for a loader that does not augment.
 
     Returns:
@@ -44,7 +46,7 @@ def add_fed(
     numbers = []
     for position in positions:
         with contextlib.suppress(ImageError):
-            numbers.append(_add(pictures, loader, targets, position, name, detections))
+            numbers.append(_add(pictures, loader, targets, position, name, class_numbers, detections))
     return numbers
 
 
@@ -54,6 +56,7 @@ def _add(
     targets: AnchorTargets,
     position: int,
     name: str,
+    class_numbers: Sequence[int],
     detections: Callable[[int], list[Shape]] | None,
 ) -> int:
     sample = loader.load_sample(0, position)
@@ -100,7 +103,7 @@ def _add(
         ],
         layers=layers,
         data=name,
-        classes=sorted({int(class_id) for class_id in sample.class_ids}),
+        classes=sorted({class_numbers[class_id] for class_id in sample.class_ids.tolist()}),
         objects=num_objects,
         unmatched=num_unmatched,
     )

@@ -24,7 +24,7 @@ from detfeed.check.printing import printable
 from detfeed.images.canvases import Resize
 from detfeed.readers.formats import Read
 from detfeed.report import charts
-from detfeed.report.anchors import fit
+from detfeed.report.anchors import fit, smallest_side
 from detfeed.report.examples import SHOWN, ExamplePictures
 from detfeed.report.gallery import add_fed, found_shapes
 from detfeed.report.pictures import LARGE, Pictures, Shape, spread
@@ -105,6 +105,7 @@ def write_report(
         train,
         val,
         resize=resize,
+        smallest_anchor=smallest_side(targets.anchors),
         fast=fast,
         workers=workers,
         image_dirs=image_dirs,
@@ -228,12 +229,7 @@ class _Page:
         rows = [self._data_row(one) for one in self._report.checked]
         tables = [one.annotations for one in self._checked if one.annotations is not None]
         names = list(dict.fromkeys(name for table in tables for name in table.class_names))
-        counts = []
-        for table in tables:
-            own: dict[str, int] = {}
-            for name, count in zip(table.class_names, class_counts(table).tolist(), strict=True):
-                own[name] = own.get(name, 0) + count
-            counts.append(own)
+        counts = [_counts_by_name(table) for table in tables]
         self._parts |= {
             "title": title or f"Report of {_last_parts(tables[0].source) if tables else 'data'}",
             "data": rows,
@@ -279,8 +275,10 @@ class _Page:
 
     def add_run(self, folder: Path) -> None:
         """The results of a run."""
-        annotations = self._report.checked[1].annotations if len(self._report.checked) > 1 else None
-        run = self._run = read_run(folder, annotations)
+        train = self._report.checked[0].annotations
+        val = self._report.checked[1].annotations if len(self._report.checked) > 1 else None
+        run = self._run = read_run(folder, val, () if train is None else train.class_names)
+        annotations = run.annotations
         made = {f"log-{number}": one for number, one in enumerate(log_charts(run))}
         part: dict[str, Any] = {
             "folder": str(folder),
@@ -309,12 +307,15 @@ class _Page:
         self, run: Run, annotations: Annotations, part: dict[str, Any], made: dict[str, charts.Chart]
     ) -> None:
         train = self._report.checked[0].annotations
-        same = train is not None and train.class_names == annotations.class_names
-        results = self._results = Results(run, annotations, class_counts(train) if same and train is not None else None)
+        counts = None
+        if train is not None:
+            own = _counts_by_name(train)
+            counts = np.array([own.get(name, 0) for name in annotations.class_names], np.int64)
+        results = self._results = Results(run, annotations, counts)
         part |= {
             "classes": results.table(),
             "worst": results.add_worst(self._pictures),
-            "trained": same,
+            "trained": counts is not None,
             "threshold": results.judged.threshold,
             "f1": results.judged.f1,
         }
@@ -350,6 +351,9 @@ class _Page:
     def add_gallery(self, num_images: int) -> None:
         """Pictures of what is fed."""
         words = []
+        tables = [one.annotations for one in self._checked if one.annotations is not None]
+        labels = list(dict.fromkeys(name for table in tables for name in table.class_names))
+        number_of = {name: number for number, name in enumerate(labels)}
         for checked in self._checked:
             is_val = checked is not self._report.checked[0]
             count = min(num_images // 2, VAL_PICTURES) if is_val else num_images
@@ -366,13 +370,13 @@ class _Page:
                 self._targets,
                 usable[chosen.positions].tolist(),
                 name=checked.name,
+                class_numbers=[number_of[name] for name in table.class_names],
                 detections=self._detections(loader) if is_val else None,
             )
             words.append(f"{checked.name}: {chosen.words}.")
         names = list(dict.fromkeys(self._pictures.items[number]["data"] for number in self._gallery))
-        if names and self._checked[0].annotations is not None:
+        if names:
             present = {label for number in self._gallery for label in self._pictures.items[number]["classes"]}
-            labels = self._checked[0].annotations.class_names
             self._parts["gallery"] = {
                 "words": " ".join(words),
                 "names": names,
@@ -392,7 +396,8 @@ class _Page:
         """What gives the detections or proposals of an image on its canvas."""
         if self._run is None or self._run.found is None:
             return None
-        found, results = self._run.found, self._results
+        found, results, table = self._run.found, self._results, self._run.annotations
+        names = () if table is None else table.class_names
 
         def detections(position: int) -> list[Shape]:
             height, width = loader.annotations.image_hw[position].tolist()
@@ -402,7 +407,7 @@ class _Page:
 
             if results is not None:
                 return results.detections(position, to_canvas)
-            return found_shapes(found, position, to_canvas, loader.annotations.class_names)
+            return found_shapes(found, position, to_canvas, names)
 
         return detections
 
@@ -429,6 +434,14 @@ class _Page:
 def _no_targets(sample: Any) -> dict[str, Any]:
     """A target function for a loader of which only samples are asked; it looks at all masks."""
     return {}
+
+
+def _counts_by_name(table: Annotations) -> dict[str, int]:
+    """Objects of each class; two classes may have one name."""
+    counts: dict[str, int] = {}
+    for name, count in zip(table.class_names, class_counts(table).tolist(), strict=True):
+        counts[name] = counts.get(name, 0) + count
+    return counts
 
 
 def _last_parts(path: str) -> str:

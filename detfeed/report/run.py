@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import numpy as np
 
 from detfeed.annotations import Annotations
 from detfeed.average_precision import DetectionColumns
-from detfeed.errors import AnnotationError
+from detfeed.errors import AnnotationError, shorten
 from detfeed.readers.coco_results import read_results
 from detfeed.readers.proposals import read_proposals
 
+# What a training writes of its detector; detfeed.models, which reads all of it, would import Keras.
+DETECTOR = "detector.json"
 FILES = ("log.csv", "metrics.json", "recall.json", "detections.json", "proposals.json")
 # Proposals of an image that a page shows; a file has up to 1,000.
 MOST_PROPOSALS = 100
@@ -32,6 +35,7 @@ class Run:
         scores: at the end: metrics.json, else recall.json; empty without either.
         found: detections of the validation images, or proposals of class -1; None if there are none.
         classes: whether `found` has classes.
+        annotations: the validation data with the classes that those of `found` are; None without validation data.
     """
 
     folder: Path
@@ -39,6 +43,7 @@ class Run:
     scores: dict[str, float]
     found: DetectionColumns | None
     classes: bool
+    annotations: Annotations | None
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -56,12 +61,13 @@ def read_settings(folder: Path) -> dict[str, Any]:
     return {} if settings is None else settings
 
 
-def read_run(folder: Path, annotations: Annotations | None) -> Run:
+def read_run(folder: Path, annotations: Annotations | None, class_names: Sequence[str] = ()) -> Run:
     """Read the folder of a run.
 
     Args:
         folder: it may lack any of its files.
         annotations: the validation data of the run. None: its detections are not read.
+        class_names: those of the training data, for a run that does not say which its detector knows.
 
     Raises:
         AnnotationError: a file of the run can't be read, or speaks of other images than `annotations`.
@@ -71,10 +77,32 @@ def read_run(folder: Path, annotations: Annotations | None) -> Run:
     numbers = {name: float(value) for name, value in scores.items() if isinstance(value, int | float)}
     found, classes = None, False
     if annotations is not None and (folder / "detections.json").is_file():
+        annotations = _with_classes(annotations, _class_names(folder) or class_names)
         found, classes = read_results(folder / "detections.json", annotations), True
     elif annotations is not None and (folder / "proposals.json").is_file():
         found = _best_proposals(folder / "proposals.json", annotations)
-    return Run(folder, _read_log(folder / "log.csv"), numbers, found, classes)
+    return Run(folder, _read_log(folder / "log.csv"), numbers, found, classes, annotations)
+
+
+def _class_names(folder: Path) -> list[str]:
+    """The classes that the run's detector knows, in its order; none if the run does not say."""
+    description = _read_object(folder / DETECTOR) or {}
+    names = description.get("class_names", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise AnnotationError(
+            f"{folder / DETECTOR}: expected a list of names at `$.class_names`, got {shorten(str(names))}"
+        )
+    return names
+
+
+def _with_classes(annotations: Annotations, class_names: Sequence[str]) -> Annotations:
+    """The validation data as a training scored it: its classes begin with those of the detector, in their order.
+
+    Category ids of classes that the data lacks come from their place in that order, so these come first. Classes that
+    the data alone has follow: their objects are missed, and no reason to show nothing.
+    """
+    names = list(dict.fromkeys([*class_names, *annotations.class_names]))
+    return annotations if tuple(names) == annotations.class_names else annotations.with_classes(names)
 
 
 def _read_object(path: Path) -> dict[str, Any] | None:

@@ -1,4 +1,8 @@
+import dataclasses
 from functools import partial
+
+import numpy as np
+import pytest
 
 from detfeed import check, read_coco
 from detfeed.check.printing import count_files, print_report, printable, say
@@ -19,14 +23,28 @@ def test_files_are_counted_in_words():
     assert [count_files(1), count_files(2)] == ["1 file", "2 files"]
 
 
-def test_report_of_a_clean_set_is_two_lines(coco, tmp_path, capsys, monkeypatch):
+def test_report_of_a_clean_set_is_three_lines(coco, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     print_report(check(coco()))
     assert capsys.readouterr().out.splitlines() == [
         f"train: 1 images, 10 boxes (0 ignored), 1 classes, from {tmp_path}/set/a.json; objects are fed 533 to 533 "
         "pixels large, half of them under 533",
+        "  objects: cat 10",
         "verdict: no findings: it can be trained on",
     ]
+
+
+@pytest.mark.parametrize("classes", [1, 2, 10, 11, 30])
+def test_the_most_frequent_classes_are_named_with_their_objects(annotate, capsys, classes):
+    counts = np.random.default_rng(classes).permutation(np.arange(1, classes + 1))
+    class_ids = np.repeat(np.arange(classes), counts)
+    boxes = [[[0, 0, 10, 10]] * len(class_ids)]
+    names = tuple(f"class {number}\n" for number in range(classes))
+    columns = {"class_ids": class_ids.astype(np.int32), "class_names": names, "category_ids": np.arange(classes) + 1}
+    print_report(check(dataclasses.replace(annotate([(60, 80)], boxes), **columns), fast=True))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  objects: ")]
+    expected = [f"class {class_id}\\n {counts[class_id]}" for class_id in np.argsort(-counts)]
+    assert line == f"  objects: {', '.join([*expected[:10], *['...'] * (classes > 10)])}"
 
 
 def test_place_of_a_box_is_that_in_the_file_for_bad_boxes_and_among_those_kept_for_others(coco, tmp_path, capsys):
@@ -34,7 +52,7 @@ def test_place_of_a_box_is_that_in_the_file_for_bad_boxes_and_among_those_kept_f
     print_report(check(partial(read_coco, tmp_path / "set" / "a.json", tmp_path / "set")))
     lines = capsys.readouterr().out
     assert "0.png: [70, 10, 90, 30], `annotations[0].bbox` (image_id 0)\n" in lines
-    assert "0.png, box 2 of those kept: [10, 10, 11, 50]\n" in lines
+    assert "0.png, box 2 (as read, counted from 0): [10, 10, 11, 50]\n" in lines
 
 
 def test_verdict_is_the_last_line_and_goes_by_the_worst_finding(coco, tmp_path, capsys):

@@ -113,3 +113,15 @@ def test_numbers_are_checked(parse, good, bad, expected):
             argparse.ArgumentTypeError, match=f"^expected {expected}, got {re.escape(text) or 'nothing'}$"
         ):
             parse(text)
+
+
+@pytest.mark.parametrize("command", ["anchors", "check", "convert", "report", "show", "split"])
+def test_the_help_of_an_option_is_understood_without_that_of_others(detfeed, command):
+    result = detfeed(command, "--help")
+    assert result.status == 0
+    options = re.findall(r"^  (--[\w-]+)(?: [A-Z]+| \[\w \.\.\.\]| \w)*\s+(\S.*)", result.stdout, re.MULTILINE)
+    assert len(options) > 20
+    assert not [
+        (name, text) for name, text in options if re.match(r"(of|in|where|whose|not|how many|these|its) ", text)
+    ]
+    assert "to write them" not in result.stdout

@@ -71,7 +71,7 @@ def make_run(folder, data, **settings):
 def test_a_page_is_written_with_the_sizes_and_anchors_asked_for(run, data, tmp_path):
     result, script = run(*options_of(data), "--short-side", 120, "--model", "c4", "--anchor-sizes", 60, "--pictures", 2)
     assert (result.status, result.stderr) == (0, "")
-    assert re.fullmatch(rf"wrote {tmp_path}/page\.html, 0\.\d MB: 0 kinds of errors, \d of warnings\n", result.stdout)
+    assert re.fullmatch(rf"wrote {tmp_path}/page\.html, 0\.\d MB: no errors, 1 warning, \d notes\n", result.stdout)
     assert fed_sizes(script) == {(160, 120)}
     assert [script["pictures"][number]["data"] for number in script["gallery"]] == ["train", "val"]
 
@@ -110,6 +110,57 @@ def test_a_run_on_the_built_in_shapes_finds_them(run, tmp_path):
     assert (result.status, result.stderr) == (0, "")
     assert fed_sizes(script) <= {(128, 96), (96, 128)}
     assert {script["pictures"][number]["data"] for number in script["gallery"]} == {"train", "val"}
+
+
+@pytest.mark.filterwarnings("ignore::detfeed.BadBoxesWarning")
+@pytest.mark.parametrize("given", [(), ("--anchor-sizes", 60)])
+def test_the_check_holds_objects_against_the_smallest_anchor_of_the_run_or_the_command_line(run, data, tmp_path, given):
+    folder = make_run(tmp_path / "run", data, model="c4", anchor_sizes=[90.0, 120.0], short_side=60)
+    result, _ = run("--run", folder, *given)
+    assert result.status == 0
+    smallest = given[1] if given else 90
+    assert (f"half of the smallest anchor ({smallest} pixels)" in (tmp_path / "page.html").read_text()) == (
+        smallest > 2 * 30  # the size of the object
+    )
+
+
+@pytest.mark.filterwarnings("ignore::detfeed.BadBoxesWarning")
+def test_other_data_is_fed_at_the_size_of_a_run_on_the_built_in_shapes(run, data, tmp_path):
+    folder = make_run(tmp_path / "run", data)
+    (folder / "settings.json").write_text(json.dumps({"shapes_dir": str(tmp_path / "shapes"), "coco": None}))
+    result, script = run("--run", folder, *options_of(data))
+    assert (result.status, result.stderr) == (0, "")
+    assert fed_sizes(script) == {(128, 96)}
+
+
+def test_a_run_on_shapes_that_were_fed_on_one_canvas_is_shown_on_it(run, tmp_path):
+    make_shapes(tmp_path / "shapes" / "train", num_images=2, image_hw=(96, 128), seed=0)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "settings.json").write_text(json.dumps({"shapes_dir": str(tmp_path / "shapes"), "fixed": [64, 64]}))
+    result, script = run("--run", folder)
+    assert (result.status, result.stderr) == (0, "")
+    assert all(script["pictures"][number]["size"] == [64, 64] for number in script["gallery"])
+
+
+@pytest.mark.filterwarnings("ignore::detfeed.BadBoxesWarning")
+@pytest.mark.parametrize("name", ["coco", "images", "val_coco", "val_images", "shapes_dir"])
+def test_a_run_whose_data_is_not_found_says_where_to_start_the_command(run, data, tmp_path, monkeypatch, name):
+    folder = make_run(tmp_path / "run", data)
+    monkeypatch.chdir(tmp_path)
+    settings = dict.fromkeys(data) if name == "shapes_dir" else data
+    (folder / "settings.json").write_text(json.dumps(settings | {name: "elsewhere/it"}))
+    result, script = run("--run", folder)
+    assert (result.status, script) == (1, None)
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith(
+        f"detfeed report: {folder}/settings.json: expected paths of the run's data, got elsewhere/it"
+    )
+    assert f"nothing is from {tmp_path} on; start the command in the folder where the training was" in result.stderr
+    (folder / "settings.json").write_text(json.dumps(settings | {name: "/elsewhere/it"}))
+    result, _ = run("--run", folder)
+    assert "where nothing is; give the data with options, such as --coco and --images\n" in result.stderr
+    assert run("--run", folder, *options_of(data))[0].status == 0  # what the command line names is there
 
 
 def test_a_file_that_is_no_page_is_not_overwritten(run, data, tmp_path):

@@ -56,7 +56,7 @@ def test_same_seed_gives_the_same_parts_and_fast_looks_at_no_pixels(run, frames,
     (tmp_path / "images" / "video0_frame0.png").write_bytes(b"damaged")
     for name in ("a", "b"):
         result = run(*frames, "--shares", 0.5, 0.25, 0.25, "--fast", "--to-lists", tmp_path / name)
-        assert (result.status, result.stderr) == (0, "")
+        assert (result.status, result.stderr) == (0, "warning: test has no object of ['dog']\n")
         assert "stay together" not in result.stdout
     lists = [[(tmp_path / name / f"{part}.txt").read_text() for part in ("train", "val", "test")] for name in "ab"]
     assert lists[0] == lists[1]
@@ -79,7 +79,73 @@ def test_names_without_a_match_and_large_groups_are_told(run, frames, tmp_path):
     assert "--group: nothing is found in 3 of 30 names of images, such as " in result.stderr
     result = run(*frames, "--fast", "--group", "video", "--to-lists", tmp_path / "one")
     assert "one group has 30 of 30 images" in result.stderr
-    assert "without ['cat', 'dog']" in result.stdout
+    assert "warning: val has no object of ['cat', 'dog']\n" in result.stderr
+
+
+def damage(folder, how):
+    """Three images of frames that can't be fed: their names."""
+    names = ["video0_frame0.png", "video4_frame1.png", "video9_frame2.png"]
+    for name in names:
+        content = (folder / name).read_bytes()
+        if how == "missing":
+            (folder / name).unlink()
+        else:
+            other = {"cut short": content[:-30], "no image": b"text", "another size": encode(noise(0, 30, 50), "PNG")}
+            (folder / name).write_bytes(other[how])
+    return names
+
+
+@pytest.mark.parametrize("how", ["cut short", "no image", "another size", "missing"])
+def test_images_that_can_not_be_fed_are_told_and_left_out_if_asked(run, frames, tmp_path, how):
+    names = damage(frames[3], how)
+    result = run(*frames, "--to-lists", tmp_path / "all")
+    assert result.status == 0
+    assert f"warning: the parts hold 3 images that can't be fed, such as {frames[3]}/{names[0]}: " in result.stderr
+    assert "--skip-unreadable leaves them out, and detfeed check names them all\n" in result.stderr
+    assert [name for name in names if name in listed(tmp_path / "all")] == names
+    result = run(*frames, "--to-lists", tmp_path / "usable", "--skip-unreadable")
+    assert result.status == 0
+    skipped = [line for line in result.stderr.splitlines() if line.startswith("skipped: ")]
+    assert [name for name in names if any(f"/{name}: " in line for line in skipped)] == names
+    assert "left out 3 images that can't be fed\n" in result.stdout
+    assert "warning: the parts hold" not in result.stderr
+    assert sorted(listed(tmp_path / "usable")) == sorted(set(listed(tmp_path / "all")) - set(names))
+
+
+def listed(folder):
+    return [Path(line).name for file in folder.glob("*.txt") for line in file.read_text().splitlines()]
+
+
+def test_nothing_is_written_if_no_image_can_be_fed(run, frames, tmp_path):
+    for file in frames[3].iterdir():
+        file.write_bytes(b"text")
+    result = run(*frames, "--to-lists", tmp_path / "out", "--skip-unreadable")
+    assert result.status == 1
+    assert result.stderr.endswith(f"{tmp_path}/out was not written: no image can be fed\n")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("shares", [(0.8, 0.2), (0.5, 0.25, 0.25)])
+def test_objects_of_each_class_are_printed_for_each_part_the_most_frequent_class_first(run, frames, tmp_path, shares):
+    result = run(*frames, "--shares", *shares, "--to-coco", tmp_path / "out")
+    lines = result.stdout.splitlines()
+    parts = [line.partition(":")[0].removeprefix("wrote ") for line in lines if line.startswith("wrote ")]
+    assert len(parts) == len(shares)
+    for name in parts:
+        table = read_coco(tmp_path / "out" / f"{name}.json", frames[3])
+        (place,) = (row for row, line in enumerate(lines) if line.startswith(f"wrote {name}: "))
+        counts = [table.class_ids.tolist().count(class_id) for class_id in (0, 1)]
+        assert lines[place + 1] == f"  objects: cat {counts[0]}, dog {counts[1]}"
+        assert (f"warning: {name} has no object of ['dog']" in result.stderr) == (counts[1] == 0)
+
+
+def test_of_many_classes_only_those_that_a_part_lacks_are_named(run, frames, tmp_path):
+    content = json.loads(frames[1].read_text())
+    content["categories"] += [{"id": number, "name": f"class {number}"} for number in range(3, 22)]
+    frames[1].write_text(json.dumps(content))
+    result = run(*frames, "--shares", 0.4, 0.3, 0.3, "--to-coco", tmp_path / "out")
+    assert "objects:" not in result.stdout
+    assert result.stderr == "warning: test has no object of ['dog']\n"
 
 
 def test_wrong_options_are_refused_and_nothing_is_written_over(run, frames, tmp_path):

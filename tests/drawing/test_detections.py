@@ -35,7 +35,7 @@ def compare(found, right, truth, is_found, ignored=None):
 
 def test_nothing_found_in_an_image_of_nothing():
     tile, left, right = compare(NONE, [], NONE, [])
-    assert tile.caption == ("0 of 0 objects found; 0 detections of none",)
+    assert tile.caption == ("0 of 0 objects found; 0 wrong detections",)
     assert not tile.alert
     np.testing.assert_array_equal(left, right)
 
@@ -43,10 +43,11 @@ def test_nothing_found_in_an_image_of_nothing():
 def test_objects_that_are_found_or_not_and_detections_differ_in_colour():
     box = boxes((10, 10, 60, 60))
     tile, left, right = compare(box, [True], box, [True])
-    assert tile.caption[0].startswith("1 of 1 object found; 0 detections of none")
+    assert tile.caption[0].startswith("1 of 1 object found; 0 wrong detections")
     assert has(left, YELLOW) and not has(left, RED)
     assert has(right, BLUE) and not has(right, GREY)
     tile, left, right = compare(box, [False], box, [False])
+    assert tile.caption == ("0 of 1 object found; 1 wrong detection",)
     assert tile.alert and has(left, RED) and not has(left, YELLOW)
     assert has(right, GREY) and not has(right, BLUE)
 

@@ -175,6 +175,82 @@ def test_a_run_shows_the_class_learned_worst_and_the_worst_image(make_set, make_
     assert [shape["box"] for shape in fed] == [[10, 10, 40, 40]] * 2
 
 
+CLASSES = ("bird", "cat", "dog", "fox")
+AP50, TRAINED, SCORED, FOUND, MISSED, NO_OBJECT = range(1, 7)  # columns of the table of classes, behind the AP
+
+
+def rows_of_classes(text):
+    """The table of a run's classes: of each, the numbers in its columns, and what it is most often taken for."""
+    found = {}
+    for name, columns in re.findall(r'<td class="wide">(\w+)</td>(<td class="number">.*?)</tr>', text):
+        *numbers, mistaken = re.findall("<td.*?>(.*?)</td>", columns)
+        found[name] = [float(number) for number in numbers], mistaken
+    return found
+
+
+@pytest.mark.parametrize("says", [True, False])
+@pytest.mark.parametrize("of_val", [("bird", "cat", "dog", "fox"), ("fox", "dog", "cat"), ("dog", "cat"), ("cat",)])
+def test_classes_of_a_run_are_told_by_name_whatever_validation_data_lacks(make_set, make_run, write, of_val, says):
+    # Of each class as many objects to train on as its place in the names.
+    train = make_set([[(n, BOX)] for n in range(1, 5) for _ in range(n)], class_names=CLASSES, name="train")
+    val = make_set([[(n, BOX)] for n in range(1, 1 + len(of_val))], class_names=of_val, name="val")
+    as_scored = val().with_classes(CLASSES)
+    # Each object is found, as its class but for the cat, which is taken for a bird; and a fox is seen beside each.
+    ids = [CLASSES.index("bird" if name == "cat" else name) for name in of_val]
+    away = ([50, 0, 60, 10], 0.875, CLASSES.index("fox"))
+    run = make_run(as_scored, [[([10, 10, 40, 40], 0.75, class_id), away] for class_id in ids])
+    if says:
+        (run / "detector.json").write_text(json.dumps({"class_names": CLASSES}))
+    text, script, _ = write(train, val, run=run)
+    rows = rows_of_classes(text)
+    assert sorted(rows) == sorted(of_val)
+    for name, (numbers, mistaken) in rows.items():
+        assert numbers[AP50] == pytest.approx({"cat": 0, "dog": 1}.get(name, numbers[AP50]))
+        assert numbers[TRAINED] == 1 + CLASSES.index(name)
+        assert (numbers[SCORED], numbers[FOUND], numbers[MISSED]) == (1, int(name != "cat"), 0)
+        assert numbers[NO_OBJECT] == (len(of_val) if name == "fox" else 0)
+        assert mistaken == ("bird (1)" if name == "cat" else "")
+    told = sorted(shape["text"].partition(",")[0] for shape in shapes_of(script, "detections"))
+    assert told == sorted(["fox"] * len(of_val) + ["bird" if name == "cat" else name for name in of_val])
+
+
+def test_classes_that_validation_data_alone_has_are_missed_and_a_page_is_written(make_set, make_run, write):
+    train = make_set([[(1, BOX)]], class_names=("cat",), name="train")
+    val = make_set([[(1, BOX), (2, BOX)]], class_names=("dog", "cat"), name="val")
+    run = make_run(val(), [[([10, 10, 40, 40], 0.75, 1)]])
+    (run / "detector.json").write_text(json.dumps({"class_names": ["cat"]}))
+    rows = rows_of_classes(write(train, val, run=run)[0])
+    assert {name: (numbers[TRAINED], numbers[FOUND]) for name, (numbers, _) in rows.items()} == {
+        "cat": (1, 1),
+        "dog": (0, 0),
+    }
+
+
+def test_the_gallery_chooses_images_of_a_class_by_its_name_in_all_data(make_set, write):
+    train = make_set([[(1, BOX)], [(2, BOX)]], class_names=("cat", "dog"), name="train")
+    val = make_set([[(1, BOX)], [(2, BOX)], [(3, BOX)]], class_names=("dog", "emu", "cat"), name="val")
+    text, script, _ = write(train, val)
+    choices = re.findall(r'<option value="(\d+)">(.*?)</option>', text.partition('id="choose-class"')[2])
+    assert [name for _, name in choices] == ["cat", "dog", "emu"]
+    name_of = {int(number): name for number, name in choices}
+    for number in script["gallery"]:
+        picture = script["pictures"][number]
+        drawn = {shape["text"].partition(",")[0] for shape in picture["layers"]["truth"]}
+        assert {name_of[one] for one in picture["classes"]} == drawn
+
+
+@pytest.mark.parametrize("sizes", [(20,), (45, 90), (150,)])
+def test_objects_are_held_against_the_smallest_anchor_of_the_page(make_set, write, sizes):
+    read = make_set([[(1, [1, 1, side, side]) for side in (6, 9, 11, 20, 24, 50)]])
+    anchors = AnchorGrid.c4(sizes=sizes, ratios=(0.5, 1, 2))
+    _, _, report = write(read, anchors=anchors, num_images=0)
+    kind = "fed-below-half-an-anchor"
+    (one,) = (one for one in report.findings if one.kind == kind)
+    (other,) = (one for one in check(read, resize=SMALL, smallest_anchor=sizes[0]).findings if one.kind == kind)
+    assert one == other
+    assert f"half of the smallest anchor ({sizes[0]} pixels)" in one.what
+
+
 def test_a_run_without_validation_data_says_what_is_missing(make_set, make_run, write):
     read = make_set([[(1, BOX)]])
     text, _, _ = write(read, run=make_run(read(), [[]]))

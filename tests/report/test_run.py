@@ -76,6 +76,15 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
         read_settings(tmp_path)
 
 
+@pytest.mark.parametrize("names", ["cat", {"cat": 1}, [1]])
+def test_a_detector_whose_classes_are_no_names_is_refused(make_set, make_run, names):
+    table = make_set([[(1, BOX)]])()
+    run = make_run(table, [[]])
+    (run / "detector.json").write_text(json.dumps({"class_names": names}))
+    with pytest.raises(AnnotationError, match=r"detector\.json: expected a list of names at `\$\.class_names`, got "):
+        read_run(run, table)
+
+
 @pytest.mark.parametrize("content", ["[1]", "{", "\x00"])
 def test_settings_that_are_no_object_are_refused(tmp_path, content):
     (tmp_path / "settings.json").write_text(content)

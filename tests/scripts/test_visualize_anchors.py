@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import albumentations
 import cv2
@@ -61,7 +62,21 @@ def test_objects_that_no_anchor_matches_are_warned_of(tmp_path: Path):
     found = re.fullmatch(r"6 images, \d+ objects, (\d+) matched by no anchor", lines[1])
     assert found
     assert int(found[1]) > 0
-    assert lines[2].startswith(f"warning: nothing is learned from the {found[1]} objects")
+    assert lines[2].startswith(f"warning: nothing is learned from {found[1]} object")
+
+
+@pytest.mark.parametrize(("unmatched", "told"), [(1, "1 object drawn"), (2, "2 objects drawn"), (0, None)])
+def test_things_are_counted_in_words(tmp_path: Path, monkeypatch, capsys, unmatched, told):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import visualize_anchors
+
+    sheet = SimpleNamespace(pictures=[], num_objects=unmatched, num_unmatched=unmatched)
+    monkeypatch.setattr(visualize_anchors, "show", lambda *_, **__: sheet)
+    visualize_anchors.main(["--shapes-dir", str(tmp_path), "--shapes", "1"])
+    printed = capsys.readouterr().out
+    objects = told.removesuffix(" drawn") if told else "0 objects"
+    assert f"0 images, {objects}, {unmatched} matched by no anchor\n" in printed
+    assert (f"nothing is learned from {told} in red" in printed) if told else "warning" not in printed
 
 
 def test_what_is_drawn_is_what_training_is_fed(tmp_path: Path, monkeypatch):
