@@ -36,6 +36,10 @@ class SampleError(DetfeedError, RuntimeError):
     """Something failed while a sample of a batch was made; the message names image, position, epoch and batch."""
 
 
+class DownloadError(DetfeedError, RuntimeError):
+    """Weights of a backbone could not be downloaded."""
+
+
 class WorkerError(DetfeedError, RuntimeError):
     """Workers died of a batch, or hung, again and again; the message names its images."""
 

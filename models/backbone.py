@@ -8,6 +8,8 @@ import re
 import keras
 from keras import ops
 
+from detfeed.errors import DownloadError
+
 STAGE_OUTPUTS = {2: "conv2_block3_out", 3: "conv3_block4_out", 4: "conv4_block6_out", 5: "conv5_block3_out"}
 CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 
@@ -75,7 +77,7 @@ def resnet50(
     Raises:
         ValueError: an argument is out of its range, or Keras is set to channels_first.
         FileNotFoundError: `weights` is a path without a file.
-        RuntimeError: the ImageNet weights could not be downloaded.
+        DownloadError: the ImageNet weights could not be downloaded.
 
     Source: He et al. 2016.
     """
@@ -111,7 +113,7 @@ def resnet50_stage5(
         2048).
 
     Raises:
-        FileNotFoundError, RuntimeError: see `resnet50`.
+        FileNotFoundError, DownloadError: see `resnet50`.
 
     Source: He et al. 2016, appendix A.
     """
@@ -187,8 +189,8 @@ def _load(weights: str | os.PathLike | None) -> keras.Model:
         if weights != "imagenet":
             raise
         cache = os.path.join(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras"), "models")
-        raise RuntimeError(
-            f"The ImageNet weights of ResNet50 could not be downloaded ({error}). Use weights=None to train from "
-            "scratch. Or download resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5 on another machine, and pass "
-            f"its path as weights=... or put it into {cache}, where Keras looks first."
+        raise DownloadError(
+            f"The ImageNet weights of ResNet50 could not be downloaded ({error}). Use weights=None (--weights none) to "
+            "train from scratch. Or download resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5 on another machine, "
+            f"and pass its path as weights=... (--weights ...) or put it into {cache}, where Keras looks first."
         ) from error

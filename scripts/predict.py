@@ -65,6 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         unreadable = [error for error in unreadable if not isinstance(error, RepeatedImageError)]  # it is found once
         check_outputs(arguments, pictures)
 
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # without what TensorFlow only notes
         from detfeed.detections import Detections
         from detfeed.models import load_detector
 

@@ -375,6 +375,7 @@ def run(
     # By itself TensorFlow takes oneDNN's kernels only on processors with AVX-512. With AVX2 they take 0.6 of the CPU
     # time of a step of the RPN (4 images of 96x128).
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # without what TensorFlow only notes
     import keras
 
     from detfeed import DetectionSequence

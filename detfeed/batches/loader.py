@@ -314,7 +314,7 @@ class BatchLoader:
         path, image_id = self._name(position)
         advice = ""
         if isinstance(error, ImageError) and self.on_error == "raise":
-            advice = "; or on_error=Replace() feeds others in place of such images"
+            advice = "; or on_error=Replace() (--on-error replace) feeds others in place of such images"
         return SampleError(
             f"{path} (image_id {image_id}, position {position}, epoch {epoch}, batch {index}): "
             f"{type(error).__name__}: {error}{advice}"
