@@ -24,10 +24,10 @@ from detfeed.models.detections import DetectionModel
 from detfeed.models.image_model import serialize_part
 from detfeed.models.proposals import ProposalModel
 from detfeed.readers.images import read_images
+from detfeed.report.run import DETECTOR
 from detfeed.sequence import DetectionSequence
 from detfeed.writing import replace_file
 
-DETECTOR = "detector.json"
 PROPOSAL = "proposal"  # the class of what an RPN finds
 _SIZES = {"short_side": ShortSide, "fixed": Fixed}
 

@@ -17,6 +17,7 @@ from detfeed.commands.anchor_options import add_anchor_options, chosen_grid
 from detfeed.commands.parser import Parser, not_negative, positive, share, whole
 from detfeed.errors import AnnotationError
 from detfeed.readers.formats import FORMATS, LAYOUT, TRAINING, VALIDATION
+from detfeed.report.run import DETECTOR
 from detfeed.writing import replace_file
 
 # Keras is imported after the arguments are checked and the data is read: it takes seconds.
@@ -233,7 +234,7 @@ def check_run(arguments: argparse.Namespace, kind: str) -> None:
 def _kind_of_run(folder: Path) -> str | None:
     """The type of model in a run folder, without Keras; None if there is none that is known."""
     try:
-        kind = json.loads((folder / "detector.json").read_text(encoding="utf-8"))["model"]["class_name"]
+        kind = json.loads((folder / DETECTOR).read_text(encoding="utf-8"))["model"]["class_name"]
     except (OSError, ValueError, TypeError, KeyError):
         return None
     return kind if kind in SCRIPTS else None
@@ -247,7 +248,7 @@ def check_resumed(arguments: argparse.Namespace, model: Model, class_names: Sequ
         DetfeedError: the folder's description of the model can't be read.
     """
     from detfeed.models import DetectionModel
-    from detfeed.models.detector import DETECTOR, read_description, trained_part
+    from detfeed.models.detector import read_description, trained_part
 
     if not (arguments.resume / DETECTOR).exists():  # a run from before there was one, or that was stopped at once
         return
@@ -285,7 +286,7 @@ def read_data(arguments: argparse.Namespace) -> tuple[Annotations | None, Annota
     if train_set is not None:
         print(f"training on {train_set}")
     if val_set is None:
-        print("no validation data, so nothing is scored; such as --val-coco gives it")
+        print("no validation data, so nothing is scored: give it with an option such as --val-coco")
     elif not len(val_set):
         raise AnnotationError(f"{val_set.source}: expected validation images, got none")
     else:

@@ -18,7 +18,7 @@ from detfeed.errors import AnnotationError, shorten
 from detfeed.readers.coco_results import read_results
 from detfeed.readers.proposals import read_proposals
 
-# What a training writes of its detector; detfeed.models, which reads all of it, would import Keras.
+# All of a detector but its weights. `detfeed.models.detector` makes a model of it, for which it imports Keras.
 DETECTOR = "detector.json"
 FILES = ("log.csv", "metrics.json", "recall.json", "detections.json", "proposals.json")
 # Proposals of an image that a page shows; a file has up to 1,000.
