@@ -143,7 +143,7 @@ def _full_resnet50(
             if isinstance(layer, keras.layers.Conv2D):
                 layer.kernel.assign(start(layer.kernel.shape))
             elif layer.name.endswith("_3_bn"):
-                layer.gamma.assign(keras.ops.zeros_like(layer.gamma))
+                layer.gamma.assign(keras.ops.zeros(layer.gamma.shape))
     frozen_prefixes = tuple(f"conv{stage}_" for stage in range(1, frozen_stages + 1))
     for layer in full.layers:
         is_batch_norm = isinstance(layer, keras.layers.BatchNormalization)

@@ -599,7 +599,10 @@ def test_weights_are_restored_before_the_first_call(rpn, grid, tmp_path):
 def test_other_backends_agree(other):
     if other == backend or importlib.util.find_spec(other) is None:
         pytest.skip(f"{other} is this process's backend, or not installed")
-    parts = "agree_with_torchvision or agrees_with_torchvision or fit_on_sampled or predicted_proposals or slow_loop"
+    parts = (
+        "agree_with_torchvision or agrees_with_torchvision or fit_on_sampled or predicted_proposals or slow_loop or "
+        "begin_as_their_shortcuts"  # the real ResNet50, from random weights
+    )
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", parts],
         cwd=Path(__file__).resolve().parents[2],
