@@ -291,7 +291,7 @@ def test_real_dirt_is_fed_with_every_effect_reported_or_stops_with_how_to_go_on(
     arguments = {"resize": ShortSide(200), "targets": AnchorTargets(AnchorGrid.fpn())}
     loader = make_loader(kangaroo, on_error="raise", **arguments)
     message = (
-        r"00090\.jpg .*Premature end.*leave the image out; or on_error=Replace\(\) feeds others in place of such images"
+        r"00090\.jpg .*Premature end.*leave the image out; or on_error=Replace\(\) .--on-error replace. feeds others in"
     )
     with pytest.raises(SampleError, match=message):
         for index in range(loader.num_batches):
